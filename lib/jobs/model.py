@@ -1,0 +1,209 @@
+"""What a job is: frozen values, no I/O. To this package a workflow is an opaque JSON object."""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from lib.errors import ServiceError
+
+Workflow = dict[str, Any]
+"""A graph in ComfyUI's API format, ``{node_id: {"class_type": str, "inputs": {...}}}``; opaque here."""
+
+
+class JobStatus(StrEnum):
+    """Where a job is in its life; the last three are outcomes and never change again."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        return self in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+class Stage(StrEnum):
+    """The part of the work that a job is in, or was last in."""
+
+    PREPARE = "prepare"
+    EXECUTE = "execute"
+    COLLECT = "collect"
+    DELIVER = "deliver"
+
+
+class OnDisconnect(StrEnum):
+    """What a lost connection means for the job behind it."""
+
+    CANCEL = "cancel"
+    KEEP = "keep"
+
+
+class OutputKind(StrEnum):
+    """What a file (or value) is, decided by its content and name, never by ComfyUI's key."""
+
+    IMAGE = "image"
+    VIDEO = "video"
+    AUDIO = "audio"
+    MODEL_3D = "3d"
+    TEXT = "text"
+    LATENT = "latent"
+    FILE = "file"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Target:
+    """Where a job's files go. Secrets never leave this value: ``repr`` hides them."""
+
+    bucket_name: str
+    access_key_id: str = field(repr=False)
+    secret_access_key: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    endpoint_url: str | None = None
+    region: str | None = None
+    prefix: str = ""
+    connect_timeout_s: float = 60.0
+    connect_attempts: int = 3
+    operator: bool = False
+    """True when these are the operator's own credentials and endpoint (trusted: no address guard)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookTarget:
+    """Whom to tell when the job is over. ``secret`` signs the body (dialect's own scheme)."""
+
+    url: str = field(repr=False)
+    extra_params: Mapping[str, Any] = field(default_factory=dict)
+    timeout_s: float = 30.0
+    secret: str | None = field(default=None, repr=False)
+    operator: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliverySpec:
+    """What the caller asked to be done with the outputs."""
+
+    s3: S3Target | None = None
+    inline_base64: bool = False
+    webhook: WebhookTarget | None = None
+    include_temp: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """What a dialect asks for before acceptance.
+
+    ``workflow`` is the graph as JSON bytes (a request that waits is not kept parsed); ``body_hash`` identifies the
+    request for repeated ``request_id``s; ``cost`` is in workload units, ``None`` = estimate it;
+    ``max_wait_s`` refuses the job when its predicted wait before start is longer; ``timeout_s`` bounds execution.
+    """
+
+    request_id: str
+    dialect: str
+    workflow: bytes = field(repr=False)
+    body_hash: str = ""
+    cost: float | None = None
+    delivery: DeliverySpec = field(default_factory=DeliverySpec)
+    on_disconnect: OnDisconnect = OnDisconnect.CANCEL
+    disconnect_grace_s: float = 0.0
+    max_wait_s: float | None = None
+    timeout_s: float | None = None
+    keep_response: bool = True
+    """Keep ComfyUI's history object for the caller (``comfyui_response``)."""
+    internal: bool = False
+    """Our own benchmark or warm-up: passes admission while the worker is not ready, tells no webhook."""
+    engine: str | None = None
+    """Run only on this engine (the benchmark measures each one)."""
+    tag: int | None = None
+    """A router's own number for this request (Vast: ``request_idx``), reported back when the job ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """One thing that ComfyUI produced.
+
+    ``filename`` and ``subfolder`` are what the caller's own prompt would have given; ``local_path`` is where the file
+    really is. ``source_key`` is ComfyUI's key (``images``, ``gifs``, ``audio``, ...). Delivery fills ``url``,
+    ``data_base64`` or the two error fields. Sizes in bytes, dimensions in pixels.
+    """
+
+    node_id: str
+    kind: OutputKind
+    source_key: str
+    filename: str = ""
+    subfolder: str = ""
+    folder_type: str = "output"
+    local_path: str = ""
+    mime_type: str = "application/octet-stream"
+    size_bytes: int = 0
+    width: int | None = None
+    height: int | None = None
+    text: str | None = None
+    url: str | None = field(default=None, repr=False)
+    upload_error: str | None = None
+    data_base64: str | None = field(default=None, repr=False)
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """When each thing happened (``*_at``: aware UTC) and how long the stages took (``*_s``: seconds)."""
+
+    accepted_at: datetime
+    execution_started_at: datetime | None = None
+    finished_at: datetime | None = None
+    prepare_s: float | None = None
+    wait_s: float | None = None
+    execute_s: float | None = None
+    collect_s: float | None = None
+    deliver_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Latest news of a running job; ``percent`` is 0-100 and never goes back."""
+
+    percent: float = 0.0
+    node_id: str | None = None
+    value: float | None = None
+    maximum: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One accepted request until its terminal state; a snapshot, replaced as a whole on each change.
+
+    ``job_id`` is ours and unique; ``request_id`` (in the spec) is the caller's and may come again: ``run`` counts.
+    ``sequence`` is the order of acceptance. ``response`` is ComfyUI's history object, already cleaned for callers.
+    """
+
+    job_id: str
+    spec: JobSpec
+    sequence: int
+    cost: float
+    timings: Timings
+    run: int = 1
+    status: JobStatus = JobStatus.QUEUED
+    stage: Stage = Stage.PREPARE
+    message: str = "Request accepted"
+    attempts: int = 0
+    engine: str | None = None
+    prompt_id: str | None = None
+    progress: Progress = field(default_factory=Progress)
+    outputs: tuple[Output, ...] = ()
+    warnings: tuple[str, ...] = ()
+    response: Mapping[str, Any] = field(default_factory=dict)
+    error: ServiceError | None = None
+
+    def with_(self, **changes: Any) -> "Job":
+        """Return a copy with ``changes``; status changes go through ``lib.jobs.transitions`` only."""
+        return replace(self, **changes)
+
+
+def new_job_id() -> str:
+    """Mint a job id: canonical UUID4."""
+    return str(uuid.uuid4())

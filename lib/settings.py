@@ -1,0 +1,323 @@
+"""All settings of the worker: one frozen tree, read once from the environment.
+
+The only module that reads the environment. Every field has a type, a unit in its name, a default, bounds and a
+sentence; ``docs/reference.md`` lists each one. Names of Vast's PyWorker and of the API wrapper are honoured as
+aliases. An empty variable counts as unset.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MEBIBYTE = 1 << 20
+
+
+class SettingsError(Exception):
+    """A variable has a value that can't be used; the text names variable, value and what was expected."""
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        parts = (part.strip().rstrip("/") for part in value.split(","))
+        return tuple(dict.fromkeys(part for part in parts if part))
+    return value
+
+
+def _truth(value: object) -> object:
+    if isinstance(value, str):
+        return value.strip().lower() in {"1", "true", "t", "yes", "y", "on"}
+    return value
+
+
+Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""A comma list: trimmed, trailing slashes off, empty parts dropped, duplicates dropped, order kept."""
+Flag = Annotated[bool, BeforeValidator(_truth)]
+"""``1 true yes on`` in any letter case; everything else is false."""
+
+
+def _env(default: Any, *names: str, help: str, **bounds: Any) -> Any:  # noqa: A002
+    return Field(default, validation_alias=AliasChoices(*names), description=help, **bounds)
+
+
+class _Branch(BaseSettings):
+    model_config = SettingsConfigDict(
+        frozen=True, env_ignore_empty=True, extra="ignore", populate_by_name=True, case_sensitive=True
+    )
+
+
+class ServerSettings(_Branch):
+    """Listeners, TLS, limits of a request."""
+
+    serverless_flag: Flag = _env(False, "SERVERLESS", help="true = run as a serverless worker (reports, signatures).")
+    worker_port: int = _env(3000, "WORKER_PORT", help="Public listener (signed requests).", ge=0, le=65535)
+    worker_http_port: int | None = _env(
+        None,
+        "WORKER_HTTP_PORT",
+        help="Plain-HTTP listener for /session/end; WORKER_PORT + 1 when unset.",
+        ge=0,
+        le=65535,
+    )
+    worker_host: str | None = _env(
+        None, "WORKER_HOST", help="Address of the public listener; 0.0.0.0 in serverless mode, else 127.0.0.1."
+    )
+    api_port: int | None = _env(
+        None, "API_PORT", "PORT", help="API listener; 18288, or the next free port when that is taken.", ge=0, le=65535
+    )
+    api_host: str = _env("127.0.0.1", "API_HOST", "HOST", help="Address of the API listener.")
+    api_allow_open: Flag = _env(
+        False, "API_ALLOW_OPEN", help="true = allow the API listener beyond loopback although it has no API keys yet."
+    )
+    use_ssl: Flag | None = _env(None, "USE_SSL", help="TLS on the public listener; by default only in serverless mode.")
+    ssl_cert_path: Path = _env(Path("/etc/instance.crt"), "SSL_CERT_PATH", help="Certificate, PEM.")
+    ssl_key_path: Path = _env(Path("/etc/instance.key"), "SSL_KEY_PATH", help="Private key, PEM.")
+    max_body_bytes: int = _env(
+        100 * MEBIBYTE, "MAX_BODY_BYTES", help="Largest request body; ComfyUI's own limit is 100 MiB.", ge=1024
+    )
+    drain_timeout_s: float = _env(30.0, "DRAIN_TIMEOUT_S", help="How long SIGTERM waits for running jobs.", ge=0)
+
+
+class EngineSettings(_Branch):
+    """ComfyUI: where it is, how it is started, watched and asked."""
+
+    api_base: str | None = _env(None, "COMFYUI_API_BASE", help="A ComfyUI to attach to; never start another one.")
+    backends: Listed = _env((), "COMFYUI_BACKENDS", help="Several ComfyUI servers to attach to, comma list.")
+    install_path: Path | None = _env(None, "COMFYUI_INSTALL_PATH", help="Folder of an installed ComfyUI (main.py).")
+    install_record: Path | None = _env(
+        None, "COMFYUI_INSTALL_RECORD", help="JSON written by provisioning; <workspace>/comfyui.json when unset."
+    )
+    workspace: Path = _env(Path("workspace"), "WORKSPACE_DIR", "WORKSPACE", help="Folder for everything we write.")
+    processes: int = _env(
+        1, "COMFYUI_PROCESSES", help="How many ComfyUI processes to start (one a GPU when 0).", ge=0, le=64
+    )
+    port: int = _env(18188, "COMFYUI_PORT", help="Port of the first ComfyUI that we start; next ones follow.", ge=0)
+    args: str = _env("", "COMFYUI_ARGS", help="Further flags for a ComfyUI that we start.")
+    startup_timeout_s: float = _env(
+        600.0, "COMFYUI_STARTUP_TIMEOUT_S", help="How long to wait for ComfyUI to answer.", gt=0
+    )
+    restart_cmd: str | None = _env(
+        None, "COMFYUI_RESTART_CMD", help="Command that restarts a ComfyUI that a supervisor owns."
+    )
+    always_restart: Flag = _env(
+        True, "ALWAYS_RESTART_COMFYUI", help="false = exit when ComfyUI ends, instead of starting it again."
+    )
+    restart_backoff_s: float = _env(1.0, "COMFYUI_RESTART_BACKOFF_S", help="First pause before a restart.", ge=0)
+    restart_backoff_max_s: float = _env(30.0, "COMFYUI_RESTART_BACKOFF_MAX_S", help="Longest such pause.", ge=0)
+    stall_timeout_s: float = _env(
+        5.0, "COMFYUI_STALL_TIMEOUT_S", help="Pending prompts with nothing running for so long = dead executor.", gt=0
+    )
+    interrupt_timeout_s: float = _env(
+        30.0, "COMFYUI_INTERRUPT_TIMEOUT_S", help="A node that ignores an interrupt for so long costs a restart.", gt=0
+    )
+    request_timeout_s: float = _env(30.0, "COMFYUI_REQUEST_TIMEOUT_S", help="One HTTP call to ComfyUI.", gt=0)
+    history_poll_s: float = _env(
+        2.0, "COMFYUI_HISTORY_POLL_S", help="Back-stop beside the socket: how often a quiet prompt is looked up.", gt=0
+    )
+    output_path: Path | None = _env(None, "COMFYUI_OUTPUT_PATH", help="Output folder of an attached ComfyUI.")
+    input_path: Path | None = _env(None, "COMFYUI_INPUT_PATH", help="Input folder of an attached ComfyUI.")
+    failure_threshold: int = _env(
+        3, "BACKEND_FAILURE_THRESHOLD", help="Connection failures in a row until an engine counts as down.", ge=1
+    )
+    allow_api_nodes: Flag = _env(
+        False, "COMFYUI_ALLOW_API_NODES", help="true = start ComfyUI with partner (paid) nodes enabled."
+    )
+
+    @property
+    def attached_bases(self) -> tuple[str, ...]:
+        """Base URLs of servers that we did not start, without trailing slashes."""
+        return self.backends or ((self.api_base.rstrip("/"),) if self.api_base else ())
+
+
+class JobsSettings(_Branch):
+    """Admission, pools, retention of results."""
+
+    max_queue_size: int = _env(1000, "MAX_QUEUE_SIZE", help="Most jobs accepted and not finished.", ge=1)
+    prepare_workers: int = _env(4, "PREPROCESS_WORKERS", help="Jobs that fetch inputs at the same time.", ge=1)
+    deliver_workers: int = _env(8, "POSTPROCESS_WORKERS", help="Jobs that upload at the same time.", ge=1)
+    deliver_backlog_bytes: int = _env(
+        4096 * MEBIBYTE, "DELIVER_BACKLOG_BYTES", help="Undelivered output above which admission closes.", ge=1
+    )
+    timeout_s: float | None = _env(None, "JOB_TIMEOUT_S", help="Longest execution of one job; unset = no limit.", gt=0)
+    max_queue_time_s: float | None = _env(
+        None, "MAX_QUEUE_TIME_S", help="Longest predicted wait on the API listener; unset = no limit.", gt=0
+    )
+    vast_max_queue_time_s: float = _env(
+        30.0, "VAST_MAX_QUEUE_TIME_S", help="Longest predicted wait in the Vast envelope; over it 429.", gt=0
+    )
+    disconnect_grace_s: float = _env(
+        10.0, "DISCONNECT_GRACE_S", help="A Vast job with a request_idx outlives its connection so long.", ge=0
+    )
+    result_ttl_s: float = _env(21600.0, "API_CACHE_TTL", "RESULT_TTL_S", help="How long a result is kept.", gt=0)
+    max_results: int = _env(1000, "MAX_RESULTS", help="Most results kept in memory; the oldest go first.", ge=1)
+    include_response: Flag = _env(
+        True, "INCLUDE_COMFYUI_RESPONSE", help="false = comfyui_response is empty unless a header asks for it."
+    )
+    workload_units: float = _env(100.0, "JOB_WORKLOAD", help="Workload of one job, constant (Vast's 100).", gt=0)
+
+
+class StorageSettings(_Branch):
+    """Files that callers bring: what may be fetched, how much of it."""
+
+    input_urls: Literal["loaders", "any"] = _env(
+        "loaders", "INPUT_URLS", help="Which strings are fetched: fields that loader nodes read, or any URL."
+    )
+    input_max_bytes: int = _env(512 * MEBIBYTE, "INPUT_MAX_BYTES", help="Largest fetched input.", ge=1)
+    input_timeout_s: float = _env(120.0, "INPUT_TIMEOUT_S", help="Longest fetch of one input.", gt=0)
+    input_redirects: int = _env(5, "INPUT_MAX_REDIRECTS", help="Redirects followed, each one checked.", ge=0, le=20)
+    input_cache_bytes: int = _env(
+        10240 * MEBIBYTE, "INPUT_CACHE_BYTES", help="Fetched inputs kept; the least recently used go first.", ge=0
+    )
+    allow_hosts: Listed = _env(
+        (), "FETCH_ALLOW_HOSTS", help="Hosts or networks (CIDR) that may be reached although they are private."
+    )
+
+
+class DeliverySettings(_Branch):
+    """S3, inlining, webhooks."""
+
+    s3_access_key_id: SecretStr | None = _env(None, "S3_ACCESS_KEY_ID", help="Operator's key id.")
+    s3_secret_access_key: SecretStr | None = _env(None, "S3_SECRET_ACCESS_KEY", help="Operator's secret key.")
+    s3_session_token: SecretStr | None = _env(None, "S3_SESSION_TOKEN", help="Operator's session token.")
+    s3_bucket_name: str | None = _env(None, "S3_BUCKET_NAME", help="Bucket for outputs.")
+    s3_endpoint_url: str | None = _env(None, "S3_ENDPOINT_URL", help="Endpoint of an S3-compatible server.")
+    s3_region: str | None = _env(None, "S3_REGION", help="Region.")
+    s3_addressing: Literal["auto", "path", "virtual"] = _env(
+        "auto", "S3_ADDRESSING_STYLE", help="Bucket in the path or in the host name; auto = path for own endpoints."
+    )
+    s3_checksums: Literal["when_required", "when_supported"] = _env(
+        "when_required", "S3_CHECKSUM_MODE", help="boto3's checksum mode; when_required suits MinIO, R2, GCS."
+    )
+    s3_prefix: str = _env("", "S3_KEY_PREFIX", help="Put before every key.")
+    s3_connect_timeout_s: float = _env(60.0, "S3_CONNECT_TIMEOUT", help="Connect time-out, seconds.", gt=0)
+    s3_connect_attempts: int = _env(3, "S3_CONNECT_ATTEMPTS", help="Attempts of one call.", ge=1)
+    s3_url_expires_s: int = _env(
+        604800, "S3_URL_EXPIRES_S", help="Life of a presigned URL; S3 allows 7 days at most.", ge=1, le=604800
+    )
+    s3_allow_buckets: Listed = _env(
+        (), "S3_ALLOW_BUCKETS", help="Buckets that a request may name without keys of its own."
+    )
+    base64_max_bytes: int = _env(
+        10485760, "OUTPUT_BASE64_MAX_BYTES", help="Largest file that is inlined as base64.", ge=0
+    )
+    webhook_url: str | None = _env(None, "WEBHOOK_URL", help="Default webhook.")
+    webhook_secret: SecretStr | None = _env(None, "WEBHOOK_SECRET", help="Signs the default webhook.")
+    webhook_timeout_s: float = _env(30.0, "WEBHOOK_TIMEOUT", help="One webhook attempt, seconds.", gt=0)
+    webhook_attempts: int = _env(3, "WEBHOOK_ATTEMPTS", help="Attempts of one webhook.", ge=1)
+
+
+class FleetSettings(_Branch):
+    """The autoscaler: who we are, whom we report to, whom we believe."""
+
+    container_id: int | None = _env(None, "CONTAINER_ID", help="Instance id in reports.")
+    report_addr: Listed = _env((), "REPORT_ADDR", help="Autoscaler addresses, comma list, tried in order.")
+    master_token: SecretStr | None = _env(None, "MASTER_TOKEN", help="Goes into reports; opens /pyworker/update.")
+    public_ipaddr: str | None = _env(None, "PUBLIC_IPADDR", help="Address that callers use.")
+    external_port: int | None = _env(
+        None, "WORKER_EXTERNAL_PORT", help="Mapped public port; VAST_TCP_PORT_<WORKER_PORT> when unset.", ge=1, le=65535
+    )
+    unsecured: Flag = _env(False, "UNSECURED", help="true = signatures are not checked.")
+    signature_forms: Listed = _env(("D", "C"), "SIGNATURE_FORMS", help="Accepted signature forms, of A, B, C, D.")
+    check_url: Flag = _env(True, "SIGNATURE_CHECK_URL", help="A signature must be over our own URL.")
+    url_aliases: Listed = _env((), "WORKER_URL_ALIASES", help="Further URLs that are ours (a proxy's).")
+    max_sessions: int = _env(10, "MAX_SESSIONS", help="Most open sessions; 0 = unlimited.", ge=0)
+    force_update_path: Path = _env(Path("/.force_update"), "FORCE_UPDATE_PATH", help="Written by /pyworker/update.")
+    report_interval_s: float = _env(1.0, "REPORT_INTERVAL_S", help="Shortest time between two reports.", gt=0)
+    report_idle_s: float = _env(10.0, "REPORT_IDLE_S", help="A report is sent at least so often.", gt=0)
+
+
+class UpkeepSettings(_Branch):
+    """Clean-up of outputs, inputs that we fetched, temp files."""
+
+    max_age_s: float = _env(86400.0, "CLEANUP_MAX_AGE_S", help="Files older than this may go.", ge=0)
+    min_free_bytes: int = _env(
+        512 * MEBIBYTE, "CLEANUP_MIN_FREE_BYTES", help="Clean-up acts when less than this is free.", ge=0
+    )
+
+
+class TelemetrySettings(_Branch):
+    """Logs."""
+
+    log_level: str = _env("INFO", "LOG_LEVEL", "VAST_LOG_LEVEL", help="Least level that is logged.")
+    log_format: Literal["text", "json"] = _env("text", "LOG_FORMAT", help="text for people, json for machines.")
+
+
+class Settings(_Branch):
+    """The whole tree. Constructors take the branch that they need, never the tree."""
+
+    server: ServerSettings = Field(default_factory=ServerSettings)
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    jobs: JobsSettings = Field(default_factory=JobsSettings)
+    storage: StorageSettings = Field(default_factory=StorageSettings)
+    delivery: DeliverySettings = Field(default_factory=DeliverySettings)
+    fleet: FleetSettings = Field(default_factory=FleetSettings)
+    upkeep: UpkeepSettings = Field(default_factory=UpkeepSettings)
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
+
+    @property
+    def serverless(self) -> bool:
+        """Reports, signatures and TLS by default; otherwise standalone on loopback."""
+        return self.server.serverless_flag or bool(self.fleet.report_addr)
+
+    @property
+    def use_ssl(self) -> bool:
+        return self.serverless if self.server.use_ssl is None else self.server.use_ssl
+
+    @property
+    def worker_host(self) -> str:
+        return self.server.worker_host or ("0.0.0.0" if self.serverless else "127.0.0.1")  # noqa: S104
+
+    @property
+    def worker_http_port(self) -> int:
+        port = self.server.worker_http_port
+        return port if port is not None else (self.server.worker_port + 1 if self.server.worker_port else 0)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.serverless and self.fleet.container_id is None:
+            raise ValueError("CONTAINER_ID is not set; serverless mode needs the instance id, a whole number")
+        return self
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the environment once. Raises SettingsError with one line per bad variable."""
+    previous: dict[str, str] | None = None
+    if environ is not None:
+        previous = dict(os.environ)
+        os.environ.clear()
+        os.environ.update(environ)
+    try:
+        return _load()
+    finally:
+        if previous is not None:
+            os.environ.clear()
+            os.environ.update(previous)
+
+
+def _load() -> Settings:
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(item) for item in error.errors())) from None
+    return _with_mapped_port(settings)
+
+
+def _with_mapped_port(settings: Settings) -> Settings:
+    """Vast names the mapped port after the listener: ``VAST_TCP_PORT_3000``."""
+    name = f"VAST_TCP_PORT_{settings.server.worker_port}"
+    value = os.environ.get(name)
+    if settings.fleet.external_port is not None or not value:
+        return settings
+    if not value.isdigit():
+        raise SettingsError(f"{name}={value!r}: expected a port number")
+    fleet = settings.fleet.model_copy(update={"external_port": int(value)})
+    return settings.model_copy(update={"fleet": fleet})
+
+
+def _explain(item: Any) -> str:
+    name = str(item["loc"][-1]) if item["loc"] else ""
+    secret = any(part in name for part in ("SECRET", "TOKEN", "KEY"))
+    value = "***" if secret else repr(item.get("input"))
+    return f"{name}={value}: {item['msg']}" if name else str(item["msg"]).removeprefix("Value error, ")

@@ -1,0 +1,1 @@
+"""Empty: ComfyUI imports this module when it starts and calls into it for audio models only."""

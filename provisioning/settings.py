@@ -1,0 +1,129 @@
+"""Settings that only the preparation of a host needs; the worker's own are in ``lib.settings``.
+
+Read once, in ``provisioning.__main__``. An empty variable counts as unset.
+"""
+
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from lib.settings import Flag
+from provisioning.errors import ProvisioningError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+Model = TypeVar("Model", bound=BaseSettings)
+
+
+class InstallSettings(BaseSettings):
+    """Where ComfyUI comes from and what it runs on."""
+
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore", populate_by_name=True)
+
+    install_path: Path | None = Field(
+        None, validation_alias="COMFYUI_INSTALL_PATH", description="Folder of an installed ComfyUI (with main.py)."
+    )
+    python: Path | None = Field(
+        None, validation_alias="COMFYUI_PYTHON", description="Interpreter of an installed ComfyUI."
+    )
+    ref: str = Field(
+        "v0.3.75", validation_alias="COMFYUI_REF", description="Tag, branch or commit of ComfyUI that is installed."
+    )
+    git_url: str = Field(
+        "https://github.com/comfyanonymous/ComfyUI",
+        validation_alias="COMFYUI_GIT_URL",
+        description="Repository that ComfyUI is cloned from.",
+    )
+    torch_index_url: str | None = Field(
+        None, validation_alias="TORCH_INDEX_URL", description="Package index of torch for GPU hosts; unset = PyPI."
+    )
+    torch_cpu_index_url: str = Field(
+        "https://download.pytorch.org/whl/cpu",
+        validation_alias="TORCH_CPU_INDEX_URL",
+        description="Package index of torch without CUDA, for hosts without a GPU.",
+    )
+    probe_timeout_s: float = Field(
+        5.0, validation_alias="PROBE_TIMEOUT_S", gt=0, description="How long a public host may take to answer."
+    )
+
+
+class HostSettings(BaseSettings):
+    """What ``python -m provisioning host`` does beyond the installation."""
+
+    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore", populate_by_name=True)
+
+    workspace: Path | None = Field(
+        None,
+        validation_alias=AliasChoices("WORKSPACE_DIR", "WORKSPACE"),
+        description="Folder for everything we write; /workspace if writable, else workspace/ in the checkout.",
+    )
+    script: str | None = Field(
+        None, validation_alias="PROVISIONING_SCRIPT", description="Script (URL or path) run once, before ComfyUI."
+    )
+    manifest: str | None = Field(
+        None, validation_alias="PROVISIONING_MANIFEST", description="Manifest (URL or path); unset = the default one."
+    )
+    parallel_downloads: int = Field(
+        4, validation_alias="PROVISIONING_PARALLEL", ge=1, le=32, description="Downloads at the same time."
+    )
+    hf_token: SecretStr | None = Field(
+        None, validation_alias="HF_TOKEN", description="Sent to huggingface.co, and only there."
+    )
+    cron_dir: Path = Field(
+        Path("/etc/cron.d"), validation_alias="CRON_DIR", description="Where the clean-up's cron entry is installed."
+    )
+    csr_path: Path = Field(
+        Path("/etc/instance.csr"), validation_alias="SSL_CSR_PATH", description="Certificate signing request, PEM."
+    )
+    sign_url: str = Field(
+        "https://console.vast.ai/api/v0/sign_cert/",
+        validation_alias="CERT_SIGN_URL",
+        description="Signs the certificate request; ?instance_id=<CONTAINER_ID> is added.",
+    )
+    sign_wait_s: float = Field(
+        2.0, validation_alias="CERT_SIGN_WAIT_S", ge=0, description="First pause between attempts; doubles up to 8 x."
+    )
+    model_log: Path | None = Field(
+        None, validation_alias="MODEL_LOG", description="Log of the supervised ComfyUI, for ROTATE_MODEL_LOG."
+    )
+    rotate_model_log: Flag = Field(
+        False, validation_alias="ROTATE_MODEL_LOG", description="true = append MODEL_LOG to <name>.old and empty it."
+    )
+    benchmark_json: Path | None = Field(
+        None, validation_alias="BENCHMARK_JSON_PATH", description="The operator's own benchmark workflow."
+    )
+
+
+def read_install_settings() -> InstallSettings:
+    """Read the environment. Raises ProvisioningError that names the variable and what was expected."""
+    return _read(InstallSettings)
+
+
+def read_host_settings() -> HostSettings:
+    """Read the environment. Raises ProvisioningError that names the variable and what was expected."""
+    return _read(HostSettings)
+
+
+def _read(model: type[Model]) -> Model:
+    try:
+        return model()
+    except ValidationError as error:
+        lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
+        raise ProvisioningError("; ".join(lines), remedy="Correct the variable and start again.") from None
+
+
+def default_workspace() -> Path:
+    """Give the workspace of a host that names none, as ``start_server.sh`` chooses it."""
+    shared = Path("/workspace")
+    return shared if shared.is_dir() and _writable(shared) else REPOSITORY / "workspace"
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        probe = folder / ".pyworker-writable"
+        probe.touch()
+        probe.unlink()
+    except OSError:
+        return False
+    return True

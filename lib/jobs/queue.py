@@ -1,0 +1,149 @@
+"""FIFO turns over the engines' slots, event-driven.
+
+An engine holds at most two prompts: one running, one pending behind it. A job goes to an idle engine first, else to
+the one expected to be free first. When an engine falls idle while another still holds a pending prompt and nobody
+waits, that prompt is asked back (``Lease.withdraw``) and posted where the GPU is free.
+"""
+
+import asyncio
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from lib.clock import Clock
+from lib.errors import EngineUnreachable
+from lib.jobs.ports import Engine
+
+DEPTH = 2
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """Room for one posted prompt on ``engine``; give it back with ``SlotQueue.release``."""
+
+    engine: Engine
+    sequence: int
+    expected_s: float
+    withdraw: asyncio.Event = field(default_factory=asyncio.Event)
+    started_at: float | None = None
+
+
+@dataclass(slots=True, eq=False, order=False)
+class _Waiter:
+    sequence: int
+    engine: str | None
+    expected_s: float
+    future: asyncio.Future[Lease]
+
+    def __lt__(self, other: "_Waiter") -> bool:
+        return self.sequence < other.sequence
+
+
+class SlotQueue:
+    """Gives out leases in the order of ``sequence``, among those who ask at the moment."""
+
+    def __init__(self, engines: Sequence[Engine], *, clock: Clock) -> None:
+        self._engines = tuple(engines)
+        self._clock = clock
+        self._leases: dict[str, list[Lease]] = {engine.name: [] for engine in engines}
+        self._waiting: list[_Waiter] = []
+
+    @property
+    def slot_count(self) -> int:
+        return DEPTH * len(self._engines)
+
+    @property
+    def engine_count(self) -> int:
+        return len(self._engines)
+
+    @property
+    def posted_count(self) -> int:
+        return sum(len(leases) for leases in self._leases.values())
+
+    def elapsed_s(self) -> float:
+        """How much of the running prompts' expected time is already behind them, summed over engines."""
+        now = self._clock.monotonic()
+        leases = (lease for held in self._leases.values() for lease in held)
+        return sum(min(now - le.started_at, le.expected_s) for le in leases if le.started_at is not None)
+
+    async def acquire(self, sequence: int, *, expected_s: float, engine: str | None = None) -> Lease:
+        """Wait for a turn. ``engine`` pins it to one; ``expected_s`` is how long the job will likely run."""
+        waiter = _Waiter(sequence, engine, expected_s, asyncio.get_running_loop().create_future())
+        heapq.heappush(self._waiting, waiter)
+        self.dispatch()
+        try:
+            return await waiter.future
+        except asyncio.CancelledError:
+            self._forget(waiter)
+            raise
+
+    def started(self, lease: Lease) -> None:
+        """The lease's prompt runs now."""
+        lease.started_at = self._clock.monotonic()
+
+    def release(self, lease: Lease) -> None:
+        """The lease's prompt is no longer with the engine."""
+        leases = self._leases[lease.engine.name]
+        if lease in leases:
+            leases.remove(lease)
+        self.dispatch()
+
+    def fail_waiting(self, error: EngineUnreachable) -> None:
+        """Nothing will run for too long: tell everybody who waits."""
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.future.done():
+                waiter.future.set_exception(error)
+
+    def dispatch(self) -> None:
+        """Give out what can be given; called again whenever a lease or an engine's health changes."""
+        kept: list[_Waiter] = []
+        while self._waiting and any(self._room(engine) for engine in self._engines):
+            waiter = heapq.heappop(self._waiting)
+            if waiter.future.done():
+                continue
+            engine = self._choose(waiter)
+            if engine is None:
+                kept.append(waiter)
+                continue
+            lease = Lease(engine, waiter.sequence, waiter.expected_s)
+            self._leases[engine.name].append(lease)
+            waiter.future.set_result(lease)
+        for waiter in kept:
+            heapq.heappush(self._waiting, waiter)
+        if not self._waiting:
+            self._rebalance()
+
+    def _room(self, engine: Engine) -> bool:
+        return engine.healthy and len(self._leases[engine.name]) < DEPTH
+
+    def _choose(self, waiter: _Waiter) -> Engine | None:
+        candidates = [e for e in self._engines if self._room(e) and waiter.engine in (None, e.name)]
+        return min(candidates, key=self._free_in_s, default=None)
+
+    def _free_in_s(self, engine: Engine) -> float:
+        """Seconds until the engine has done what it holds; 0 only for an idle one."""
+        now = self._clock.monotonic()
+        total = 0.0
+        for lease in self._leases[engine.name]:
+            elapsed = 0.0 if lease.started_at is None else now - lease.started_at
+            total += max(lease.expected_s - elapsed, 1e-3)
+        return total
+
+    def _rebalance(self) -> None:
+        idle = [e for e in self._engines if e.healthy and not self._leases[e.name]]
+        pending = [
+            leases[-1]
+            for leases in self._leases.values()
+            if len(leases) == DEPTH and leases[-1].started_at is None and not leases[-1].withdraw.is_set()
+        ]
+        pending.sort(key=lambda lease: lease.sequence)
+        for _, lease in zip(idle, pending, strict=False):
+            lease.withdraw.set()
+
+    def _forget(self, waiter: _Waiter) -> None:
+        if waiter.future.done() and not waiter.future.cancelled() and waiter.future.exception() is None:
+            self.release(waiter.future.result())
+        elif waiter in self._waiting:
+            self._waiting.remove(waiter)
+            heapq.heapify(self._waiting)

@@ -1,0 +1,49 @@
+"""The in-memory job store: bounded in count and age. Forgets at exit (a durable store implements the same port)."""
+
+from collections import OrderedDict
+
+from lib.clock import Clock
+from lib.jobs.model import Job
+
+
+class MemoryJobStore:
+    """Keeps live jobs, and finished ones for ``ttl_s`` seconds, ``max_results`` of them at most."""
+
+    def __init__(self, *, clock: Clock, ttl_s: float, max_results: int) -> None:
+        self._clock = clock
+        self._ttl_s = ttl_s
+        self._max_results = max_results
+        self._jobs: dict[str, Job] = {}
+        self._latest: dict[str, str] = {}
+        self._finished: OrderedDict[str, float] = OrderedDict()
+
+    async def add(self, job: Job) -> None:
+        self._jobs[job.job_id] = job
+        self._latest[job.spec.request_id] = job.job_id
+
+    async def update(self, job: Job) -> None:
+        self._jobs[job.job_id] = job
+
+    async def finish(self, job: Job) -> None:
+        self._jobs[job.job_id] = job
+        self._finished[job.job_id] = self._clock.monotonic() + self._ttl_s
+        self._expire()
+
+    async def get(self, job_id: str) -> Job | None:
+        self._expire()
+        return self._jobs.get(job_id)
+
+    async def latest(self, request_id: str) -> Job | None:
+        self._expire()
+        return self._jobs.get(self._latest.get(request_id, ""))
+
+    def _expire(self) -> None:
+        now = self._clock.monotonic()
+        while self._finished:
+            job_id, deadline = next(iter(self._finished.items()))
+            if deadline > now and len(self._finished) <= self._max_results:
+                return
+            del self._finished[job_id]
+            job = self._jobs.pop(job_id)
+            if self._latest.get(job.spec.request_id) == job_id:
+                del self._latest[job.spec.request_id]

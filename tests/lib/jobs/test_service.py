@@ -1,0 +1,348 @@
+"""JobService with pipeline and queue, on engines under the test's control."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from lib.errors import (
+    Draining,
+    EngineUnreachable,
+    ExecutionFailed,
+    InputFetchFailed,
+    JobAlreadyFinished,
+    JobConflict,
+    JobNotFound,
+    NotReady,
+    Overloaded,
+)
+from lib.jobs.model import DeliverySpec, Job, JobSpec, JobStatus, OnDisconnect
+from lib.jobs.pipeline import Pipeline, PipelineLimits
+from lib.jobs.queue import SlotQueue
+from lib.jobs.service import JobService, ServiceLimits
+from lib.jobs.speed import SpeedGauge
+from lib.jobs.store import MemoryJobStore
+from lib.lifecycle import Tasks
+from tests.fakes.clock import FakeClock, settle
+from tests.fakes.engine import ConstantCost, FakeDelivery, FakeEngine, FakeLedger, FakePreparer
+
+
+@dataclass
+class World:
+    service: JobService
+    engines: list[FakeEngine]
+    preparer: FakePreparer
+    delivery: FakeDelivery
+    ledger: FakeLedger
+    queue: SlotQueue
+    speed: SpeedGauge
+    clock: FakeClock
+    tasks: Tasks
+    blocked: list[str]
+
+
+def build(engines: list[FakeEngine], *, in_flight: int = 100) -> World:
+    clock, speed, tasks, delivery, ledger = FakeClock(), SpeedGauge(), Tasks(), FakeDelivery(), FakeLedger()
+    queue, preparer, blocked = SlotQueue(engines, clock=clock), FakePreparer(), list[str]()
+    limits = PipelineLimits(prepare_workers=2, deliver_workers=2)
+    pipeline = Pipeline(queue=queue, preparer=preparer, delivery=delivery, speed=speed, clock=clock, limits=limits)
+    service = JobService(
+        pipeline=pipeline,
+        queue=queue,
+        store=MemoryJobStore(clock=clock, ttl_s=60, max_results=50),
+        delivery=delivery,
+        cost_model=ConstantCost(),
+        ledger=ledger,
+        speed=speed,
+        clock=clock,
+        tasks=tasks,
+        limits=ServiceLimits(in_flight=in_flight, backlog_bytes=1000),
+        readiness=lambda: blocked[0] if blocked else None,
+    )
+    return World(service, engines, preparer, delivery, ledger, queue, speed, clock, tasks, blocked)
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    made = build([FakeEngine()])
+    yield made
+    await made.tasks.cancel()
+    assert made.service.in_flight_count == 0
+    assert made.queue.posted_count == 0
+
+
+def spec(request_id: str = "r", **changes: Any) -> JobSpec:
+    return replace(JobSpec(request_id=request_id, dialect="test", workflow=b"{}", body_hash="h"), **changes)
+
+
+async def finished(world: World, job: Job) -> Job:
+    return await asyncio.wait_for(world.service.wait(job.job_id), 5)
+
+
+async def test_a_job_runs_and_ends_completed(world: World) -> None:
+    """Accepted, run, collected, delivered, completed; the ledger saw it come and go."""
+    job = await world.service.submit(spec())
+    await settle()
+    assert (await world.service.get(job.job_id)).status is JobStatus.RUNNING
+    world.engines[0].finish()
+    done = await finished(world, job)
+    assert done.status is JobStatus.COMPLETED
+    assert [o.filename for o in done.outputs] == ["a.png"]
+    assert done.attempts == 1
+    assert world.ledger.received_jobs == ["r"]
+    assert world.ledger.finished_jobs == [("r", JobStatus.COMPLETED)]
+
+
+async def test_one_prompt_is_pending_behind_the_running_one(world: World) -> None:
+    """An engine never holds more than two prompts, and gets them in the order of acceptance."""
+    world.engines[0].automatic = False
+    jobs = [await world.service.submit(spec(f"r{i}")) for i in range(5)]
+    await settle()
+    assert len(world.engines[0].posted) == 2
+    for _ in jobs:
+        world.engines[0].finish()
+        await settle()
+    for job in jobs:
+        assert (await finished(world, job)).status is JobStatus.COMPLETED
+    assert world.engines[0].ran == [f"r{i}" for i in range(5)]
+    assert world.engines[0].most_posted == 2
+
+
+async def test_a_job_that_still_fetches_does_not_hold_the_engine(world: World) -> None:
+    """Of the prepared jobs the earliest goes next; one that fetches is passed."""
+    world.preparer.held["slow"] = asyncio.Event()
+    slow = await world.service.submit(spec("slow"))
+    quick = await world.service.submit(spec("quick"))
+    await settle()
+    assert world.engines[0].ran == ["quick"]
+    world.preparer.held["slow"].set()
+    world.engines[0].finish()
+    await finished(world, quick)
+    await settle()
+    world.engines[0].finish()
+    assert (await finished(world, slow)).status is JobStatus.COMPLETED
+
+
+async def test_a_slow_upload_does_not_hold_the_next_job(world: World) -> None:
+    """Delivery runs beside the engine: the next prompt starts while the first still uploads."""
+    world.delivery.gate.clear()
+    first = await world.service.submit(spec("first"))
+    second = await world.service.submit(spec("second"))
+    await settle()
+    world.engines[0].finish()
+    await settle()
+    assert world.engines[0].ran == ["first", "second"]
+    world.engines[0].finish()
+    world.delivery.gate.set()
+    assert (await finished(world, first)).status is JobStatus.COMPLETED
+    assert (await finished(world, second)).status is JobStatus.COMPLETED
+
+
+async def test_a_running_job_is_resubmitted_once_when_the_engine_dies(world: World) -> None:
+    """Running when ComfyUI died: once more. The second time: failed with the cause."""
+    job = await world.service.submit(spec())
+    await settle()
+    world.engines[0].die()
+    await settle()
+    assert (await world.service.get(job.job_id)).status is JobStatus.QUEUED
+    world.engines[0].healthy = True
+    world.queue.dispatch()
+    await settle()
+    assert (await world.service.get(job.job_id)).attempts == 2
+    world.engines[0].die()
+    done = await finished(world, job)
+    assert done.status is JobStatus.FAILED
+    assert done.error is not None
+    assert done.error.code == "engine_died"
+    world.engines[0].healthy = True
+
+
+async def test_a_pending_prompt_keeps_its_resubmission(world: World) -> None:
+    """Only pending when ComfyUI died: no attempt is counted, and one loss is still allowed."""
+    first = await world.service.submit(spec("first"))
+    second = await world.service.submit(spec("second"))
+    await settle()
+    for _ in range(2):
+        world.engines[0].die()
+        await settle()
+        world.engines[0].healthy = True
+        world.queue.dispatch()
+        await settle()
+    assert (await finished(world, first)).status is JobStatus.FAILED
+    world.engines[0].finish()
+    done = await finished(world, second)
+    assert done.status is JobStatus.COMPLETED
+    assert done.attempts == 1
+
+
+async def test_a_pending_prompt_moves_to_an_engine_that_falls_idle() -> None:
+    """Two engines, three jobs: the pending one is withdrawn and runs where the GPU is free."""
+    world = build([FakeEngine("gpu0"), FakeEngine("gpu1")])
+    jobs = [await world.service.submit(spec(f"r{i}")) for i in range(3)]
+    await settle()
+    assert len(world.engines[0].posted) == 2
+    world.engines[1].finish()
+    await settle()
+    assert world.engines[1].ran == ["r1", "r2"]
+    world.engines[0].finish()
+    world.engines[1].finish()
+    for job in jobs:
+        assert (await finished(world, job)).status is JobStatus.COMPLETED
+
+
+async def test_the_last_waiter_that_leaves_cancels_a_synchronous_job(world: World) -> None:
+    """A lost connection cancels down to the engine; a second waiter keeps the job alive."""
+    job = await world.service.submit(spec())
+    await settle()
+    waiters = [asyncio.ensure_future(world.service.wait(job.job_id)) for _ in range(2)]
+    await settle()
+    waiters[0].cancel()
+    await settle()
+    assert (await world.service.get(job.job_id)).status is JobStatus.RUNNING
+    waiters[1].cancel()
+    await settle()
+    assert (await world.service.get(job.job_id)).status is JobStatus.CANCELLED
+    assert world.engines[0].cancelled == ["r"]
+
+
+async def test_a_kept_job_survives_its_connection(world: World) -> None:
+    """on_disconnect = keep: nobody waits, the job still completes."""
+    job = await world.service.submit(spec(on_disconnect=OnDisconnect.KEEP))
+    waiter = asyncio.ensure_future(world.service.wait(job.job_id))
+    await settle()
+    waiter.cancel()
+    await settle()
+    world.engines[0].finish()
+    assert (await finished(world, job)).status is JobStatus.COMPLETED
+
+
+async def test_a_retry_attaches_within_the_grace_period(world: World) -> None:
+    """Same tag and body: the retry gets the job that is running, and the finished one for some minutes."""
+    first = spec("a", tag=7, disconnect_grace_s=30)
+    job = await world.service.submit(first)
+    await settle()
+    waiter = asyncio.ensure_future(world.service.wait(job.job_id))
+    await settle()
+    waiter.cancel()
+    await settle()
+    again = await world.service.submit(spec("b", tag=7, disconnect_grace_s=30))
+    assert again.job_id == job.job_id
+    world.engines[0].finish()
+    assert (await finished(world, again)).status is JobStatus.COMPLETED
+    assert (await world.service.submit(spec("c", tag=7))).job_id == job.job_id
+    other = await world.service.submit(spec("d", tag=7, body_hash="other"))
+    assert other.job_id != job.job_id
+    await settle()
+    world.engines[0].finish()
+    await finished(world, other)
+
+
+async def test_a_repeated_request_id(world: World) -> None:
+    """Live with the same body: attach; with another body: conflict; finished: run anew, counted."""
+    job = await world.service.submit(spec())
+    assert (await world.service.submit(spec())).job_id == job.job_id
+    with pytest.raises(JobConflict):
+        await world.service.submit(spec(body_hash="other"))
+    await settle()
+    world.engines[0].finish()
+    await finished(world, job)
+    second = await world.service.submit(spec())
+    assert second.run == 2
+    assert (await world.service.latest("r")).job_id == second.job_id
+    await settle()
+    world.engines[0].finish()
+    await finished(world, second)
+
+
+async def test_cancel_before_the_first_step_is_recorded(world: World) -> None:
+    """A job cancelled before its task ran ends as cancelled; nobody waits for ever."""
+    job = await world.service.submit(spec())
+    cancelled = await world.service.cancel(job.job_id, reason="enough")
+    assert cancelled.status is JobStatus.CANCELLED
+    assert cancelled.message == "enough"
+    with pytest.raises(JobAlreadyFinished):
+        await world.service.cancel(job.job_id, reason="again")
+    assert world.engines[0].ran == []
+
+
+async def test_failures_become_outcomes(world: World) -> None:
+    """What a stage raises is the job's error; the service goes on."""
+    world.preparer.error = InputFetchFailed("no", details={"field": "1.image"})
+    job = await finished(world, await world.service.submit(spec("bad")))
+    assert (job.status, job.error) == (JobStatus.FAILED, world.preparer.error)
+    world.preparer.error = None
+    job = await world.service.submit(spec("worse"))
+    await settle()
+    world.engines[0].finish(ExecutionFailed("boom"))
+    assert (await finished(world, job)).message == "boom"
+
+
+async def test_no_engine_for_too_long_fails_who_waits(world: World) -> None:
+    """engines_lost tells every waiting job; it does not wait for ever."""
+    world.engines[0].healthy = False
+    job = await world.service.submit(spec())
+    await settle()
+    world.service.engines_lost("exit code 1")
+    await settle()
+    world.service.engines_lost("exit code 1")
+    await settle()
+    world.service.engines_lost("exit code 1")
+    done = await finished(world, job)
+    assert isinstance(done.error, EngineUnreachable)
+
+
+async def test_admission(world: World) -> None:
+    """Not ready, full, too slow and draining are refused, each with a moment to come back."""
+    world.blocked.append("no model")
+    with pytest.raises(NotReady, match="no model"):
+        await world.service.submit(spec())
+    internal = await world.service.submit(spec("boot", internal=True))
+    world.blocked.clear()
+    await settle()
+    world.engines[0].finish()
+    await finished(world, internal)
+    assert world.ledger.received_jobs == []
+    world.speed.benchmarked(10, engine_count=1)  # 10 s a job
+    jobs = [await world.service.submit(spec(f"r{i}", max_wait_s=15)) for i in range(2)]
+    await settle()
+    assert world.service.predicted_wait_s() == pytest.approx(20)
+    with pytest.raises(Overloaded) as caught:
+        await world.service.submit(spec("late", max_wait_s=15))
+    assert caught.value.retry_after_s == pytest.approx(5)
+    await world.clock.advance(8)
+    assert world.service.predicted_wait_s() == pytest.approx(12)
+    draining = asyncio.ensure_future(world.service.drain(5))
+    await settle()
+    with pytest.raises(Draining):
+        await world.service.submit(spec("too late"))
+    for job in jobs:
+        world.engines[0].finish()
+        assert (await finished(world, job)).status is JobStatus.COMPLETED
+    await draining
+
+
+async def test_full() -> None:
+    """Over MAX_QUEUE_SIZE jobs in flight: refused with the number."""
+    world = build([FakeEngine()], in_flight=3)
+    for i in range(3):
+        await world.service.submit(spec(f"r{i}"))
+    with pytest.raises(Overloaded, match="3 in flight"):
+        await world.service.submit(spec("r4"))
+    await world.service.drain(0)
+    assert world.service.in_flight_count == 0
+
+
+async def test_the_store_forgets_inlined_files_and_replays_them(world: World) -> None:
+    """A finished job is remembered without its workflow; a later wait delivers inline data again."""
+    job = await world.service.submit(spec(delivery=DeliverySpec(inline_base64=True)))
+    await settle()
+    world.engines[0].finish()
+    await finished(world, job)
+    kept = await world.service.get(job.job_id)
+    assert kept.spec.workflow == b""
+    await finished(world, job)
+    assert world.delivery.delivered == ["r", "r"]
+    with pytest.raises(JobNotFound):
+        await world.service.get("nobody")

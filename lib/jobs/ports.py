@@ -137,16 +137,41 @@ class JobStore(Protocol):
 
 
 class LoadLedger(Protocol):
-    """Exact load accounting of a worker; told by the core, read by the reporter.
+    """Exact load accounting of a worker; told by the core and by the dialect at the door, read by the reporter.
 
-    ``amount`` is in workload units. ``tag`` is whatever the dialect attached to the job (Vast's ``request_idx``).
+    Costs are in workload units. ``tag`` is a router's own number for a request (Vast: ``request_idx``), given back to
+    it when the request is over; ``None`` and 0 mean that there is none. No call blocks.
     """
 
-    def received(self, job: Job) -> None: ...
+    def received(self, job: Job) -> None:
+        """The job is accepted."""
+        ...
 
     def finished(self, job: Job) -> None:
         """The job is terminal (completed, failed or cancelled, as its status says)."""
         ...
+
+    def seen(self, number: int) -> None:
+        """A request with this number of the router's (``reqnum``) arrived, whatever becomes of it."""
+        ...
+
+    def rejected(self, *, cost: float, tag: int | None) -> None:
+        """Work was refused that another worker may take: no right, no room, no session left."""
+        ...
+
+    def invalid(self, *, tag: int | None) -> None:
+        """A request was wrong in itself and never became a job: no load, but the router's number is free again."""
+        ...
+
+    def session_opened(self, session_id: str, *, cost: float, tag: int | None) -> None:
+        """The session's cost is load until it is closed."""
+        ...
+
+    def session_joined(self, session_id: str, job_id: str) -> None:
+        """The accepted job runs inside this session, whose cost already stands for it in the load."""
+        ...
+
+    def session_closed(self, session_id: str) -> None: ...
 
 
 JobListener = Callable[[Job], None]

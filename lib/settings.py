@@ -8,7 +8,7 @@ aliases. An empty variable counts as unset.
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -124,6 +124,12 @@ class EngineSettings(_Branch):
     allow_api_nodes: Flag = _env(
         False, "COMFYUI_ALLOW_API_NODES", help="true = start ComfyUI with partner (paid) nodes enabled."
     )
+    embed_metadata: Flag = _env(
+        False, "COMFYUI_EMBED_METADATA", help="true = files of a ComfyUI that we start carry their whole workflow."
+    )
+    visible_devices: Listed = _env(
+        (), "CUDA_VISIBLE_DEVICES", help="GPUs that may be used, comma list; all of them when unset."
+    )
 
     @property
     def attached_bases(self) -> tuple[str, ...]:
@@ -235,6 +241,9 @@ class UpkeepSettings(_Branch):
     min_free_bytes: int = _env(
         512 * MEBIBYTE, "CLEANUP_MIN_FREE_BYTES", help="Clean-up acts when less than this is free.", ge=0
     )
+    schedule: str = _env(
+        "*/10 * * * *", "CLEANUP_SCHEDULE", help="When the worker looks, as a cron expression; the cron entry is apart."
+    )
 
 
 class TelemetrySettings(_Branch):
@@ -279,6 +288,23 @@ class Settings(_Branch):
         if self.serverless and self.fleet.container_id is None:
             raise ValueError("CONTAINER_ID is not set; serverless mode needs the instance id, a whole number")
         return self
+
+
+def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """Give the environment of a program that we start: ours with ``extra`` on top, without the worker's secrets.
+
+    ComfyUI runs code of custom nodes; keys of the operator's storage and fleet are none of their business.
+    """
+    secrets = {name for branch in (DeliverySettings, FleetSettings) for name in _secret_names(branch)}
+    return {name: value for name, value in os.environ.items() if name not in secrets} | dict(extra)
+
+
+def _secret_names(branch: type[_Branch]) -> list[str]:
+    found: list[str] = []
+    for field in branch.model_fields.values():
+        if SecretStr in get_args(field.annotation) and isinstance(field.validation_alias, AliasChoices):
+            found += [str(choice) for choice in field.validation_alias.choices]
+    return found
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:

@@ -1,0 +1,68 @@
+"""File names inside a graph: what loader nodes read and what output nodes are asked to write.
+
+ComfyUI joins a loader's file name to its input folder without a look, so ``../x`` and ``/x`` read any picture of the
+host. URLs are let through: they are fetched and replaced before the graph is posted.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from lib.errors import UnsafeInput
+
+LOADERS: Mapping[str, tuple[str, ...]] = {
+    "LoadImage": ("image",),
+    "LoadImageMask": ("image",),
+    "LoadImageOutput": ("image",),
+    "LoadAudio": ("audio",),
+    "LoadVideo": ("file", "video"),
+    "Load3D": ("model_file", "image"),
+    "Load3DAnimation": ("model_file", "image"),
+}
+"""Loader nodes of ComfyUI's core and those of their inputs that are file names."""
+PREFIX = "filename_prefix"
+MAX_PREFIX_BYTES = 200
+_URL = re.compile(r"(?i:https?://[^/\s]|data:)")
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+def check_files(workflow: Mapping[str, Any], loaders: Mapping[str, tuple[str, ...]] = LOADERS) -> None:
+    """Check all file names of a well-formed graph; ``loaders`` is ``{class_type: names of file inputs}``.
+
+    Raises: UnsafeInput (``details``: ``node_id``, ``input``, ``expected``).
+    """
+    for node_id, node in workflow.items():
+        inputs = node["inputs"]
+        for name in loaders.get(node["class_type"], ()):
+            value = inputs.get(name)
+            if isinstance(value, str) and not _URL.match(value) and (problem := path_problem(value)):
+                raise _unsafe(node_id, name, problem, "a file of ComfyUI's input folder, or an http(s) URL")
+        if isinstance(prefix := inputs.get(PREFIX), str) and (problem := _prefix_problem(prefix)):
+            raise _unsafe(node_id, PREFIX, problem, f"a relative path, its parts of at most {MAX_PREFIX_BYTES} bytes")
+
+
+def path_problem(name: str) -> str | None:
+    """Say why a relative file name can't be trusted; ``None`` = it stays below its folder."""
+    if "\0" in name:
+        return "holds a NUL character"
+    if "\\" in name:
+        return "holds a backslash"
+    if name.startswith("/") or _DRIVE.match(name):
+        return "is an absolute path"
+    if ".." in name.split("/"):
+        return "leaves its folder by '..'"
+    return None
+
+
+def _prefix_problem(prefix: str) -> str | None:
+    path = prefix.replace("\\", "/")
+    if max(len(part.encode(errors="replace")) for part in path.split("/")) > MAX_PREFIX_BYTES:
+        return "is too long"
+    return path_problem(path)
+
+
+def _unsafe(node_id: str, name: str, problem: str, expected: str) -> UnsafeInput:
+    return UnsafeInput(
+        f"Input {name!r} of node {node_id!r} {problem}; expected {expected}",
+        details={"node_id": node_id, "input": name, "expected": expected},
+    )

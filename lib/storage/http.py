@@ -1,0 +1,128 @@
+"""HTTP for the sake of callers, behind the address guard: reading their URLs, posting to their webhooks.
+
+Redirects are followed by hand, one guarded hop at a time. No cookies, no proxy from the environment (a proxy would
+connect where the guard can't see), the host name stays in TLS and in ``Host``.
+"""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Self
+
+from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from lib.errors import InputFetchFailed, UnsafeInput
+from lib.storage.guard import AddressGuard
+
+USER_AGENT = "comfyui-pyworker"
+LOOKUP_THREADS = 4
+"""Look-ups block and can't be cancelled, so they get threads of their own: a dead name server stops nothing else."""
+HEADER_BYTES = 32768
+"""Signed ``Location`` headers outgrow aiohttp's 8 KiB."""
+
+
+class _GuardedResolver(AbstractResolver):
+    """Gives the connector vetted addresses only."""
+
+    def __init__(self, guard: AddressGuard) -> None:
+        self._guard = guard
+        self._threads = ThreadPoolExecutor(LOOKUP_THREADS, thread_name_prefix="lookup")
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        loop = asyncio.get_running_loop()
+        addresses = await loop.run_in_executor(self._threads, self._guard.resolve, host, port)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in addresses
+        ]
+
+    async def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class GuardedHttp:
+    """An HTTP client whose every connection passes the guard; an async context manager."""
+
+    def __init__(self, guard: AddressGuard, *, connect_timeout_s: float = 15.0, read_timeout_s: float = 30.0) -> None:
+        self.guard = guard
+        self._timeout = ClientTimeout(total=None, sock_connect=connect_timeout_s, sock_read=read_timeout_s)
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        resolver = _GuardedResolver(self.guard)
+        guarded = TCPConnector(resolver=resolver, use_dns_cache=False, limit=0)
+        self._guarded = await self._stack.enter_async_context(_session(guarded, self._timeout))
+        self._trusted = await self._stack.enter_async_context(_session(TCPConnector(limit=0), self._timeout))
+        self._stack.push_async_callback(resolver.close)
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
+
+    @asynccontextmanager
+    async def stream(
+        self, url: str, *, max_redirects: int = 5, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[ClientResponse]:
+        """GET ``url``, following redirects; yield the last response with its body unread.
+
+        Raises: UnsafeInput (this or a later hop is refused), InputFetchFailed (too many hops), aiohttp.ClientError.
+        """
+        target = self.guard.check_url(url)
+        for _ in range(max_redirects + 1):
+            async with self._guarded.get(target, headers=headers, allow_redirects=False) as response:
+                location = response.headers.get("Location")
+                if response.status not in (301, 302, 303, 307, 308) or not location:
+                    yield response
+                    return
+                target = self.guard.check_url(_absolute(target, location))
+        raise InputFetchFailed(
+            f"more than {max_redirects} redirects", details={"reason": "too_many_redirects", "host": target.host}
+        )
+
+    async def post(
+        self, url: str, *, body: bytes, headers: Mapping[str, str], timeout_s: float, trusted: bool = False
+    ) -> int:
+        """POST ``body`` and return the status; redirects are not followed, the answer's body is not read.
+
+        ``trusted`` (an operator's own target) and our own URLs pass without the guard.
+
+        Raises: UnsafeInput, aiohttp.ClientError, TimeoutError.
+        """
+        free = trusted or self.guard.is_own(url)
+        target = URL(url) if free else self.guard.check_url(url)
+        session = self._trusted if free else self._guarded
+        timeout = ClientTimeout(total=timeout_s)
+        async with session.post(target, data=body, headers=headers, timeout=timeout, allow_redirects=False) as response:
+            return response.status
+
+
+def _session(connector: TCPConnector, timeout: ClientTimeout) -> ClientSession:
+    return ClientSession(
+        connector=connector,
+        timeout=timeout,
+        cookie_jar=DummyCookieJar(),
+        trust_env=False,
+        headers={"User-Agent": USER_AGENT},
+        max_line_size=HEADER_BYTES,
+        max_field_size=HEADER_BYTES,
+    )
+
+
+def _absolute(base: URL, location: str) -> str:
+    try:
+        return str(base.join(URL(location, encoded=True)))
+    except ValueError as error:
+        raise UnsafeInput("a redirect leads to an unusable URL", details={"reason": "invalid_url"}) from error

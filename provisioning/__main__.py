@@ -1,18 +1,28 @@
-"""``python -m provisioning``: prepare this host. Sub-commands: ``comfyui``, ``checkpoint``."""
+"""``python -m provisioning``: prepare this host. Sub-commands: ``host`` (all of it), ``comfyui``, ``checkpoint``,
+``apply``, ``manifest`` (check one without acting)."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
+import stamina.instrumentation
+
+from lib.settings import SettingsError, load_settings
 from provisioning.comfyui.checkpoint import ensure_random_checkpoint
 from provisioning.comfyui.install import ensure_comfyui
 from provisioning.comfyui.record import read_record
+from provisioning.error_report import report_error
 from provisioning.errors import ProvisioningError
+from provisioning.host import apply_only, manifest_location, prepare_host
+from provisioning.manifest import load_manifest
 from provisioning.settings import default_workspace, read_host_settings, read_install_settings
+from provisioning.steps import say
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one sub-command; 0 is success, 1 a failed step, 2 a wrong command line."""
+    """Run one sub-command; 0 is success, 1 a failed step, 2 a wrong command line, 130 stopped from the keyboard."""
+    stamina.instrumentation.set_on_retry_hooks([_tell_retry])
     parsed = _parser().parse_args(arguments)
     try:
         parsed.run(parsed)
@@ -20,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\nFAILED: {error.cause}", file=sys.stderr)
         if error.remedy:
             print(f"Next: {error.remedy}", file=sys.stderr)
+        if parsed.reports:
+            report_error(f"Provisioning failed: {error}", os.environ)
         return 1
     except KeyboardInterrupt:
         print("\nStopped. Start again to go on: what is done is kept.", file=sys.stderr)
@@ -30,18 +42,35 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m provisioning", description="Prepare this host.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    host = commands.add_parser("host", help="everything that the worker needs before it starts")
+    host.set_defaults(run=_host)
     comfyui = commands.add_parser("comfyui", help="find or install ComfyUI")
     comfyui.add_argument("--own", action="store_true", help="install under the workspace, whatever is on the host")
     comfyui.set_defaults(run=_comfyui)
     checkpoint = commands.add_parser("checkpoint", help="make the small random checkpoint for hosts without a GPU")
     checkpoint.set_defaults(run=_checkpoint)
-    for command in (comfyui, checkpoint):
+    apply = commands.add_parser("apply", help="carry a manifest out")
+    apply.set_defaults(run=_apply)
+    check = commands.add_parser("manifest", help="check a manifest without acting")
+    check.set_defaults(run=_check)
+    for command in (apply, check):
+        command.add_argument("manifest", nargs="?", help="URL or path; the default is what the environment names")
+    for command in (host, comfyui, checkpoint, apply, check):
         command.add_argument("--workspace", type=Path, help="folder for everything we write (WORKSPACE_DIR)")
+        command.set_defaults(reports=command is host)
     return parser
 
 
 def _workspace(parsed: argparse.Namespace) -> Path:
     return Path(parsed.workspace or read_host_settings().workspace or default_workspace())
+
+
+def _host(parsed: argparse.Namespace) -> None:
+    try:
+        worker = load_settings()
+    except SettingsError as error:
+        raise ProvisioningError(str(error), remedy="Correct the environment, then start again.") from None
+    prepare_host(_workspace(parsed), host=read_host_settings(), install=read_install_settings(), worker=worker)
 
 
 def _comfyui(parsed: argparse.Namespace) -> None:
@@ -53,6 +82,22 @@ def _checkpoint(parsed: argparse.Namespace) -> None:
     if record is None:
         raise ProvisioningError("No ComfyUI is recorded here.", remedy="Run first: python -m provisioning comfyui")
     ensure_random_checkpoint(record)
+
+
+def _apply(parsed: argparse.Namespace) -> None:
+    host = read_host_settings()
+    location = parsed.manifest or manifest_location(host)
+    apply_only(_workspace(parsed), host=host, install=read_install_settings(), location=location)
+
+
+def _check(parsed: argparse.Namespace) -> None:
+    location = parsed.manifest or manifest_location(read_host_settings())
+    load_manifest(location)
+    say(f"{location} is a valid manifest")
+
+
+def _tell_retry(details: stamina.instrumentation.RetryDetails) -> None:
+    say(f"    attempt {details.retry_num} failed ({details.caused_by}); again in {details.wait_for:.0f} s")
 
 
 if __name__ == "__main__":

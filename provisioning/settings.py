@@ -59,10 +59,15 @@ class HostSettings(BaseSettings):
         description="Folder for everything we write; /workspace if writable, else workspace/ in the checkout.",
     )
     script: str | None = Field(
-        None, validation_alias="PROVISIONING_SCRIPT", description="Script (URL or path) run once, before ComfyUI."
+        None, validation_alias="PROVISIONING_SCRIPT", description="Bash script (URL or path) run once, before ComfyUI."
     )
-    manifest: str | None = Field(
-        None, validation_alias="PROVISIONING_MANIFEST", description="Manifest (URL or path); unset = the default one."
+    own_manifest: str | None = Field(
+        None, validation_alias="PYWORKER_MANIFEST", description="Manifest (URL or path), also on Vast's images."
+    )
+    image_manifest: str | None = Field(
+        None,
+        validation_alias="PROVISIONING_MANIFEST",
+        description="The same; where a supervisor owns ComfyUI the image reads it, in a format of its own.",
     )
     parallel_downloads: int = Field(
         4, validation_alias="PROVISIONING_PARALLEL", ge=1, le=32, description="Downloads at the same time."

@@ -1,5 +1,5 @@
 """Stands in for torchaudio where no build of it fits the installed torch; only audio models need the real one."""
 
-from . import functional, transforms  # noqa: TID252  # the checkers see no package of this name
+from . import functional, transforms  # the checkers see no package of this name
 
 __all__ = ["functional", "transforms"]

@@ -1,0 +1,207 @@
+"""Prepares a whole host, in order: checks, TLS, the operator's script, ComfyUI, the manifest, the checkpoint.
+
+What is decided here is where ComfyUI comes from (``choose_engine``); each part is carried out by its own module.
+"""
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import requests
+
+from lib.settings import Settings
+from provisioning.apply import HostFacts, apply_manifest, causes, run_script, was_run
+from provisioning.comfyui.checkpoint import ensure_random_checkpoint
+from provisioning.comfyui.environment import detect_device
+from provisioning.comfyui.install import ensure_comfyui
+from provisioning.comfyui.locate import find_installed
+from provisioning.comfyui.record import Device, InstallRecord, read_record
+from provisioning.errors import ProvisioningError
+from provisioning.manifest import DEFAULT_MANIFEST, Condition, load_manifest, read_location
+from provisioning.settings import REPOSITORY, HostSettings, InstallSettings
+from provisioning.steps import digest, say
+from provisioning.tls import TlsPaths, ensure_certificate
+
+SUPERVISOR_FOLDER = Path("/etc/supervisor/conf.d")
+USUAL_PORTS = (18188, 8188)
+OWN_BENCHMARK = REPOSITORY / "workers" / "comfyui-json" / "misc" / "benchmark.json"
+
+
+class EnginePlan(StrEnum):
+    """Where ComfyUI comes from."""
+
+    ATTACH = "attach"
+    WAIT = "wait"
+    LAUNCH = "launch"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What was found on this host before anything was changed."""
+
+    supervised: bool
+    running_at: str | None
+
+
+def prepare_host(workspace: Path, *, host: HostSettings, install: InstallSettings, worker: Settings) -> None:
+    """Make this host ready for the worker. Raises ProvisioningError where the worker could not even start.
+
+    A manifest step that fails does not raise: the report says so, and the worker starts, refuses readiness and tells
+    the cause.
+    """
+    workspace.mkdir(parents=True, exist_ok=True)
+    workspace = workspace.resolve()
+    if host.rotate_model_log and host.model_log is not None:
+        rotate_log(host.model_log)
+    _tls(host, worker)
+    around = look_around(timeout_s=install.probe_timeout_s)
+    plan = choose_engine(worker, around)
+    root = None if plan is EnginePlan.LAUNCH else _known_root(install, worker)
+    device = detect_device()
+    _operators_script(host, around, _facts(workspace, host, root=root, device=device))
+    record = _comfyui(workspace, plan, install=install, worker=worker, around=around)
+    root = record.root if record is not None else root
+    _manifest(host, around, _facts(workspace, host, root=root, device=device))
+    if record is not None and record.device is Device.CPU and uses_default_benchmark(host):
+        ensure_random_checkpoint(record)
+
+
+def choose_engine(worker: Settings, around: Surroundings) -> EnginePlan:
+    """Decide without acting: never start a second ComfyUI where somebody else runs, or will run, one."""
+    if worker.engine.attached_bases:
+        return EnginePlan.ATTACH
+    if worker.serverless or around.supervised:
+        return EnginePlan.WAIT
+    return EnginePlan.ATTACH if around.running_at else EnginePlan.LAUNCH
+
+
+def look_around(*, timeout_s: float) -> Surroundings:
+    """See whether a supervisor owns ComfyUI and whether one answers at a usual port."""
+    configured = SUPERVISOR_FOLDER.is_dir() and any(SUPERVISOR_FOLDER.glob("*comfyui*.conf"))
+    supervised = configured or _supervisor_knows_comfyui()
+    bases = (f"http://127.0.0.1:{port}" for port in USUAL_PORTS)
+    return Surroundings(
+        supervised=supervised, running_at=next((base for base in bases if _is_comfyui(base, timeout_s)), None)
+    )
+
+
+def _supervisor_knows_comfyui() -> bool:
+    if shutil.which("supervisorctl") is None:
+        return False
+    try:
+        status = subprocess.run(["supervisorctl", "status", "comfyui"], capture_output=True, timeout=10, check=False)
+    except subprocess.TimeoutExpired:
+        return False
+    return b"RUNNING" in status.stdout or b"STARTING" in status.stdout or b"STOPPED" in status.stdout
+
+
+def _is_comfyui(base: str, timeout_s: float) -> bool:
+    try:
+        return "comfyui_version" in requests.get(f"{base}/system_stats", timeout=timeout_s).json()["system"]
+    except (requests.RequestException, KeyError, TypeError):
+        return False
+
+
+def rotate_log(path: Path) -> None:
+    """Append the log to ``<name>.old`` and empty it, as Vast's script does with ROTATE_MODEL_LOG."""
+    if not path.is_file():
+        return
+    with path.open("rb") as old, path.with_name(f"{path.name}.old").open("ab") as kept:
+        shutil.copyfileobj(old, kept)
+    with path.open("w"):
+        say(f"    {path} rotated")
+
+
+def _tls(host: HostSettings, worker: Settings) -> None:
+    if not worker.use_ssl:
+        return
+    paths = TlsPaths(key=worker.server.ssl_key_path, request=host.csr_path, certificate=worker.server.ssl_cert_path)
+    container_id = worker.fleet.container_id
+    if container_id is None:
+        if not (paths.key.is_file() and paths.certificate.is_file()):
+            raise ProvisioningError(
+                f"USE_SSL is true, but {paths.key} or {paths.certificate} is missing.",
+                remedy="Name a key and a certificate with SSL_KEY_PATH and SSL_CERT_PATH, or set USE_SSL=false.",
+            )
+        return
+    say("TLS")
+    ensure_certificate(paths, sign_url=host.sign_url, container_id=container_id, wait_s=host.sign_wait_s)
+
+
+def _operators_script(host: HostSettings, around: Surroundings, facts: HostFacts) -> None:
+    if host.script is None:
+        return
+    if around.supervised:
+        say("PROVISIONING_SCRIPT is left to this image, which runs it before its supervisor starts ComfyUI.")
+        return
+    key = digest(host.script)
+    if not was_run("operator", key, facts):
+        say(f"Provisioning script {host.script}")
+        run_script("operator", read_location(host.script), facts, key=key)
+
+
+def _comfyui(
+    workspace: Path, plan: EnginePlan, *, install: InstallSettings, worker: Settings, around: Surroundings
+) -> InstallRecord | None:
+    """Install where we launch it ourselves; elsewhere give what an earlier start recorded."""
+    if plan is EnginePlan.LAUNCH:
+        return ensure_comfyui(workspace, settings=install)
+    if plan is EnginePlan.WAIT:
+        owner = "its supervisor" if around.supervised else "this serverless host"
+        say(f"ComfyUI is started by {owner}; the worker waits for it.")
+    else:
+        say(f"ComfyUI runs at {', '.join(worker.engine.attached_bases) or around.running_at}; attaching to it.")
+    return None if worker.engine.attached_bases else read_record(workspace)
+
+
+def _known_root(install: InstallSettings, worker: Settings) -> Path | None:
+    """Give the folder of a ComfyUI that we don't start; nothing is guessed for one on another host."""
+    if install.install_path is not None:
+        return install.install_path if install.install_path.is_dir() else None
+    return None if worker.engine.attached_bases else find_installed(None)
+
+
+def _manifest(host: HostSettings, around: Surroundings, facts: HostFacts) -> None:
+    image_reads_it = around.supervised and host.own_manifest is None
+    location = DEFAULT_MANIFEST if image_reads_it else manifest_location(host)
+    say(f"Provisioning by {location}")
+    report = apply_manifest(load_manifest(location), facts)
+    if report.failures:
+        say(f"    The worker will start, but not be ready: {causes(report.failures)}")
+
+
+def manifest_location(host: HostSettings) -> str | Path:
+    """Give the operator's manifest, else the default one."""
+    return host.own_manifest or host.image_manifest or DEFAULT_MANIFEST
+
+
+def apply_only(workspace: Path, *, host: HostSettings, install: InstallSettings, location: str | Path) -> None:
+    """Carry one manifest out for the ComfyUI that is recorded or installed here. Raises if a needed step failed."""
+    workspace.mkdir(parents=True, exist_ok=True)
+    workspace = workspace.resolve()
+    record = read_record(workspace)
+    root = record.root if record else find_installed(install.install_path)
+    report = apply_manifest(load_manifest(location), _facts(workspace, host, root=root, device=detect_device()))
+    if report.failures:
+        raise ProvisioningError(causes(report.failures), remedy="Start again to go on: what is done is kept.")
+
+
+def _facts(workspace: Path, host: HostSettings, *, root: Path | None, device: Device) -> HostFacts:
+    conditions = {Condition.GPU if device is Device.CUDA else Condition.CPU}
+    if root is not None and uses_default_benchmark(host):
+        conditions.add(Condition.DEFAULT_BENCHMARK)
+    return HostFacts(
+        workspace=workspace,
+        comfyui_root=root,
+        conditions=frozenset(conditions),
+        cron_dir=host.cron_dir,
+        hf_token=host.hf_token.get_secret_value() if host.hf_token else None,
+        parallel_downloads=host.parallel_downloads,
+    )
+
+
+def uses_default_benchmark(host: HostSettings) -> bool:
+    """Tell whether the boot benchmark will run the default workflow, which needs the default checkpoint."""
+    return host.benchmark_json is None and not OWN_BENCHMARK.is_file()

@@ -54,7 +54,15 @@ async def boot_benchmark(
         operator_file=operator_file,
         wrapper_file=wrapper_file,
     )
-    bench = _Bench(runner=runner, workload=workload, settings=settings, announce=announce, clock=clock, began=began)
+    bench = _Bench(
+        runner=runner,
+        engines=tuple(runner.engines),
+        workload=workload,
+        settings=settings,
+        announce=announce,
+        clock=clock,
+        began=began,
+    )
     return await bench.measure(workspace, facts)
 
 
@@ -63,6 +71,7 @@ class _Bench:
     """One benchmark in progress."""
 
     runner: BenchRunner
+    engines: tuple[str, ...]
     workload: Workload
     settings: BenchmarkSettings
     announce: Callable[[str], None]
@@ -75,7 +84,7 @@ class _Bench:
         self.announce(f"Benchmark on {facts.describe()}: {self.workload.title} ({self.workload.source})")
         for warning in self.workload.warnings:
             self._warn(warning)
-        key = cache.cache_key(facts, digest=self.workload.digest, engines=len(self.runner.engines))
+        key = cache.cache_key(facts, digest=self.workload.digest, engines=len(self.engines))
         stored = await asyncio.to_thread(cache.read_cached, workspace, key)
         if stored is not None and (result := await self._reuse(stored, facts)) is not None:
             return result
@@ -86,7 +95,7 @@ class _Bench:
 
     async def _reuse(self, stored: BenchResult, facts: HostFacts) -> BenchResult | None:
         quick = self.workload.single_step() if facts.cpu_only else self.workload
-        if len(await self._warm_up(quick)) < len(self.runner.engines):
+        if len(await self._warm_up(quick)) < len(self.engines):
             self._warn("the warm-up failed, so the score of the last start is not used")
             return None
         self.announce(f"Benchmark: score {stored.perf:.4g} of {stored.measured_at} still holds")
@@ -107,7 +116,7 @@ class _Bench:
     def _result(
         self, engines: Sequence[EngineScore], *, facts: HostFacts, key: dict[str, object], from_warmup: bool
     ) -> BenchResult:
-        missing = sorted(set(self.runner.engines) - {engine.engine for engine in engines})
+        missing = sorted(set(self.engines) - {engine.engine for engine in engines})
         failures = tuple(f"engine {name} completed no run" for name in missing)
         return BenchResult(
             perf=score.perf([engine.median_s for engine in engines]),
@@ -126,7 +135,7 @@ class _Bench:
         )
 
     async def _prompts(self) -> list[str]:
-        count = MOST_RUNS * len(self.runner.engines)
+        count = MOST_RUNS * len(self.engines)
         if not self.workload.wants_prompts:
             return [""] * count
         try:
@@ -138,7 +147,7 @@ class _Bench:
     async def _warm_up(self, workload: Workload) -> dict[str, RunTimes]:
         body = await self._warm_up_body(workload)
         self.announce("Benchmark: warm-up run, loads the model")
-        times = await self._round(dict.fromkeys(self.runner.engines, body))
+        times = await self._round(dict.fromkeys(self.engines, body))
         self.announce(f"Benchmark: warm-up {_seconds(times) or 'failed'}")
         return times
 
@@ -158,7 +167,7 @@ class _Bench:
         return True
 
     async def _rounds(self, prompts: Sequence[str]) -> dict[str, list[RunTimes]]:
-        runs: dict[str, list[RunTimes]] = {engine: [] for engine in self.runner.engines}
+        runs: dict[str, list[RunTimes]] = {engine: [] for engine in self.engines}
         texts = iter(prompts)
         self.hopeless = False
         for number in range(1, MOST_RUNS + 1):

@@ -4,7 +4,9 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
+from typing import TypeVar
 
+T = TypeVar("T")
 WORKLOAD = 100.0
 """Vast's workload of one benchmark run; the score is this over the seconds that a run takes."""
 NORMAL_MAD = 1.4826
@@ -51,7 +53,11 @@ def percentile(samples: Sequence[float], share: float) -> float:
 
 
 def bootstrap(
-    samples: Sequence[float], *, of: Callable[[Sequence[float]], float] = median, draws: int = 2000, seed: int = 0
+    samples: Sequence[T],
+    *,
+    of: Callable[[Sequence[T]], float] = median,  # type: ignore[assignment]
+    draws: int = 2000,
+    seed: int = 0,
 ) -> Interval:
     """Estimate ``of(samples)`` with the percentile bootstrap; deterministic for a seed."""
     chance = random.Random(seed)

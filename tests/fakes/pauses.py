@@ -1,0 +1,25 @@
+"""The hand-turned clock for code that also talks over real sockets: it tells when somebody has fallen asleep."""
+
+import asyncio
+
+from tests.fakes.clock import FakeClock
+
+
+class PauseClock(FakeClock):
+    """``pauses`` lists every requested sleep; ``await asleep(n)`` returns when the n-th one (from 1) was requested."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pauses: list[float] = []
+        self._asked = asyncio.Event()
+
+    async def sleep(self, delay_s: float) -> None:
+        self.pauses.append(delay_s)
+        self._asked.set()
+        await super().sleep(delay_s)
+
+    async def asleep(self, count: int, *, timeout_s: float = 10.0) -> None:
+        async with asyncio.timeout(timeout_s):
+            while len(self.pauses) < count:
+                self._asked.clear()
+                await self._asked.wait()

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -17,14 +16,12 @@ from lib.jobs.ports import CostModel, Delivery, JobListener, JobStore, LoadLedge
 from lib.jobs.queue import SlotQueue
 from lib.jobs.speed import SpeedGauge
 from lib.lifecycle import Tasks
+from lib.telemetry.logs import job_context
 
 log = logging.getLogger(__name__)
 
 REPLAY_S = 300.0
 """So long a completed job answers a router's retry (same tag, same body) instead of running again."""
-
-current_job_id: ContextVar[str] = ContextVar("current_job_id", default="")
-"""The job that the running task works for; logs carry it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,12 +220,12 @@ class JobService:
         )
 
     async def _work(self, live: LiveJob) -> None:
-        current_job_id.set(live.job.job_id)
         live.begun = True
         try:
-            if live.cancel_early:
-                raise asyncio.CancelledError
-            await self._pipeline.run(live)
+            with job_context(live.job.job_id):
+                if live.cancel_early:
+                    raise asyncio.CancelledError
+                await self._pipeline.run(live)
         except asyncio.CancelledError:
             await self._finish(live, JobStatus.CANCELLED, JobCancelled(live.cancel_reason))
             raise

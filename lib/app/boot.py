@@ -1,0 +1,100 @@
+"""The boot benchmark's way into the service, and what the assembly expects of a benchmark."""
+
+import contextlib
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from lib.clock import Clock
+from lib.comfy.engine import ComfyEngine
+from lib.errors import ServiceError
+from lib.jobs.model import DeliverySpec, Job, JobSpec, JobStatus, OnDisconnect
+from lib.jobs.service import JobService
+
+
+class BootScore(Protocol):
+    """What a benchmark found. ``perf`` is in workload units per second, summed over the engines."""
+
+    @property
+    def perf(self) -> float: ...
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+class BootBenchmark(Protocol):
+    """Warms the engines up and scores them; raises ServiceError when no run completes."""
+
+    def __call__(
+        self, runner: "ServiceRunner", *, workspace: Path, announce: Callable[[str], None]
+    ) -> Awaitable[BootScore]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunTimes:
+    """Seconds: ``total_s`` from submit to the end, ``execute_s`` ComfyUI's own."""
+
+    total_s: float
+    execute_s: float
+
+
+class ServiceRunner:
+    """Runs a benchmark workflow as an internal job: past admission, uncounted, its files removed."""
+
+    def __init__(self, service: JobService, engines: Sequence[ComfyEngine], *, clock: Clock) -> None:
+        self._service = service
+        self._engines = tuple(engines)
+        self._clock = clock
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        return tuple(engine.name for engine in self._engines if engine.healthy)
+
+    async def run(self, workflow: bytes, *, engine: str, timeout_s: float) -> RunTimes:
+        """Run one graph on ``engine``. Raises: ServiceError when it did not complete."""
+        spec = JobSpec(
+            request_id=f"benchmark-{uuid.uuid4()}",
+            dialect="boot",
+            workflow=workflow,
+            delivery=DeliverySpec(),
+            on_disconnect=OnDisconnect.CANCEL,
+            timeout_s=timeout_s,
+            keep_response=False,
+            internal=True,
+            engine=engine,
+        )
+        begun = self._clock.monotonic()
+        job = await self._service.wait((await self._service.submit(spec)).job_id)
+        total_s = self._clock.monotonic() - begun
+        _remove_outputs(job)
+        if job.status is not JobStatus.COMPLETED:
+            raise job.error or ServiceError("The benchmark run did not complete.")
+        return RunTimes(total_s=total_s, execute_s=job.timings.execute_s or total_s)
+
+    async def checkpoints(self) -> tuple[str, ...] | None:
+        """Names of the installed checkpoints, as ComfyUI's own loader lists them."""
+        for engine in self._engines:
+            if engine.healthy:
+                return engine.catalog.options("CheckpointLoaderSimple", "ckpt_name")
+        return None
+
+    async def system_stats(self) -> Mapping[str, Any] | None:
+        """ComfyUI's facts about its host, of the first engine that answers."""
+        for engine in self._engines:
+            if engine.healthy:
+                return engine.system_stats
+        return None
+
+
+def _remove_outputs(job: Job) -> None:
+    folders = set()
+    for output in job.outputs:
+        if output.local_path:
+            path = Path(output.local_path)
+            path.unlink(missing_ok=True)
+            folders.add(path.parent)
+    for folder in folders:
+        if folder.name.startswith("benchmark-"):
+            with contextlib.suppress(OSError):
+                folder.rmdir()

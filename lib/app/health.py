@@ -1,0 +1,113 @@
+"""The health document: one JSON object that holds every dialect's keys, and the probes' verdicts."""
+
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import psutil
+
+from lib.app.condition import Condition
+from lib.comfy.engine import ComfyEngine
+from lib.jobs.model import JobStatus, Stage
+from lib.jobs.service import JobService
+from lib.jobs.speed import SpeedGauge
+from lib.serving.probes import ProbeReply
+
+
+class Health:
+    """Answers ``/health`` and ``/ready``.
+
+    ``/health`` is 200 with a ``status``; with the API wrapper as the primary dialect it is 503 when no engine is
+    healthy, as monitors of the wrapper expect. Nothing in it reveals paths, arguments or callers.
+    """
+
+    def __init__(
+        self,
+        *,
+        condition: Condition,
+        service: JobService,
+        engines: Sequence[ComfyEngine],
+        speed: SpeedGauge,
+        version: str,
+        primary: Literal["native", "wrapper"],
+    ) -> None:
+        self._condition = condition
+        self._service = service
+        self._engines = engines
+        self._speed = speed
+        self._version = version
+        self._primary = primary
+        self._process = psutil.Process()
+        self._benchmark: Mapping[str, Any] | None = None
+
+    def benchmarked(self, result: Mapping[str, Any]) -> None:
+        """Show this benchmark from now on."""
+        self._benchmark = result
+
+    def health(self) -> ProbeReply:
+        """All that is known, for people and for the monitors of each dialect."""
+        healthy = [engine for engine in self._engines if engine.healthy]
+        well = self._condition.reason is None
+        body = {
+            "status": "healthy" if well else ("starting" if not self._condition.error else "unhealthy"),
+            "ready": well,
+            "reason": self._condition.reason or "",
+            "version": self._version,
+            "uptime_s": round(self._condition.uptime_s, 3),
+            "loadtime_s": round(self._condition.loadtime_s, 3),
+            "perf": self._speed.max_perf,
+            "benchmark": self._benchmark,
+            "cache_type": "memory",
+            "queues": self._queues(),
+            "backends_healthy": f"{len(healthy)}/{len(self._engines)}",
+            "gpu": self._faults(self._engines),
+            "backends": [self._backend(engine) for engine in self._engines],
+            "host": self._host(),
+        }
+        return ProbeReply(ok=self._primary == "native" or bool(healthy), body=body)
+
+    def ready(self) -> ProbeReply:
+        """Whether jobs are admitted now."""
+        reason = self._condition.reason
+        body = {"ready": reason is None, "reason": reason or "", "status": self._condition.phase}
+        return ProbeReply(ok=reason is None, body=body, retry_after_s=5)
+
+    def _queues(self) -> dict[str, int]:
+        stages = {Stage.PREPARE: 0, Stage.EXECUTE: 0, Stage.COLLECT: 0, Stage.DELIVER: 0}
+        running = 0
+        for job in self._service.live_jobs:
+            stages[job.stage] += 1
+            running += job.status is JobStatus.RUNNING and job.stage is Stage.EXECUTE
+        return {
+            "preprocess": stages[Stage.PREPARE],
+            "generation": stages[Stage.EXECUTE] - running,
+            "postprocess": stages[Stage.COLLECT] + stages[Stage.DELIVER],
+            "running": running,
+        }
+
+    @staticmethod
+    def _faults(engines: Sequence[ComfyEngine]) -> dict[str, Any]:
+        reason = next((engine.fault for engine in engines if engine.fault), "")
+        return {"unrecoverable": bool(reason), "reason": reason}
+
+    def _backend(self, engine: ComfyEngine) -> dict[str, Any]:
+        return {
+            "name": engine.name,
+            "base": engine.base_url,
+            "http_ok": engine.answering,
+            "websocket_ok": engine.healthy,
+            "system_stats": dict(engine.system_facts),
+            "gpu": self._faults([engine]),
+            "healthy": engine.healthy,
+            **({"error": engine.down_reason} if engine.down_reason else {}),
+        }
+
+    def _host(self) -> dict[str, Any]:
+        memory = psutil.virtual_memory()
+        return {
+            "python": platform.python_version(),
+            "cpu_count": psutil.cpu_count(),
+            "memory_total_bytes": memory.total,
+            "memory_available_bytes": memory.available,
+            "worker_rss_bytes": self._process.memory_info().rss,
+        }

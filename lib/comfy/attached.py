@@ -1,0 +1,217 @@
+"""A ComfyUI that somebody else started and supervises: found, waited for, restarted through a command."""
+
+import asyncio
+import logging
+import secrets
+import shlex
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from ipaddress import ip_address
+from itertools import pairwise
+from pathlib import Path
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from lib.clock import Clock, SystemClock
+from lib.comfy.liveness import Stats, argv_of, until_answering
+from lib.comfy.ports import Folders
+from lib.errors import EngineUnreachable
+from lib.settings import EngineSettings
+
+log = logging.getLogger(__name__)
+
+RESTART_CMD_TIMEOUT_S = 60.0
+PROBE_FOLDER = "pyworker-probe"
+PROBE_NAME = "probe.txt"
+
+
+class AttachedServer:
+    """A ``Server`` behind a base URL. Its life is seen by the engine's socket; this asks over HTTP only when told to.
+
+    ``folders`` are found when it first answers, and believed only after a file uploaded to ComfyUI has been seen there.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        name: str,
+        http: aiohttp.ClientSession,
+        settings: EngineSettings,
+        restart_cmd: str | None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.name = name
+        self.base_url = base_url.rstrip("/")
+        self._http = http
+        self._settings = settings
+        self._restart_cmd = restart_cmd
+        self._clock = clock or SystemClock()
+        self._folders: Folders | None = None
+        self._located = False
+        self._generation = 1
+        self._down_reason: str | None = None
+        self._callbacks: list[Callable[[str], None]] = []
+        self._restarting = False
+
+    @property
+    def folders(self) -> Folders | None:
+        return self._folders
+
+    @property
+    def generation(self) -> int:
+        return self._generation
+
+    @property
+    def down_reason(self) -> str | None:
+        return self._down_reason
+
+    def log_tail(self, lines: int = 50) -> tuple[str, ...]:
+        return ()
+
+    def on_down(self, callback: Callable[[str], None]) -> None:
+        self._callbacks.append(callback)
+
+    async def wait_answering(self) -> None:
+        """Return when it answers. Raises: EngineUnreachable after ``COMFYUI_STARTUP_TIMEOUT_S``."""
+        limit_s = self._settings.startup_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                stats = await until_answering(self._http, self.base_url, name=self.name, clock=self._clock)
+        except TimeoutError as error:
+            raise EngineUnreachable(
+                f"ComfyUI at {self.base_url} did not answer within {limit_s:g} s (COMFYUI_STARTUP_TIMEOUT_S)"
+            ) from error
+        self._down_reason = None
+        if not self._located:
+            self._folders = await self._locate(stats)
+            self._located = True
+            facts = {"engine": self.name, "base_url": self.base_url, "file_access": self._folders is not None}
+            log.info("attached to ComfyUI", extra={"event": "comfyui.attached"} | facts)
+
+    async def restart(self, reason: str) -> None:
+        if self._restart_cmd is None:
+            raise EngineUnreachable(
+                f"ComfyUI at {self.base_url} needs a restart ({reason}) and is not ours to restart; "
+                "set COMFYUI_RESTART_CMD or restart it by hand"
+            )
+        if self._restarting:
+            return
+        self._restarting = True
+        try:
+            self._went_down(reason)
+            await self._run_restart_cmd(self._restart_cmd)
+            self._generation += 1
+        finally:
+            self._restarting = False
+
+    def _went_down(self, reason: str) -> None:
+        log.warning("restarting ComfyUI", extra={"event": "comfyui.restart", "engine": self.name, "reason": reason})
+        self._down_reason = reason
+        for callback in self._callbacks:
+            callback(reason)
+
+    async def _run_restart_cmd(self, command: str) -> None:
+        """Run it to its end. Raises: EngineUnreachable when it fails."""
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *shlex.split(command),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+        except (OSError, ValueError) as error:
+            raise EngineUnreachable(f"COMFYUI_RESTART_CMD={command!r} can't be run: {error}") from error
+        try:
+            async with asyncio.timeout(RESTART_CMD_TIMEOUT_S):
+                said, _ = await process.communicate()
+        except TimeoutError as error:
+            process.kill()
+            await process.wait()
+            raise EngineUnreachable(f"COMFYUI_RESTART_CMD did not end within {RESTART_CMD_TIMEOUT_S:g} s") from error
+        if process.returncode:
+            last = said.decode("utf-8", "replace").strip()[-200:]
+            raise EngineUnreachable(f"COMFYUI_RESTART_CMD ended with exit code {process.returncode}: {last}")
+
+    async def _locate(self, stats: Stats) -> Folders | None:
+        candidates = [configured_folders(self._settings)]
+        if is_loopback(self.base_url):
+            candidates.append(told_folders(argv_of(stats), await self._base_folder()))
+        for folders in candidates:
+            if folders is not None and await self._is_really("output", folders.output):
+                if not await self._is_really("input", folders.input):
+                    continue
+                temp = folders.temp if folders.temp and await self._is_really("temp", folders.temp) else None
+                return Folders(output=folders.output, input=folders.input, temp=temp)
+        return None
+
+    async def _base_folder(self) -> Path | None:
+        """The folder of its ``custom_nodes``, as it tells itself (an internal route: absent is fine)."""
+        try:
+            async with self._http.get(f"{self.base_url}/internal/folder_paths") as response:
+                told = orjson.loads(await response.read()) if response.status == 200 else {}
+            return Path(told["custom_nodes"][0]).parent
+        except (aiohttp.ClientError, TimeoutError, orjson.JSONDecodeError, KeyError, IndexError, TypeError):
+            return None
+
+    async def _is_really(self, kind: str, folder: Path) -> bool:
+        """Upload a few bytes into ComfyUI's folder and look whether they lie in ``folder``; then remove them."""
+        token = secrets.token_hex(16)
+        form = aiohttp.FormData(quote_fields=False)
+        form.add_field("image", token.encode(), filename=PROBE_NAME, content_type="text/plain")
+        for name, value in (("type", kind), ("subfolder", PROBE_FOLDER), ("overwrite", "true")):
+            form.add_field(name, value)
+        try:
+            async with self._http.post(f"{self.base_url}/upload/image", data=form) as response:
+                if response.status != 200:
+                    return False
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+        return await asyncio.to_thread(_found_and_removed, folder / PROBE_FOLDER, token)
+
+
+def _found_and_removed(folder: Path, token: str) -> bool:
+    probe = folder / PROBE_NAME
+    try:
+        if probe.read_text(encoding="ascii") != token:
+            return False
+        probe.unlink()
+    except (OSError, UnicodeDecodeError):
+        return False
+    with suppress(OSError):  # another worker's probe is there
+        folder.rmdir()
+    return True
+
+
+def is_loopback(base_url: str) -> bool:
+    host = URL(base_url).host or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def configured_folders(settings: EngineSettings) -> Folders | None:
+    """What the operator says: paths one by one, or the installation's folder."""
+    root = settings.install_path
+    output = settings.output_path or (root / "output" if root else None)
+    folder_in = settings.input_path or (root / "input" if root else None)
+    if output is None or folder_in is None:
+        return None
+    return Folders(output=output.resolve(), input=folder_in.resolve(), temp=root.resolve() / "temp" if root else None)
+
+
+def told_folders(argv: Sequence[str], base: Path | None) -> Folders | None:
+    """What ComfyUI tells of itself: its flags, else the usual places under its base folder."""
+    flags = dict(pairwise(argv))
+    named = {kind: flags.get(f"--{kind}-directory") for kind in ("output", "input", "temp", "base")}
+    base = Path(named["base"]) if named["base"] else base
+    if base is None and not (named["output"] and named["input"]):
+        return None
+    base = base or Path()
+    temp = Path(named["temp"]) / "temp" if named["temp"] else base / "temp"
+    return Folders(
+        output=Path(named["output"] or base / "output"), input=Path(named["input"] or base / "input"), temp=temp
+    )

@@ -1,0 +1,219 @@
+"""What is installed and how it is started: the install record, ComfyUI's folders and command line. Starts nothing."""
+
+import argparse
+import logging
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+
+from lib.comfy.ports import Folders
+from lib.errors import EngineUnreachable
+from lib.settings import EngineSettings, SettingsError
+
+log = logging.getLogger(__name__)
+
+RECORD_NAME = "comfyui.json"
+ENVIRONMENTS = ("venv/bin/python", ".venv/bin/python", "../venv/bin/python", "../.venv/bin/python")
+"""Where an installation that we did not make keeps its interpreter, relative to its folder."""
+OURS = ("--port", "--temp-directory", "--user-directory", "--database-url", "--tls-keyfile", "--tls-certfile")
+"""Flags with one value that follow from our own settings; taken out of ``COMFYUI_ARGS``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Install:
+    """One ComfyUI on this machine. ``env`` is added to its environment, ``device`` is ``cpu`` or ``cuda``."""
+
+    python: Path
+    root: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+    version: str = ""
+    device: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtraArgs:
+    """``COMFYUI_ARGS``, parted into what decides something of ours and the rest."""
+
+    rest: tuple[str, ...] = ()
+    port: int | None = None
+    listen: str = "127.0.0.1"
+    output: Path | None = None
+    input: Path | None = None
+
+    @property
+    def host(self) -> str:
+        """The address at which we reach a server that listens there."""
+        first = self.listen.split(",")[0]
+        return "127.0.0.1" if first in ("0.0.0.0", "::", "localhost") else first  # noqa: S104
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """How one ComfyUI process of ours is started; everything but the port."""
+
+    name: str
+    install: Install
+    folders: Folders
+    temp_parent: Path
+    user: Path
+    log: Path
+    record: Path
+    flags: tuple[str, ...]
+    host: str = "127.0.0.1"
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def command(self, port: int) -> tuple[str, ...]:
+        return (str(self.install.python), "main.py", "--port", str(port), *self.flags)
+
+    def base_url(self, port: int) -> str:
+        return f"http://[{self.host}]:{port}" if ":" in self.host else f"http://{self.host}:{port}"
+
+    def make_folders(self) -> None:
+        for folder in (self.folders.output, self.folders.input, self.temp_parent, self.user, self.log.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+
+
+def read_install(settings: EngineSettings) -> Install:
+    """Find out what to start: the record that provisioning wrote, else ``COMFYUI_INSTALL_PATH``.
+
+    Raises: EngineUnreachable when neither names a ComfyUI.
+    """
+    record = settings.install_record or settings.workspace / RECORD_NAME
+    wanted = settings.install_path
+    install = _recorded(record)
+    if install is not None and (wanted is None or install.root.resolve() == wanted.resolve()):
+        return install
+    if wanted is None:
+        raise EngineUnreachable(
+            f"no ComfyUI is running and none is installed: {record} does not name one; run ./start_server.sh, "
+            "or set COMFYUI_API_BASE or COMFYUI_INSTALL_PATH"
+        )
+    if not (wanted / "main.py").is_file():
+        raise EngineUnreachable(f"COMFYUI_INSTALL_PATH={wanted} has no main.py; expected the folder of a ComfyUI")
+    return Install(python=_interpreter_of(wanted), root=wanted.resolve())
+
+
+def _recorded(path: Path) -> Install | None:
+    try:
+        values = orjson.loads(path.read_bytes())
+        install = Install(
+            python=Path(values["python"]),
+            root=Path(values["root"]),
+            env={str(name): str(value) for name, value in values.get("env", {}).items()},
+            version=str(values.get("version", "")),
+            device=str(values.get("device", "")),
+        )
+    except FileNotFoundError:
+        return None
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise SettingsError(
+            f"{path} is not an install record: {error!r}; delete it and run ./start_server.sh"
+        ) from error
+    return install if install.python.exists() and (install.root / "main.py").is_file() else None
+
+
+def _interpreter_of(root: Path) -> Path:
+    for name in ENVIRONMENTS:
+        if (python := root / name).exists():
+            return python
+    found = shutil.which("python3")
+    if found is None:
+        raise EngineUnreachable(f"no Python interpreter found for {root}")
+    return Path(found)
+
+
+def parse_args(text: str) -> ExtraArgs:
+    """Part ``COMFYUI_ARGS``. Raises: SettingsError."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for flag in OURS:
+        parser.add_argument(flag, type=int if flag == "--port" else str)
+    parser.add_argument("--listen", nargs="?", const="0.0.0.0", default="127.0.0.1")  # noqa: S104
+    parser.add_argument("--output-directory", type=Path)
+    parser.add_argument("--input-directory", type=Path)
+    try:
+        known, rest = parser.parse_known_args(shlex.split(text))
+    except (argparse.ArgumentError, ValueError) as error:
+        raise SettingsError(f"COMFYUI_ARGS={text!r}: {error}") from error
+    ignored = [flag for flag in OURS[1:] if getattr(known, flag[2:].replace("-", "_")) is not None]
+    if ignored:
+        log.warning("flags are ours to choose, ignored", extra={"event": "comfyui.args_ignored", "flags": ignored})
+    return ExtraArgs(
+        rest=tuple(rest),
+        port=known.port,
+        listen=known.listen,
+        output=known.output_directory,
+        input=known.input_directory,
+    )
+
+
+def plan(settings: EngineSettings, install: Install, *, number: int, device: str | None = None) -> Launch:
+    """Lay out process ``number`` (from 1): its folders under the workspace and its flags.
+
+    Outputs and inputs are shared by all processes (jobs have folders of their own there); temp folder, user folder
+    and database are each one's own, because ComfyUI wipes the one and locks the other. ``device`` is a GPU's index
+    or UUID.
+    """
+    name = f"comfyui-{number}"
+    workspace = settings.workspace.resolve()
+    extra = parse_args(settings.args)
+    temp_parent = workspace / "temp" / name
+    folders = Folders(
+        output=(settings.output_path or extra.output or workspace / "output").resolve(),
+        input=(settings.input_path or extra.input or _input_folder(install.root, workspace)).resolve(),
+        temp=temp_parent / "temp",
+    )
+    user = workspace / "user" / name
+    by_index = device is not None and device.isdigit()
+    flags = (
+        *("--listen", extra.listen, "--disable-auto-launch"),
+        *("--output-directory", str(folders.output), "--input-directory", str(folders.input)),
+        *("--temp-directory", str(temp_parent), "--user-directory", str(user)),
+        *(("--cuda-device", str(device)) if by_index else ()),
+        *(("--cpu",) if install.device == "cpu" and "--cpu" not in extra.rest else ()),
+        *_optional_flags(settings, install.root, database=user / "comfyui.db"),
+        *extra.rest,
+    )
+    return Launch(
+        name=name,
+        install=install,
+        folders=folders,
+        temp_parent=temp_parent,
+        user=user,
+        log=workspace / "logs" / f"{name}.log",
+        record=workspace / "run" / f"{name}.json",
+        flags=flags,
+        host=extra.host,
+        env=dict(install.env) | ({"CUDA_VISIBLE_DEVICES": device} if device is not None and not by_index else {}),
+    )
+
+
+def _input_folder(root: Path, workspace: Path) -> Path:
+    """The installation's own input folder, where its user keeps files, unless it is not ours to write."""
+    own = root / "input"
+    return own if os.access(own, os.W_OK | os.X_OK) else workspace / "input"
+
+
+def _optional_flags(settings: EngineSettings, root: Path, *, database: Path) -> tuple[str, ...]:
+    """Flags that not every ComfyUI knows, where this one does: an unknown flag would end it at once."""
+    wanted: list[tuple[str, ...]] = [("--database-url", f"sqlite:///{database}")]
+    if not settings.embed_metadata:
+        wanted.append(("--disable-metadata",))
+    if not settings.allow_api_nodes:
+        wanted.append(("--disable-api-nodes",))
+    known = _known_flags(root)
+    return tuple(part for flag in wanted if flag[0] in known for part in flag)
+
+
+def _known_flags(root: Path) -> frozenset[str]:
+    """Read the flags from ComfyUI's own option table; asking ``main.py --help`` would take seconds."""
+    try:
+        text = (root / "comfy" / "cli_args.py").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    return frozenset(re.findall(r"""["'](--[a-z0-9-]+)["']""", text))

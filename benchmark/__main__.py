@@ -9,13 +9,18 @@ from pathlib import Path
 
 from benchmark.boot import boot_benchmark
 from benchmark.ours import ApiClient
+from benchmark.overhead import CASES, TINY, measure_overhead
 from benchmark.ports import BenchRunner
 from benchmark.raw import RawComfy
+from benchmark.report import markdown, targets, to_json
 from benchmark.result import BenchResult
 from benchmark.runners import ApiRunner, RawRunner
+from benchmark.servers import NoComfyUI, ServerFailed
+from benchmark.settings import REPOSITORY
 from lib.errors import ServiceError
 from lib.settings import SettingsError
 
+RESULT_FILE = REPOSITORY / "var" / "overhead.json"
 COMFYUI_URL = "http://127.0.0.1:18188"
 EXAMPLES = """examples:
   python -m benchmark boot                                  ComfyUI on 127.0.0.1:18188
@@ -35,10 +40,19 @@ def main() -> None:
     where.add_argument("--url", default=COMFYUI_URL, help=f"a ComfyUI, by default {COMFYUI_URL}")
     where.add_argument("--api", help="our service's API listener, for example http://127.0.0.1:18288")
     boot.add_argument("--workspace", type=Path, help="keep the result (and use a valid one) in this folder")
+    overhead = commands.add_parser("overhead", help="our service against ComfyUI alone, and its memory")
+    overhead.add_argument(
+        "--json", type=Path, default=RESULT_FILE, help=f"where the figures go, by default {RESULT_FILE}"
+    )
+    overhead.add_argument("--no-memory", action="store_true", help="leave the memory figures out")
+    overhead.add_argument("--only", choices=("tiny", "sd"), help="one of the two workflows")
     options = parser.parse_args()
     try:
-        asyncio.run(_boot(options.url, options.api, options.workspace))
-    except (ServiceError, SettingsError) as error:
+        if options.command == "boot":
+            asyncio.run(_boot(options.url, options.api, options.workspace))
+        else:
+            _overhead(options.json, memory=not options.no_memory, only=options.only)
+    except (ServiceError, SettingsError, NoComfyUI, ServerFailed) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
@@ -54,6 +68,17 @@ async def _boot(url: str, api: str | None, workspace: Path | None) -> None:
             async with RawComfy(url) as comfy:
                 result = await _measure(RawRunner(comfy), folder)
     print(json.dumps(result.to_json(), indent=2))
+
+
+def _overhead(path: Path, *, memory: bool, only: str | None) -> None:
+    cases = tuple(case for case in CASES if only is None or (case.name == TINY) == (only == "tiny"))
+    report = asyncio.run(measure_overhead(_say, cases=cases, memory=memory))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(to_json(report), indent=2) + "\n")
+    print(markdown(report))
+    missed = [target.what for target in targets(report) if target.met is False]
+    _say(f"MISSED: {', '.join(missed)}" if missed else "All measured targets are met.")
+    _say(f"Figures: {path}")
 
 
 async def _measure(runner: BenchRunner, workspace: Path) -> BenchResult:

@@ -55,7 +55,7 @@ def percentile(samples: Sequence[float], share: float) -> float:
 def bootstrap(
     samples: Sequence[T],
     *,
-    of: Callable[[Sequence[T]], float] = median,  # type: ignore[assignment]
+    of: Callable[[Sequence[T]], float],
     draws: int = 2000,
     seed: int = 0,
 ) -> Interval:

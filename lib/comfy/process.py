@@ -82,6 +82,11 @@ class LaunchedServer:
         """Process id while it runs."""
         return self._child.pid if self._child else None
 
+    @property
+    def command(self) -> tuple[str, ...]:
+        """What it is started with."""
+        return self._launch.command(self._port)
+
     def log_tail(self, lines: int = 50) -> tuple[str, ...]:
         return self._log.tail(lines)
 
@@ -120,7 +125,7 @@ class LaunchedServer:
             raise
         finally:
             self._failure = self._failure or EngineUnreachable(f"{self.name} is stopped")
-            await self._close()
+            await self.close()
             self._answering.set()
 
     async def _supervise(self) -> None:
@@ -281,8 +286,8 @@ class LaunchedServer:
         self._port = port
         self.base_url = self._launch.base_url(port)
 
-    async def _close(self) -> None:
-        """End the process and its record; what is under way in it is lost."""
+    async def close(self) -> None:
+        """End the process and give the name free; what is under way in it is lost. ``run`` does it by itself."""
         if self._child is not None:
             await self._child.end(patience_s=self._policy.patience_s)
             self._child = None

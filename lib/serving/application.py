@@ -1,0 +1,41 @@
+"""One aiohttp application a listener, and the one way to put routes on it."""
+
+from collections.abc import Iterable
+
+from aiohttp import web
+
+from lib.serving.middleware import ErrorRenderer, add_request_id, edge
+from lib.serving.origins import OriginPolicy
+
+
+class RouteClash(Exception):
+    """Two owners want the same method and path; the text names both."""
+
+
+class Site:
+    """An application under construction: routes are mounted with their owner and its error body."""
+
+    def __init__(self, *, max_body_bytes: int, policy: OriginPolicy | None = None) -> None:
+        self._renderers: dict[web.AbstractRoute, ErrorRenderer | None] = {}
+        self._owners: dict[tuple[str, str], str] = {}
+        self.app = web.Application(
+            middlewares=[edge(renderer_of=self._renderer_of, policy=policy)], client_max_size=max_body_bytes
+        )
+        self.app.on_response_prepare.append(add_request_id)
+
+    def mount(self, routes: Iterable[web.RouteDef], *, owner: str, render_error: ErrorRenderer | None = None) -> None:
+        """Add routes; errors of their handlers get ``render_error``'s body, our own without one.
+
+        Raises: RouteClash."""
+        for definition in routes:
+            self._claim(definition, owner)
+            for route in definition.register(self.app.router):
+                self._renderers[route] = render_error
+
+    def _claim(self, definition: web.RouteDef, owner: str) -> None:
+        key = (definition.method.upper(), definition.path)
+        if (first := self._owners.setdefault(key, owner)) != owner:
+            raise RouteClash(f"{key[0]} {key[1]} is claimed by {first} and by {owner}; mount one of them elsewhere")
+
+    def _renderer_of(self, request: web.Request) -> ErrorRenderer | None:
+        return self._renderers.get(request.match_info.route)

@@ -1,0 +1,121 @@
+"""The edge of every listener: request ids, origin policy, and errors in the form of the API that was called."""
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from lib.errors import ServiceError
+from lib.serving.errors import error_fields, error_headers, status_of
+from lib.serving.origins import OriginPolicy
+from lib.serving.payloads import json_response
+from lib.telemetry.logs import set_request_id
+
+log = logging.getLogger(__name__)
+
+REQUEST_ID_HEADER = "X-Request-ID"
+REQUEST_ID = "pyworker.request_id"
+_STARTED = "pyworker.started"
+_VALID_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_NAMES = {
+    400: "bad_request",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+}
+ErrorRenderer = Callable[[ServiceError, web.Request], web.Response]
+
+
+def edge(
+    *, renderer_of: Callable[[web.Request], ErrorRenderer | None], policy: OriginPolicy | None = None
+) -> Middleware:
+    """Make the one middleware of a listener. ``CancelledError`` (the client left) passes untouched."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        started = time.perf_counter()
+        request[REQUEST_ID] = request_id = _request_id(request)
+        set_request_id(request_id)
+        response = await _answer(request, handler, renderer_of=renderer_of, policy=policy)
+        if log.isEnabledFor(logging.DEBUG):
+            _log(request, response, time.perf_counter() - started)
+        return response
+
+    return middleware
+
+
+async def add_request_id(request: web.Request, response: web.StreamResponse) -> None:
+    """Put the request's id on every answer, streamed ones too; for ``on_response_prepare``."""
+    request[_STARTED] = True
+    if request_id := request.get(REQUEST_ID):
+        response.headers[REQUEST_ID_HEADER] = request_id
+
+
+def render_plain(error: ServiceError, request: web.Request) -> web.Response:
+    """Our own error body, for routes of no dialect: ``error``, ``message``, ``details``, ``request_id``."""
+    status = status_of(error)
+    body = error_fields(error) | {"detail": error.message, "request_id": request.get(REQUEST_ID, "")}
+    return json_response(body, status=status, headers=error_headers(error, status))
+
+
+async def _answer(
+    request: web.Request,
+    handler: Handler,
+    *,
+    renderer_of: Callable[[web.Request], ErrorRenderer | None],
+    policy: OriginPolicy | None,
+) -> web.StreamResponse:
+    try:
+        if policy is not None:
+            policy.check(request)
+        return await handler(request)
+    except ServiceError as error:
+        failure = error
+    except web.HTTPException as error:
+        return _render_http(error, request)
+    except ConnectionError:
+        raise  # nobody is left to answer
+    except Exception:  # one of the three edges that may catch everything
+        if request.get(_STARTED):
+            raise
+        log.exception("request failed", extra={"event": "http.failed", "route": _route(request)})
+        failure = ServiceError("Internal error; the log has the details under this request id")
+    if request.get(_STARTED):
+        raise failure
+    return (renderer_of(request) or render_plain)(failure, request)
+
+
+def _render_http(error: web.HTTPException, request: web.Request) -> web.StreamResponse:
+    if error.status < 400:
+        raise error
+    message = (
+        error.text if error.status in (413, 415) and error.text else f"{error.reason}: {request.method} {request.path}"
+    )
+    headers = {name: error.headers[name] for name in ("Allow", "Retry-After") if name in error.headers}
+    body = {
+        "error": _NAMES.get(error.status, "http_error"),
+        "message": message,
+        "detail": error.reason,
+        "request_id": request.get(REQUEST_ID, ""),
+    }
+    return json_response(body, status=error.status, headers=headers)
+
+
+def _request_id(request: web.Request) -> str:
+    given = request.headers.get(REQUEST_ID_HEADER, "")
+    return given if _VALID_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _route(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return f"{request.method} {resource.canonical if resource is not None else '?'}"
+
+
+def _log(request: web.Request, response: web.StreamResponse, duration_s: float) -> None:
+    facts = {"event": "http.answered", "route": _route(request), "status": response.status, "duration_s": duration_s}
+    log.debug("request answered", extra=facts)

@@ -1,0 +1,66 @@
+"""Bodies in and out: bytes read once and not kept, JSON written by orjson."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from lib.errors import BodyTooLarge, InvalidRequest
+
+JSON_TYPE = "application/json"
+
+
+async def read_body(request: web.Request, *, limit: int) -> bytes:
+    """Return the body. Unlike ``request.read`` nothing of it stays with the request, which lives while a job waits.
+
+    Raises: BodyTooLarge (over ``limit`` bytes, after decompression), InvalidRequest (broken encoding).
+    """
+    if (request.content_length or 0) > limit:
+        raise _too_large(limit)
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        while chunk := await request.content.readany():
+            size += len(chunk)
+            if size > limit:
+                raise _too_large(limit)
+            chunks.append(chunk)
+    except (web.RequestPayloadError, HttpProcessingError) as error:
+        raise InvalidRequest(
+            "The body's encoding is broken",
+            details={"errors": [{"type": "body_encoding", "loc": [], "msg": type(error).__name__}]},
+        ) from error
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def require_json(request: web.Request) -> None:
+    """Refuse a body that is not declared as JSON: a web page can send such ones across origins unasked.
+
+    Raises: HTTPUnsupportedMediaType (415).
+    """
+    kind = request.content_type
+    if "Content-Type" not in request.headers or not (kind == JSON_TYPE or kind.endswith("+json")):
+        raise web.HTTPUnsupportedMediaType(
+            text=f"The body must be JSON with the header 'Content-Type: {JSON_TYPE}'"
+            " (curl: -H 'Content-Type: application/json')"
+        )
+
+
+def dumps(value: Any) -> bytes:
+    """Encode JSON; what orjson can't (lone surrogates, integers beyond 64 bits) goes through the slower encoder."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return json.dumps(value, separators=(",", ":"), default=str).encode()
+
+
+def json_response(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Answer with a JSON body."""
+    return web.Response(body=dumps(value), status=status, headers=headers, content_type=JSON_TYPE, charset="utf-8")
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body is larger than {limit} bytes", details={"limit_bytes": limit})

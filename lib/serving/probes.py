@@ -1,0 +1,68 @@
+"""Probes for balancers, supervisors and Prometheus; what they say comes from callbacks."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from lib.serving.payloads import json_response
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeReply:
+    """A probe's answer: ``ok`` is 200, else ``bad_status``; ``body`` is JSON."""
+
+    ok: bool
+    body: Mapping[str, Any] = field(default_factory=dict)
+    bad_status: int = 503
+    retry_after_s: int | None = None
+
+
+Probe = Callable[[], ProbeReply]
+
+
+class Probes:
+    """``/healthz`` (the process lives), ``/health`` (all that is known), ``/ready`` (admits jobs), ``/metrics``.
+
+    ``metrics`` returns the exposition and its content type; it is called in a thread.
+    """
+
+    def __init__(self, *, health: Probe, ready: Probe, metrics: Callable[[], tuple[bytes, str]]) -> None:
+        self._health = health
+        self._ready = ready
+        self._metrics = metrics
+
+    def routes(self) -> Sequence[web.RouteDef]:
+        """All four; ``/metrics`` belongs on a listener that strangers don't reach."""
+        return [*self.public_routes(), web.get("/metrics", self._show_metrics)]
+
+    def public_routes(self) -> Sequence[web.RouteDef]:
+        """Those that say nothing about callers or load."""
+        return [
+            web.get("/healthz", self._alive),
+            web.get("/health", self._show_health),
+            web.get("/ready", self._show_ready),
+        ]
+
+    async def _alive(self, request: web.Request) -> web.Response:
+        return json_response({"status": "alive"})
+
+    async def _show_health(self, request: web.Request) -> web.Response:
+        return _respond(self._health())
+
+    async def _show_ready(self, request: web.Request) -> web.Response:
+        return _respond(self._ready())
+
+    async def _show_metrics(self, request: web.Request) -> web.Response:
+        body, content_type = await asyncio.to_thread(self._metrics)
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+def _respond(reply: ProbeReply) -> web.Response:
+    status = 200 if reply.ok else reply.bad_status
+    headers = {"Cache-Control": "no-store"}
+    if reply.retry_after_s is not None and not reply.ok:
+        headers["Retry-After"] = str(reply.retry_after_s)
+    return json_response(reply.body, status=status, headers=headers)

@@ -1,0 +1,95 @@
+"""Listening: one bound port with its application, as an async context manager."""
+
+import errno
+import logging
+import ssl
+from pathlib import Path
+from typing import Self
+
+from aiohttp import web
+
+log = logging.getLogger(__name__)
+
+BACKLOG = 4096
+KEEPALIVE_S = 75.0
+_TRIES = 200
+
+
+def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """Make a server's TLS context from PEM files. Reads them: call it before the loop serves, or in a thread.
+
+    Raises: OSError, ssl.SSLError.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+class Listener:
+    """Serves ``app`` on ``host`` and ``port`` while it is entered.
+
+    With ``next_free`` a taken port is passed over for the next one. A client that disconnects cancels its handler.
+    """
+
+    def __init__(
+        self,
+        app: web.Application,
+        *,
+        name: str,
+        host: str,
+        port: int,
+        next_free: bool = False,
+        tls: ssl.SSLContext | None = None,
+        shutdown_timeout_s: float = 2.0,
+    ) -> None:
+        self.name = name
+        self.host = host
+        self._wanted = port
+        self._next_free = next_free
+        self._tls = tls
+        self._runner = web.AppRunner(
+            app,
+            handler_cancellation=True,
+            access_log=None,
+            keepalive_timeout=KEEPALIVE_S,
+            shutdown_timeout=shutdown_timeout_s,
+        )
+
+    @property
+    def port(self) -> int:
+        """The port that is really bound."""
+        return int(self._runner.addresses[0][1])
+
+    @property
+    def url(self) -> str:
+        """The base URL for somebody on this host, without a trailing slash."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104
+        host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+        return f"{'https' if self._tls else 'http'}://{host}:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        await self._runner.setup()
+        try:
+            await self._bind()
+        except BaseException:
+            await self._runner.cleanup()
+            raise
+        log.info("listening", extra={"event": "http.listening", "listener": self.name, "url": self.url})
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._runner.cleanup()
+
+    async def _bind(self) -> None:
+        last = min(self._wanted + _TRIES, 65535) if self._next_free and self._wanted else self._wanted
+        for port in range(self._wanted, last + 1):
+            site = web.TCPSite(self._runner, self.host, port, ssl_context=self._tls, backlog=BACKLOG)
+            try:
+                await site.start()
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or port == last:
+                    raise
+                await site.stop()
+                log.warning("port is taken", extra={"event": "http.port_taken", "listener": self.name, "port": port})
+            else:
+                return

@@ -1,0 +1,133 @@
+"""Logging: text for people or JSON for machines, the ids of the work in hand, and no secrets.
+
+Every record is a constant message with facts in ``extra``; an ``event`` names it (``job.admitted``).
+"""
+
+import contextlib
+import contextvars
+import logging
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, TextIO
+
+from pythonjsonlogger.json import JsonFormatter
+
+_job_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("job_id", default=None)
+_request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("http_request_id", default=None)
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "event", "taskName"}
+_SECRET_NAME = re.compile(r"(?i)secret|token|password|passwd|authorization|signature|api_?key|access_key|credential")
+_HIDDEN = "***"
+_PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@\"'<>]+@"), r"\1***@"),
+    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://[^\s?\"'<>\\]+)\?[^\s\"'<>\\]+"), r"\1?***"),
+    (re.compile(r"(?i)\b(bearer|basic)\s+[a-z0-9+/=._~-]{8,}"), r"\1 ***"),
+    (
+        re.compile(
+            r"(?i)([\"']?\b[\w-]*(?:secret|token|password|authorization|signature|api_?key|access_key)[\w-]*[\"']?"
+            r"\s*[:=]\s*)(?:\"[^\"]*\"|'[^']*'|[^\s,;&}\]]+)"
+        ),
+        r"\1***",
+    ),
+)
+
+
+@contextlib.contextmanager
+def job_context(job_id: str) -> Iterator[None]:
+    """Put ``job_id`` on every record that is logged inside, in this task and those it starts."""
+    token = _job_id.set(job_id)
+    try:
+        yield
+    finally:
+        _job_id.reset(token)
+
+
+def set_request_id(request_id: str) -> None:
+    """Put the HTTP request's id on the records of this task until the next request of its connection."""
+    _request_id.set(request_id)
+
+
+def redact(text: str) -> str:
+    """Hide what may be a secret: query strings and user parts of URLs, bearer tokens, values of secret fields."""
+    for pattern, replacement in _PATTERNS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def configure_logging(
+    *, level: str = "INFO", log_format: Literal["text", "json"] = "text", stream: TextIO | None = None
+) -> None:
+    """Send all records to one stream, ``stderr`` by default. Raises: ValueError for an unknown level."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.addFilter(_add_context)
+    handler.setFormatter(TextFormatter() if log_format == "text" else RedactingJsonFormatter())
+    root = logging.getLogger()
+    root.setLevel(level.upper())
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    root.addHandler(handler)
+    for chatty in ("asyncio", "botocore", "boto3", "s3transfer", "urllib3", "aiohttp.access"):
+        logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
+
+
+def facts(record: logging.LogRecord) -> dict[str, Any]:
+    """Return what the caller passed in ``extra``, secrets hidden."""
+    return {name: _hide(name, value) for name, value in vars(record).items() if name not in _STANDARD}
+
+
+class TextFormatter(logging.Formatter):
+    """``2026-01-01 12:00:00,000 INFO lib.jobs.service job.admitted admitted job_id=... cost=100``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format one record; a traceback follows on its own lines."""
+        record.message = record.getMessage()
+        event = getattr(record, "event", None)
+        parts = [self.formatTime(record), record.levelname, record.name, *([event] if event else []), record.message]
+        line = " ".join([*parts, *(f"{name}={_shown(value)}" for name, value in facts(record).items())])
+        if record.exc_info and not record.exc_text:
+            record.exc_text = self.formatException(record.exc_info)
+        return redact("\n".join([line, *([record.exc_text] if record.exc_text else [])]))
+
+
+class RedactingJsonFormatter(JsonFormatter):
+    """One JSON object a line: ``timestamp``, ``level``, ``logger``, ``event``, ``message``, and the facts."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "%(levelname)s %(name)s %(message)s",
+            rename_fields={"levelname": "level", "name": "logger"},
+            timestamp=True,
+        )
+
+    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        """Hide secrets in every field, the traceback among them."""
+        return {name: _hide(name, value) for name, value in super().process_log_record(log_data).items()}
+
+
+def _add_context(record: logging.LogRecord) -> bool:
+    if (job_id := _job_id.get()) is not None and not hasattr(record, "job_id"):
+        record.job_id = job_id
+    if (request_id := _request_id.get()) is not None:
+        record.http_request_id = request_id
+    return True
+
+
+def _hide(name: str, value: Any) -> Any:
+    if _SECRET_NAME.search(name):
+        return _HIDDEN
+    match value:
+        case str():
+            return redact(value)
+        case Mapping():
+            return {key: _hide(str(key), item) for key, item in value.items()}
+        case list() | tuple():
+            return [_hide("", item) for item in value]
+        case bool() | int() | float() | None:
+            return value
+        case _:
+            return redact(str(value))
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return repr(text) if not text or any(mark in text for mark in " \n\t=") else text

@@ -1,0 +1,37 @@
+"""Probes."""
+
+from lib.serving.application import Site
+from lib.serving.probes import ProbeReply, Probes
+
+from .conftest import Serve
+
+
+async def test_probes_say_what_their_callbacks_say(serve: Serve) -> None:
+    """Alive is always 200; health and readiness are 200 or as told; metrics keep their content type."""
+    state = {"ok": True}
+    probes = Probes(
+        health=lambda: ProbeReply(ok=state["ok"], body={"status": "healthy"}, bad_status=500),
+        ready=lambda: ProbeReply(ok=state["ok"], body={"ready": state["ok"]}, retry_after_s=4),
+        metrics=lambda: (b"pyworker_perf 1.0\n", "text/plain; version=0.0.4; charset=utf-8"),
+    )
+    site = Site(max_body_bytes=1)
+    site.mount(probes.routes(), owner="probes")
+    client = (await serve(site)).client
+    assert [(await client.get(path)).status for path in ("/healthz", "/health", "/ready", "/metrics")] == [200] * 4
+    metrics = await client.get("/metrics")
+    assert metrics.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    assert await metrics.text() == "pyworker_perf 1.0\n"
+    state["ok"] = False
+    assert (await client.get("/healthz")).status == 200
+    assert (await client.get("/health")).status == 500
+    ready = await client.get("/ready")
+    assert (ready.status, ready.headers["Retry-After"], await ready.json()) == (503, "4", {"ready": False})
+
+
+async def test_strangers_see_no_metrics(serve: Serve) -> None:
+    """The public routes leave /metrics out."""
+    reply = ProbeReply(ok=True)
+    probes = Probes(health=lambda: reply, ready=lambda: reply, metrics=lambda: (b"", "text/plain"))
+    site = Site(max_body_bytes=1)
+    site.mount(probes.public_routes(), owner="probes")
+    assert (await (await serve(site)).client.get("/metrics")).status == 404

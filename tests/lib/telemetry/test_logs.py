@@ -1,0 +1,103 @@
+"""Log lines: facts, ids, no secrets."""
+
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+import pytest
+
+from lib.telemetry.logs import configure_logging, job_context, redact, set_request_id
+
+Lines = Callable[[Literal["text", "json"]], io.StringIO]
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    """Configure logging to a buffer; the root logger is as before afterwards."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+
+    def start(log_format: Literal["text", "json"]) -> io.StringIO:
+        stream = io.StringIO()
+        configure_logging(level="debug", log_format=log_format, stream=stream)
+        return stream
+
+    yield start
+    root.handlers[:], root.level = before
+
+
+log = logging.getLogger("lib.test")
+
+
+def test_text_has_event_message_and_facts(lines: Lines) -> None:
+    """One line for people, values with blanks quoted."""
+    stream = lines("text")
+    log.info("admitted", extra={"event": "job.admitted", "cost": 100, "why": "first one"})
+    line = stream.getvalue()
+    assert "INFO lib.test job.admitted admitted cost=100 why='first one'" in line
+    assert line.count("\n") == 1
+
+
+def test_json_has_the_same(lines: Lines) -> None:
+    """One object for machines."""
+    stream = lines("json")
+    log.info("admitted", extra={"event": "job.admitted", "cost": 100})
+    record: dict[str, Any] = json.loads(stream.getvalue())
+    assert record["level"] == "INFO"
+    assert record["logger"] == "lib.test"
+    assert (record["event"], record["message"], record["cost"]) == ("job.admitted", "admitted", 100)
+    assert record["timestamp"]
+
+
+def test_ids_of_the_work_in_hand_are_added(lines: Lines) -> None:
+    """The job's id inside its context only; an id given by hand wins."""
+    stream = lines("json")
+    set_request_id("r-1")
+    with job_context("j-1"):
+        log.info("a")
+        log.info("b", extra={"job_id": "j-2"})
+    log.info("c")
+    records = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [record.get("job_id") for record in records] == ["j-1", "j-2", None]
+    assert records[0]["http_request_id"] == "r-1"
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_secrets_stay_out(lines: Lines, log_format: Literal["text", "json"]) -> None:
+    """In fields by their name, in URLs, in nested values and in tracebacks."""
+    stream = lines(log_format)
+    url = "https://user:hunter2@bucket.example/key.png?X-Amz-Signature=deadbeef&x=1"
+    try:
+        raise ValueError(f"cannot fetch {url}")
+    except ValueError:
+        log.exception("failed for %s", url, extra={"secret_access_key": "topsecret", "block": {"api_key": "topsecret"}})
+    text = stream.getvalue()
+    for hidden in ("hunter2", "deadbeef", "topsecret"):
+        assert hidden not in text
+    assert "bucket.example/key.png" in text
+    assert "ValueError" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("GET https://h/a?sig=1 done", "GET https://h/a?*** done"),
+        ("Authorization: Bearer abcdefghijkl", "Authorization: *** ***"),
+        ("{'secret_access_key': 'x y', 'a': 1}", "{'secret_access_key': ***, 'a': 1}"),
+        ('{"token":"abc","b":2}', '{"token":***,"b":2}'),
+        ("password=abc&x=1", "password=***&x=1"),
+        ("nothing to hide: 3", "nothing to hide: 3"),
+        ("redis://:pw@h:6379/0", "redis://***@h:6379/0"),
+    ],
+)
+def test_redaction_hides_values_and_keeps_the_rest(text: str, expected: str) -> None:
+    """What names the place stays readable."""
+    assert redact(text) == expected
+
+
+def test_an_unknown_level_is_refused() -> None:
+    """A typo in LOG_LEVEL does not silence the service."""
+    with pytest.raises(ValueError, match="LOUD"):
+        configure_logging(level="loud", stream=io.StringIO())

@@ -11,7 +11,7 @@ requirements=(requirements.txt)
 for argument in "$@"; do
     case "$argument" in
         --setup-only) setup_only=1 ;;
-        --dev) requirements=(requirements-dev.txt requirements.txt) ;;
+        --dev) requirements=(requirements.txt requirements-dev.txt) ;;
         *) echo "usage: $0 [--setup-only [--dev]]" >&2; exit 2 ;;
     esac
 done
@@ -137,16 +137,20 @@ make_environment() {
 }
 
 install_packages() {
-    local stamp="$venv/.installed-${requirements[0]}" key quiet=()
-    key="$(cat "${requirements[@]}" | sha256sum)"
-    if [[ -f "$stamp" && "$(cat "$stamp")" == "$key" ]]; then
+    local list="${requirements[-1]}" version quiet=() count key
+    version="$("$venv/bin/python" --version)"
+    key="$version $(cat "${requirements[@]}" | sha256sum)"
+    if [[ -f "$venv/.installed-$list" && "$(cat "$venv/.installed-$list")" == "$key" ]]; then
         echo "    nothing has changed"
         return
     fi
+    echo "    installing $list (half a minute the first time)"
     [[ -t 1 ]] || quiet=(--quiet)
-    "$venv/bin/python" -m pip install --no-input --disable-pip-version-check "${quiet[@]}" -r "${requirements[0]}" ||
-        fail "pip could not install ${requirements[0]}." "Check the network (PyPI), then start again."
-    echo "$key" >"$stamp"
+    "$venv/bin/python" -m pip install --no-input --disable-pip-version-check "${quiet[@]}" -r "$list" ||
+        fail "pip could not install $list." "Check the network (PyPI), then start again."
+    for ((count = 1; count <= ${#requirements[@]}; count++)); do  # each list holds the ones before it
+        echo "$version $(cat "${requirements[@]:0:count}" | sha256sum)" >"$venv/.installed-${requirements[count - 1]}"
+    done
 }
 
 run_worker() {  # gives the worker's exit status; SIGTERM reaches the worker, which drains

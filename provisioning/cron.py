@@ -20,10 +20,10 @@ SYSTEM_FOLDER = Path("/etc/cron.d")
 
 def missing_for_cron(cron_dir: Path) -> str | None:
     """Say what keeps an entry from being installed, or give None."""
-    if not cron_dir.is_dir():
-        return f"cron is not installed ({cron_dir} is missing); old outputs are not removed by cron"
+    if not cron_dir.is_dir() or (cron_dir == SYSTEM_FOLDER and _cron_program() is None):
+        return "cron is not installed; nothing is removed by cron (to install: apt-get install cron)"
     if not os.access(cron_dir, os.W_OK):
-        return f"{cron_dir} can be written by root only; old outputs are not removed by cron"
+        return f"{cron_dir} can be written by root only; nothing is removed by cron"
     return None
 
 
@@ -54,8 +54,12 @@ def _passed_on(name: str) -> bool:
 
 def start_cron(cron_dir: Path) -> None:
     """Start cron where nothing else does: containers have no init system that would."""
-    program = shutil.which("cron") or shutil.which("crond")
+    program = _cron_program()
     if cron_dir != SYSTEM_FOLDER or program is None or any(path.exists() for path in PID_FILES):
         return
     started = subprocess.run([program], capture_output=True, check=False).returncode == 0
     say("    cron started" if started else f"    {program} could not be started")
+
+
+def _cron_program() -> str | None:
+    return shutil.which("cron") or shutil.which("crond")

@@ -18,7 +18,7 @@ import stamina
 from provisioning.errors import ProvisioningError
 from provisioning.steps import write_text_atomically
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 17  # also what is lost when a connection breaks
 CONNECT_TIMEOUT_S = 15.0
 READ_TIMEOUT_S = 60.0
 ATTEMPTS = 6

@@ -29,7 +29,7 @@ TORCHAUDIO = "torchaudio"
 LEFT_OUT = frozenset({"torch", "torchvision", "torchaudio", "comfyui-workflow-templates"})
 # Transformers 5 renamed what ComfyUI of this time imports.
 LIMITS = ("transformers<5",)
-CUDA_PACKAGE = re.compile(r"(nvidia|cuda|triton|cupy)\b", re.IGNORECASE)
+CUDA_PACKAGE = re.compile(r"(nvidia|cuda|cupy|triton|pytorch[-_]triton)(?![a-z])", re.IGNORECASE)
 SHIMS = Path(__file__).parent / "shims"
 
 
@@ -135,13 +135,13 @@ def _install_from_cpu_index(python: Path, *, settings: InstallSettings) -> bool:
 
 def _install_plain_torch(python: Path) -> None:
     say(f"    {TORCH} as pip is configured on this host")
-    _refuse_cuda(python)
+    refuse_cuda(python)
     _pip(python, "install", TORCH, failure=f"pip could not install {TORCH}.")
     say(f"    {TORCHVISION}, its Python half")
     _pip(python, "install", "--no-deps", TORCHVISION, failure=f"pip could not install {TORCHVISION}.")
 
 
-def _refuse_cuda(python: Path) -> None:
+def refuse_cuda(python: Path) -> None:
     """Raise ProvisioningError if plain pip would bring CUDA packages."""
     dry = [str(python), "-m", "pip", "install", "--dry-run", "--quiet", "--report", "-", TORCH]
     planned = subprocess.run(dry, capture_output=True, check=False)
@@ -188,9 +188,9 @@ def _stand_ins(python: Path, folder: Path) -> dict[str, str]:
     if not imports(python, "torchaudio"):
         shutil.copytree(SHIMS / "torchaudio_stub", folder, dirs_exist_ok=True)
     path = str(folder) if folder.exists() else ""
-    for module in ("torch", "torchvision", "torchaudio"):
-        if not imports(python, module, python_path=path):
-            raise ProvisioningError(
-                f"{module} does not import in {python}.", remedy=f"Remove {python.parent.parent} and start again."
-            )
+    if not imports(python, "torch, torchvision, torchaudio", python_path=path):
+        raise ProvisioningError(
+            f"torch or a package beside it does not import in {python}.",
+            remedy=f"Remove {python.parent.parent} and start again.",
+        )
     return {"PYTHONPATH": path} if path else {}

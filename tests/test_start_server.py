@@ -1,0 +1,349 @@
+"""``start_server.sh`` and the launcher, as real processes in a scratch copy of the checkout.
+
+The worker itself is a stand-in here: these tests are about what happens before, around and after it. The copy uses
+this checkout's environment (``PYWORKER_VENV``), so that nothing is installed.
+"""
+
+import ast
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from provisioning.settings import REPOSITORY
+from tests.provisioning.servers import FileServer, Signer, serve
+
+COPIED = ("start_server.sh", "requirements.txt", "requirements-dev.txt", "provisioning", "lib", "benchmark")
+LAUNCHER = REPOSITORY / "workers" / "comfyui-json" / "worker.py"
+STUB = """
+import json, os, signal, sys
+names = ("WORKSPACE_DIR", "PYWORKER_HOST_READY", "REPORT_ADDR", "BACKEND")
+signal.signal(signal.SIGTERM, lambda *_: (print("DRAINED", flush=True), sys.exit(5)))
+print("WORKER", json.dumps({name: os.environ.get(name) for name in names}), flush=True)
+if os.environ.get("STUB_WAITS"):
+    signal.pause()
+sys.exit(int(os.environ.get("STUB_STATUS", "0")))
+"""
+RUN_STUB = """
+import sys
+def run(settings, *, boot_benchmark):
+    print("SERVED", sys.version_info[:2] >= (3, 11), settings.engine.api_base, boot_benchmark.__name__, flush=True)
+    return 6
+"""
+
+
+class Checkout:
+    """A scratch copy, and how to start things in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.workspace = folder.parent / "w"
+        self.environ = {
+            "PATH": os.environ["PATH"],
+            "HOME": os.environ.get("HOME", "/tmp"),
+            "PYWORKER_VENV": sys.prefix,
+            "WORKSPACE_DIR": str(self.workspace),
+            "FORCE_UPDATE_PATH": str(folder.parent / "force"),
+            "CRON_DIR": str(folder.parent / "cron.d"),
+            "COMFYUI_API_BASE": "http://127.0.0.1:9",
+            "PROBE_TIMEOUT_S": "1",
+        }
+
+    def start(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        return self.call(["./start_server.sh", *arguments], **environ)
+
+    def call(self, command: list[str], **environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd=self.folder,
+            env={**self.environ, **environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    folder = tmp_path / "src"
+    folder.mkdir()
+    for name in COPIED:
+        source = REPOSITORY / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, folder / name)
+    worker = folder / "workers" / "comfyui-json" / "worker.py"
+    worker.parent.mkdir(parents=True)
+    worker.write_text(STUB)
+    return Checkout(folder)
+
+
+@pytest.fixture
+def autoscalers() -> Iterator[list[FileServer]]:
+    with serve() as first, serve() as second:
+        yield [first, second]
+
+
+def serverless(autoscalers: list[FileServer], **more: str) -> dict[str, str]:
+    addresses = ",".join(server.url for server in autoscalers)
+    return {"REPORT_ADDR": addresses, "CONTAINER_ID": "42", "MASTER_TOKEN": 'm"t', "USE_SSL": "false", **more}
+
+
+def messages(server: FileServer) -> list[str]:
+    return [str(request.json["error_msg"]) for request in server.seen("/worker_status/")]
+
+
+def test_standalone_announces_each_step_and_becomes_the_worker(checkout: Checkout) -> None:
+    done = checkout.start(STUB_STATUS="4")
+    assert done.returncode == 4
+    steps = [line for line in done.stdout.splitlines() if line.startswith("[")]
+    assert [line[:5] for line in steps] == ["[1/5]", "[2/5]", "[3/5]", "[4/5]", "[5/5]"]
+    told = json.loads(done.stdout.split("WORKER ")[1].splitlines()[0])
+    assert told == {
+        "WORKSPACE_DIR": str(checkout.workspace),
+        "PYWORKER_HOST_READY": "1",
+        "REPORT_ADDR": None,
+        "BACKEND": "comfyui-json",
+    }
+    assert not (checkout.workspace / "debug.log").exists()
+
+
+def test_setup_only_starts_nothing(checkout: Checkout) -> None:
+    done = checkout.start("--setup-only")
+    assert done.returncode == 0
+    assert "WORKER" not in done.stdout
+    assert not (checkout.workspace / "comfyui.json").exists()
+
+
+def test_unknown_option_is_refused(checkout: Checkout) -> None:
+    done = checkout.start("--fast")
+    assert done.returncode == 2
+    assert "usage" in done.stdout
+
+
+def test_crashed_worker_is_reported_to_every_address(checkout: Checkout, autoscalers: list[FileServer]) -> None:
+    done = checkout.start(**serverless(autoscalers, STUB_STATUS="3"))
+    assert done.returncode == 3
+    for server in autoscalers:
+        (request,) = server.seen("/worker_status/")
+        assert request.json == {
+            "id": 42,
+            "mtoken": 'm"t',
+            "version": "0",
+            "error_msg": "PyWorker exited with status 3",
+            "url": "",
+        }
+    log = (checkout.workspace / "debug.log").read_text()
+    assert "[5/5] Worker" in log
+    assert "WORKER {" in log
+
+
+def test_clean_end_reports_nothing(checkout: Checkout, autoscalers: list[FileServer]) -> None:
+    assert checkout.start(**serverless(autoscalers)).returncode == 0
+    assert autoscalers[0].requests == []
+
+
+def test_sigterm_reaches_the_worker(checkout: Checkout, autoscalers: list[FileServer]) -> None:
+    """The worker drains and its own status is what the script ends with."""
+    started = subprocess.Popen(
+        ["./start_server.sh"],
+        cwd=checkout.folder,
+        env={**checkout.environ, **serverless(autoscalers, STUB_WAITS="1")},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert started.stdout is not None
+    with started, started.stdout as output:
+        lines = iter(output.readline, "")
+        assert any("WORKER" in line for line in lines)
+        started.send_signal(signal.SIGTERM)
+        assert any("DRAINED" in line for line in lines)
+        assert started.wait(timeout=30) == 5
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"CONTAINER_ID": ""}, "CONTAINER_ID is not set"),
+        ({"CONTAINER_ID": "abc"}, "CONTAINER_ID"),
+        ({"BACKEND": "absent"}, "BACKEND=absent has no workers/absent/worker.py"),
+        ({"IS_DEPLOYMENT": "true"}, "IS_DEPLOYMENT"),
+        ({"PROVISIONING_MANIFEST": "/absent.yaml"}, "/absent.yaml can't be read"),
+        ({"WORKER_PORT": "many"}, "WORKER_PORT"),
+    ],
+)
+def test_wrong_environments_stop_the_start_and_are_reported(
+    checkout: Checkout, autoscalers: list[FileServer], environ: dict[str, str], said: str
+) -> None:
+    done = checkout.start(**{**serverless(autoscalers), **environ})
+    assert done.returncode == 1
+    assert "FAILED: " in done.stdout
+    assert "Next: " in done.stdout
+    assert "WORKER {" not in done.stdout
+    for server in autoscalers:
+        (message,) = messages(server)
+        assert said in message
+
+
+def test_serverless_start_signs_and_survives_an_error_page(checkout: Checkout, tmp_path: Path) -> None:
+    with serve() as console:
+        console.signer = Signer()
+        console.posts = [b"<html>busy</html>"]
+        done = checkout.start(
+            REPORT_ADDR=console.url,
+            CONTAINER_ID="42",
+            CERT_SIGN_URL=f"{console.url}/sign/",
+            CERT_SIGN_WAIT_S="0.01",
+            SSL_KEY_PATH=str(tmp_path / "i.key"),
+            SSL_CERT_PATH=str(tmp_path / "i.crt"),
+            SSL_CSR_PATH=str(tmp_path / "i.csr"),
+        )
+        assert done.returncode == 0
+        assert len(console.seen("/sign/")) == 2
+        assert "attempt 1 failed (the answer is not a certificate)" in done.stdout
+    assert (tmp_path / "i.crt").read_text().startswith("-----BEGIN CERTIFICATE")
+
+
+def test_refused_signature_stops_and_is_reported(checkout: Checkout, tmp_path: Path) -> None:
+    with serve() as console:
+        console.posts = [500] * 5
+        done = checkout.start(
+            REPORT_ADDR=console.url,
+            CONTAINER_ID="42",
+            CERT_SIGN_URL=f"{console.url}/sign/",
+            CERT_SIGN_WAIT_S="0.01",
+            SSL_KEY_PATH=str(tmp_path / "i.key"),
+            SSL_CERT_PATH=str(tmp_path / "i.crt"),
+            SSL_CSR_PATH=str(tmp_path / "i.csr"),
+        )
+        assert done.returncode == 1
+        (message,) = messages(console)
+    assert "No certificate from" in message
+    assert "500" in message
+    assert not (tmp_path / "i.crt").exists()
+
+
+def test_update_flag_brings_the_new_version_once(checkout: Checkout, tmp_path: Path) -> None:
+    """``POST /pyworker/update`` leaves the flag; the next start pulls, starts the new script and forgets the flag."""
+    identity = ("-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "init.defaultBranch=main")
+
+    def git(*arguments: str, at: Path) -> None:
+        subprocess.run(["git", *identity, *arguments], cwd=at, check=True, capture_output=True)
+
+    git("init", "--quiet", at=checkout.folder)
+    git("add", "-A", at=checkout.folder)
+    git("commit", "--quiet", "-m", "one", at=checkout.folder)
+    git("clone", "--quiet", str(checkout.folder), str(tmp_path / "clone"), at=tmp_path)
+    worker = checkout.folder / "workers" / "comfyui-json" / "worker.py"
+    worker.write_text("print('NEW VERSION')")
+    git("commit", "--quiet", "-am", "two", at=checkout.folder)
+    flag = tmp_path / "force"
+    flag.touch()
+    checkout.folder = tmp_path / "clone"
+    # The stamps lie in the shared environment; an update removes them, and this test must not have pip run.
+    checkout.environ["PYWORKER_VENV"] = str(_linked_environment(tmp_path))
+    done = checkout.start(PIP_NO_INDEX="1")
+    assert "asks for an update" in done.stdout
+    assert "NEW VERSION" in done.stdout
+    assert not flag.exists()
+    assert done.returncode == 0
+
+
+def _linked_environment(tmp_path: Path) -> Path:
+    """An environment that has this one's packages, with stamps of its own."""
+    folder = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    site = next((folder / "lib").glob("python3*")) / "site-packages"
+    (site / "shared.pth").write_text(str(next(Path(sys.prefix, "lib").glob("python3*")) / "site-packages") + "\n")
+    return folder
+
+
+# The launcher
+
+
+def _python310() -> str:
+    found = shutil.which("pyenv")
+    if found is not None:
+        prefix = subprocess.run([found, "prefix", "3.10.13"], capture_output=True, text=True, check=False)
+        python = Path(prefix.stdout.strip()) / "bin" / "python3.10"
+        if prefix.returncode == 0 and python.exists():
+            return str(python)
+    plain = shutil.which("python3.10")
+    if plain is None or subprocess.run([plain, "-c", ""], capture_output=True, check=False).returncode:
+        pytest.skip("there is no Python 3.10 on this machine (pyenv install 3.10.13 brings it)")
+    return plain
+
+
+@pytest.fixture
+def launched(checkout: Checkout) -> Checkout:
+    """The real launcher; what it hands over to is a stand-in."""
+    shutil.copy2(LAUNCHER, checkout.folder / "workers" / "comfyui-json" / "worker.py")
+    shutil.rmtree(checkout.folder / "lib" / "app", ignore_errors=True)
+    (checkout.folder / "lib" / "app.py").write_text(RUN_STUB)
+    (checkout.folder / "benchmark" / "boot.py").write_text("def boot_benchmark(): ...\n")
+    return checkout
+
+
+def test_stock_script_launches_it_with_python_310(launched: Checkout, autoscalers: list[FileServer]) -> None:
+    """As Vast's script does: ``python3 -m workers.comfyui-json.worker`` at the root, in a 3.10 interpreter."""
+    done = launched.call([_python310(), "-m", "workers.comfyui-json.worker"], **serverless(autoscalers))
+    assert "SERVED True http://127.0.0.1:9 boot_benchmark" in done.stdout, done.stdout
+    assert done.returncode == 6
+    assert (launched.workspace / "provisioning-report.json").is_file()
+    assert autoscalers[0].requests == []
+
+
+def test_launcher_reports_when_no_environment_can_be_made(
+    launched: Checkout, autoscalers: list[FileServer], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    environ = serverless(autoscalers, PYWORKER_VENV=str(tmp_path / "file" / "venv"))
+    done = launched.call([_python310(), "-m", "workers.comfyui-json.worker"], **environ)
+    assert done.returncode == 1
+    for server in autoscalers:
+        assert any("could not make the environment" in message for message in messages(server))
+
+
+def test_launcher_does_not_prepare_a_prepared_host(launched: Checkout) -> None:
+    worker = str(launched.folder / "workers" / "comfyui-json" / "worker.py")
+    done = launched.call([sys.executable, worker], PYWORKER_HOST_READY="1")
+    assert done.returncode == 6
+    assert not (launched.workspace / "provisioning-report.json").exists()
+
+
+def test_launcher_ends_with_the_status_of_a_failed_preparation(
+    launched: Checkout, autoscalers: list[FileServer]
+) -> None:
+    worker = str(launched.folder / "workers" / "comfyui-json" / "worker.py")
+    done = launched.call([sys.executable, worker], **serverless(autoscalers, PYWORKER_MANIFEST="/absent.yaml"))
+    assert done.returncode == 1
+    assert "SERVED" not in done.stdout
+    assert len(messages(autoscalers[1])) == 1
+
+
+def test_launcher_imports_only_what_is_agreed() -> None:
+    """Import contracts can't see a folder with a hyphen: its imports are read here."""
+    tree = ast.parse(LAUNCHER.read_text(), feature_version=(3, 10))
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names.add(str(node.module))
+    ours = {name for name in names if name.split(".")[0] not in sys.stdlib_module_names}
+    assert ours == {
+        "benchmark.boot",
+        "lib.app",
+        "lib.settings",
+        "provisioning.error_report",
+        "provisioning.settings",
+    }

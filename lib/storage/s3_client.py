@@ -1,0 +1,247 @@
+"""boto3, as we use it. Blocking, for threads only; importing this module loads boto3, so ``s3.py`` does it late.
+
+A caller's endpoint is reached through ``_GuardedSession``: botocore lets a ``before-send`` handler do the sending, ours
+sends by botocore's own HTTP session with connections that look the host up through the address guard and connect to
+the addresses vetted there. So TLS names, virtual-host buckets and region redirects stay botocore's, retries included,
+and no connection, the first or a later one, goes anywhere that was not vetted. Proxies of the environment are not used
+there.
+"""
+
+import re
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3.session
+import botocore.session
+import urllib3
+from botocore.awsrequest import (
+    AWSHTTPConnection,
+    AWSHTTPConnectionPool,
+    AWSHTTPSConnection,
+    AWSHTTPSConnectionPool,
+    AWSPreparedRequest,
+    AWSResponse,
+)
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    HTTPClientError,
+    ParamValidationError,
+    ReadTimeoutError,
+    SSLError,
+)
+from botocore.httpsession import URLLib3Session
+from botocore.parsers import ResponseParserError
+from s3transfer.manager import TransferConfig, TransferManager
+from urllib3.exceptions import ConnectTimeoutError as Urllib3ConnectTimeout
+from urllib3.exceptions import NameResolutionError, NewConnectionError
+from urllib3.util.connection import create_connection
+
+from lib.errors import StorageFailed, UnsafeInput
+from lib.storage.guard import AddressGuard
+from lib.storage.s3 import S3Place
+
+MULTIPART_BYTES = 16 << 20
+PART_BYTES = 8 << 20
+PART_THREADS = 4
+AWS = ".amazonaws.com"
+DEFAULT_REGION = "us-east-1"
+_SIGNED_REGION = re.compile(r"Credential=[^,]*/\d{8}/([^/,]+)/s3/aws4_request")
+_CONNECTION = {
+    ConnectTimeoutError: ("ConnectTimeout", "the connection was not accepted in time"),
+    ReadTimeoutError: ("ReadTimeout", "no answer in time"),
+    EndpointConnectionError: ("ConnectionFailed", "no connection"),
+    SSLError: ("TLSFailed", "the TLS handshake or the certificate is wrong"),
+    ParamValidationError: ("InvalidParameter", "the bucket name or another parameter is not valid"),
+    ResponseParserError: ("NotS3", "the endpoint does not answer like S3"),
+}
+
+
+class S3Client:
+    """One place's client; thread-safe."""
+
+    def __init__(self, place: S3Place, *, guard: AddressGuard) -> None:
+        self._place = place
+        self._guard = guard
+        self._host = urlsplit(place.endpoint_url).hostname if place.endpoint_url else "s3.amazonaws.com"
+        try:
+            if not place.trusted and place.endpoint_url:
+                guard.check_url(place.endpoint_url)
+            self._s3: Any = _make(place, guard)
+            self._presigner = self._s3
+            self._region = place.region or DEFAULT_REGION
+            self._s3.meta.events.register_first("before-send.s3", self._follow_region)
+        except (BotoCoreError, ValueError, UnsafeInput) as error:
+            raise self._failed(error) from error
+
+    def upload(self, path: Path, *, key: str, mime_type: str) -> None:
+        """Stream a file up: one PUT, or parts in parallel for a large one. Raises: StorageFailed."""
+        try:
+            if path.stat().st_size < MULTIPART_BYTES:
+                self._put(path, key=key, mime_type=mime_type)
+            else:
+                self._put_parts(path, key=key, mime_type=mime_type)
+        except (BotoCoreError, ClientError, ResponseParserError, OSError, RecursionError) as error:
+            raise self._failed(error) from error
+
+    def presign(self, key: str, *, expires_s: int) -> str:
+        """A GET URL (Signature Version 4); no connection is made."""
+        params = {"Bucket": self._place.bucket_name, "Key": key}
+        try:
+            return str(self._presigner.generate_presigned_url("get_object", Params=params, ExpiresIn=expires_s))
+        except BotoCoreError as error:
+            raise self._failed(error) from error
+
+    def _follow_region(self, request: AWSPreparedRequest, **_: object) -> None:
+        """Note the region that a request is signed for. boto3 corrects a wrong one for uploads, but not when it
+        presigns, and a URL signed for the wrong region is refused."""
+        found = _SIGNED_REGION.search(str(request.headers.get("Authorization", "")))
+        if found and found[1] not in (self._region, self._place.region or DEFAULT_REGION):
+            self._region = found[1]
+            self._presigner = _make(replace(self._place, region=self._region), self._guard)
+
+    def _put(self, path: Path, *, key: str, mime_type: str) -> None:
+        with path.open("rb") as body:
+            answer = self._s3.put_object(Bucket=self._place.bucket_name, Key=key, Body=body, ContentType=mime_type)
+        if not answer.get("ETag"):  # a web server that says 200 to everything
+            raise ResponseParserError("no ETag")
+
+    def _put_parts(self, path: Path, *, key: str, mime_type: str) -> None:
+        config = TransferConfig(
+            multipart_threshold=MULTIPART_BYTES,
+            multipart_chunksize=PART_BYTES,
+            max_request_concurrency=PART_THREADS,
+            max_submission_concurrency=1,
+        )
+        with TransferManager(self._s3, config) as transfers:
+            extra = {"ContentType": mime_type}
+            transfers.upload(str(path), self._place.bucket_name, key, extra_args=extra).result()
+
+    def _failed(self, error: Exception) -> StorageFailed:
+        reason, text = self._explain(error)
+        details = {"reason": reason, "bucket_name": self._place.bucket_name, "host": self._host}
+        return StorageFailed(f"S3 upload failed: {reason}: {text}", details=details)
+
+    def _explain(self, error: Exception) -> tuple[str, str]:
+        """S3's own code and sentence, or ours for what never reached S3; never a URL or a key."""
+        if isinstance(error, ClientError):
+            answer = error.response.get("Error", {})
+            code = str(answer.get("Code") or "Unknown")
+            if code.isdigit():  # botocore's makeshift: the status, where the body had no S3 error
+                return "NotS3", f"host {self._host!r} answered with status {code}, not like S3"
+            return code, str(answer.get("Message") or "no reason given")[:300]
+        cause = error.kwargs.get("error") if isinstance(error, HTTPClientError) else error
+        if isinstance(cause, UnsafeInput):
+            return "UnsafeEndpoint", cause.message
+        if isinstance(cause, RecursionError):
+            return "Redirected", f"host {self._host!r} redirects elsewhere; give its final address (https?)"
+        for kind, (reason, text) in _CONNECTION.items():
+            if isinstance(error, kind):
+                return reason, f"{text} (host {self._host!r})"
+        if isinstance(error, OSError):
+            return "LocalFile", f"the file can't be read: {error.strerror or type(error).__name__}"
+        return type(error).__name__, f"the request could not be made (host {self._host!r})"
+
+
+def _make(place: S3Place, guard: AddressGuard) -> Any:
+    # Keys, region and endpoint are explicit, so nothing of the environment's AWS configuration gets into a caller's.
+    core = botocore.session.Session()
+    client = boto3.session.Session(botocore_session=core).client(
+        "s3",
+        aws_access_key_id=place.access_key_id,
+        aws_secret_access_key=place.secret_access_key,
+        aws_session_token=place.session_token,
+        region_name=place.region or DEFAULT_REGION,
+        endpoint_url=place.endpoint_url,
+        config=_config(place),
+    )
+    if not place.trusted:
+        verify = core.get_config_variable("ca_bundle") or True  # AWS_CA_BUNDLE: an operator's private authority
+        session = _GuardedSession(guard, timeout=(place.connect_timeout_s, place.read_timeout_s), verify=verify)
+        client.meta.events.register("before-send.s3", session.send_guarded)
+    return client
+
+
+def _config(place: S3Place) -> Config:
+    # boto3's own choice on a custom endpoint would be Signature Version 2 for presigned URLs.
+    return Config(
+        signature_version="s3v4",
+        connect_timeout=place.connect_timeout_s,
+        read_timeout=place.read_timeout_s,
+        retries={"mode": "standard", "total_max_attempts": place.attempts},
+        request_checksum_calculation=place.checksums,
+        response_checksum_validation=place.checksums,
+        s3={"addressing_style": _addressing(place)},
+        ignore_configured_endpoint_urls=True,
+        tcp_keepalive=True,
+    )
+
+
+def _addressing(place: S3Place) -> str:
+    """``auto``: AWS as boto3 does it, any other endpoint with the bucket in the path, where no DNS entry is needed."""
+    if place.addressing != "auto" or place.endpoint_url is None:
+        return place.addressing
+    host = urlsplit(place.endpoint_url).hostname or ""
+    return "auto" if host.endswith(AWS) else "path"
+
+
+class _GuardedSession(URLLib3Session):  # type: ignore[misc]
+    """botocore's HTTP session, connecting only where the guard lets it."""
+
+    def __init__(self, guard: AddressGuard, *, timeout: tuple[float, float], verify: str | bool) -> None:
+        super().__init__(proxies={}, timeout=timeout, verify=verify)
+        if not isinstance(self._manager, urllib3.PoolManager):  # fail closed should botocore be rebuilt
+            raise TypeError("botocore's HTTP session has changed; the address guard does not fit")
+
+        class Plain(AWSHTTPConnection):  # type: ignore[misc]
+            def _new_conn(self) -> socket.socket:
+                return _connect(self, guard)
+
+        class Secure(AWSHTTPSConnection):  # type: ignore[misc]
+            def _new_conn(self) -> socket.socket:
+                return _connect(self, guard)
+
+        class PlainPool(AWSHTTPConnectionPool):  # type: ignore[misc]
+            ConnectionCls = Plain
+
+        class SecurePool(AWSHTTPSConnectionPool):  # type: ignore[misc]
+            ConnectionCls = Secure
+
+        self._manager.pool_classes_by_scheme = {"http": PlainPool, "https": SecurePool}
+
+    def send_guarded(self, request: AWSPreparedRequest, **_: object) -> AWSResponse:
+        """botocore's ``before-send`` hook: an answer returned here is used instead of sending.
+
+        A redirect is an error at a custom endpoint; botocore would ask its target for the bucket's region, for ever.
+        """
+        answer = self.send(request)
+        host = urlsplit(request.url).hostname or ""
+        if answer.status_code in (301, 302, 303, 307, 308) and not host.endswith(AWS):
+            raise HTTPClientError(error=RecursionError())
+        return answer
+
+
+def _connect(connection: Any, guard: AddressGuard) -> socket.socket:
+    """Connect to a vetted address of the connection's host; urllib3's own errors, so that botocore retries."""
+    host, port, timeout = connection.host, connection.port, connection.timeout
+    try:
+        addresses = guard.resolve(host, port)
+    except socket.gaierror as error:
+        raise NameResolutionError(host, connection, error) from error
+    except OSError as error:
+        raise NewConnectionError(connection, str(error)) from error
+    failure: OSError | None = None
+    for address in addresses:
+        try:
+            return create_connection((address, port), timeout, socket_options=connection.socket_options)
+        except TimeoutError as error:
+            raise Urllib3ConnectTimeout(connection, "timed out") from error
+        except OSError as error:
+            failure = error
+    raise NewConnectionError(connection, f"failed to connect: {failure}") from failure

@@ -1,0 +1,384 @@
+"""ComfyEngine: runs jobs on one ComfyUI. Implements ``lib.jobs.ports.Engine``.
+
+One prompt: rewrite, post, follow to the end marker (history being the second witness), collect. What keeps the
+connection and knows whether ComfyUI lives is ``link``.
+"""
+
+import asyncio
+import logging
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import orjson
+
+from lib.clock import Clock, SystemClock
+from lib.comfy import faults, removal
+from lib.comfy.catalog import Catalog, read_class
+from lib.comfy.client import ComfyClient, ConnectionRefused, Reply, loads
+from lib.comfy.forget import Forgetter
+from lib.comfy.harvest import Harvester, Ticket
+from lib.comfy.link import Link
+from lib.comfy.ports import Server
+from lib.comfy.removal import Removal
+from lib.comfy.rewrite import Plan, plan
+from lib.comfy.session import PromptSession, when
+from lib.errors import (
+    BodyTooLarge,
+    EngineDied,
+    EngineUnreachable,
+    ExecutionFailed,
+    InvalidWorkflow,
+    JobCancelled,
+    JobTimeout,
+    OutOfMemory,
+)
+from lib.jobs.model import Job
+from lib.jobs.ports import Collected, Execution, ExecutionObserver, Prepared, Withdrawn
+from lib.lifecycle import Tasks
+from lib.settings import EngineSettings
+
+log = logging.getLogger(__name__)
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_LOOK_ANYWAY = 5
+"""A prompt is looked up at least every so many poll intervals, however busy the socket is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Following:
+    """The terms on which a prompt is followed."""
+
+    withdraw: asyncio.Event
+    timeout_s: float | None
+
+
+class ComfyEngine:
+    """One ComfyUI as an engine. Construct it on the event loop; ``run`` is its vital loop."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        server: Server,
+        http: aiohttp.ClientSession,
+        settings: EngineSettings,
+        tasks: Tasks,
+        fetch_folder: Path,
+        clock: Clock | None = None,
+    ) -> None:
+        """``fetch_folder`` takes files that ComfyUI keeps out of our reach, or sends over the socket."""
+        self._name = name
+        self._server = server
+        self._settings = settings
+        self._tasks = tasks
+        self._clock = clock or SystemClock()
+        self._client = ComfyClient(server.base_url, http, timeout_s=settings.request_timeout_s)
+        self._link = Link(server=server, client=self._client, settings=settings, clock=self._clock)
+        self._forgetter = Forgetter(self._client, tasks)
+        self._harvester = Harvester(self._client, server=server, fetch_folder=fetch_folder)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def healthy(self) -> bool:
+        return self._link.healthy
+
+    @property
+    def down_reason(self) -> str | None:
+        """Why no prompt may be posted now; ``None`` when one may."""
+        return self._link.down_reason
+
+    @property
+    def catalog(self) -> Catalog:
+        """What this ComfyUI can run; empty until it was connected once."""
+        return self._link.catalog
+
+    @property
+    def system_facts(self) -> Mapping[str, object]:
+        """Versions, device and memory (bytes) as ComfyUI told them when it was connected; no paths."""
+        return self._link.facts
+
+    def on_health(self, listener: Callable[[bool], None]) -> None:
+        """Have ``listener(healthy)`` called, on the event loop, at each change."""
+        self._link.on_health(listener)
+
+    async def wait_ready(self) -> None:
+        """Return when a prompt may be posted."""
+        await self._link.wait_ready()
+
+    async def run(self) -> None:
+        """Keep the connection, for ever."""
+        await self._link.run()
+
+    async def execute(
+        self,
+        job: Job,
+        prepared: Prepared,
+        *,
+        observer: ExecutionObserver,
+        withdraw: asyncio.Event,
+        timeout_s: float | None,
+    ) -> Execution:
+        """See ``lib.jobs.ports.Engine``."""
+        prompt_id = str(uuid.uuid4())
+        if not self.healthy:
+            raise self._unready()
+        planned = await self._plan(job, prepared, nonce=prompt_id)
+        if not self.healthy:
+            raise self._unready()
+        session = PromptSession(
+            prompt_id=prompt_id, graph=planned.graph, picture_nodes=frozenset(planned.wanted), observer=observer
+        )
+        self._link.sessions[prompt_id] = session
+        try:
+            await self._submit(session, planned)
+            await self._follow(session, _Following(withdraw=withdraw, timeout_s=timeout_s))
+            await self._judge(session)
+        except asyncio.CancelledError:
+            await self._remove_surely(session)
+            raise
+        finally:
+            del self._link.sessions[prompt_id]
+        return self._execution(session, planned, prepared)
+
+    async def collect(self, job: Job, execution: Execution) -> Collected:
+        """See ``lib.jobs.ports.Engine``."""
+        ticket: Ticket = execution.token
+        try:
+            return await self._harvester.harvest(ticket, job.spec)
+        finally:
+            self._forgetter.add(execution.prompt_id)
+
+    def _unready(self) -> EngineUnreachable:
+        return EngineUnreachable(f"ComfyUI {self._name!r} takes no work: {self.down_reason}")
+
+    async def _plan(self, job: Job, prepared: Prepared, *, nonce: str) -> Plan:
+        folder = job.spec.request_id if _SAFE_NAME.fullmatch(job.spec.request_id) else job.job_id
+        folders, first = self._server.folders, job.run == 1
+        if folders is not None:
+            loop = asyncio.get_running_loop()
+            folder = await loop.run_in_executor(None, _free_folder, folders.output, folder, job.run)
+        elif not first or job.attempts:
+            folder = f"{folder}/{nonce[:8]}"
+        now = self._clock.now().astimezone()
+        return plan(prepared.graph, self.catalog, folder=folder, nonce=nonce, now=now)
+
+    async def _submit(self, session: PromptSession, planned: Plan) -> None:
+        body = orjson.dumps(
+            {"prompt": planned.graph, "prompt_id": session.prompt_id, "client_id": self._link.client_id},
+        )
+        try:
+            reply = await self._client.post_prompt(body)
+        except ConnectionRefused as error:
+            self._link.failed(error)
+            raise
+        except EngineUnreachable as error:
+            self._link.failed(error)
+            await self._find(session, error)
+            return
+        self._link.answered()
+        if reply.status == 200:
+            await self._accepted(session, reply)
+        elif reply.status == 400:
+            raise await self._rejection(reply)
+        elif reply.status == 413:
+            raise BodyTooLarge("the workflow is larger than this ComfyUI takes (its --max-upload-size)")
+        else:
+            text = faults.scrub(reply.body[:200].decode("utf-8", "replace"))
+            await self._find(session, ExecutionFailed(f"ComfyUI answered {reply.status} to the prompt: {text}"))
+
+    async def _accepted(self, session: PromptSession, reply: Reply) -> None:
+        """Outputs that do not validate are dropped with a 200; half a result is not what was asked for."""
+        if (reply.json or {}).get("node_errors"):
+            await self._remove_surely(session)
+            raise await self._rejection(reply)
+        session.accepted()
+
+    async def _find(self, session: PromptSession, error: Exception) -> None:
+        """The POST failed and may have been queued all the same: look before anybody posts it again."""
+        try:
+            found = await self._look(session)
+        except EngineUnreachable:
+            found = False
+        if not found:
+            self._link.strays.add(session.prompt_id)
+            raise self._link.died(session) if session.lost else error
+        session.accepted()
+
+    async def _rejection(self, reply: Reply) -> InvalidWorkflow:
+        body = reply.json or {"error": {"message": reply.body[:200].decode("utf-8", "replace")}}
+        fresh: dict[str, Catalog] = {}
+        for facts in (body.get("node_errors") or {}).values():
+            class_type = str(facts.get("class_type"))
+            if class_type not in fresh and any(error.get("type") == "value_not_in_list" for error in facts["errors"]):
+                fresh[class_type] = await self._fresh(class_type)
+
+        def choices(class_type: str, name: str) -> tuple[str, ...]:
+            return fresh.get(class_type, self.catalog).options(class_type, name)
+
+        return faults.rejection(body, classes=self.catalog.names(), choices=choices)
+
+    async def _fresh(self, class_type: str) -> Catalog:
+        """Model files come and go while ComfyUI runs."""
+        try:
+            described = loads(await self._client.object_info(class_type))
+        except EngineUnreachable:
+            return self.catalog
+        return Catalog({class_type: read_class((described or {}).get(class_type))})
+
+    async def _follow(self, session: PromptSession, terms: _Following) -> None:
+        if session.over:
+            return
+        watcher = self._tasks.spawn(terms.withdraw.wait(), name="comfy.withdraw")
+        watcher.add_done_callback(lambda _: session.wake())
+        try:
+            while not session.over:
+                await session.news(self._patience(session, terms))
+                if not session.over:
+                    await self._tend(session, terms)
+        finally:
+            watcher.cancel()
+
+    async def _tend(self, session: PromptSession, terms: _Following) -> None:
+        """Do what is due for a prompt that is not over."""
+        try:
+            if terms.timeout_s is not None and session.started and _now() >= session.begun_at + terms.timeout_s:
+                await self._expire(session, terms.timeout_s)
+            elif terms.withdraw.is_set() and not session.started:
+                if await removal.withdraw(self._client, session):
+                    raise Withdrawn
+            elif self._suspicious(session) and not await self._look(session):
+                session.lose("the prompt is in neither its queue nor its history")
+            self._link.answered()
+        except EngineUnreachable as error:
+            self._link.failed(error)
+
+    def _suspicious(self, session: PromptSession) -> bool:
+        return session.suspect or _now() >= self._look_due(session)
+
+    def _look_due(self, session: PromptSession) -> float:
+        """A quiet socket is not trusted for long, a busy one longer."""
+        poll_s = self._settings.history_poll_s
+        quiet = max(session.looked_at, 0.0 if session.orphaned else self._link.heard_at) + poll_s
+        return min(quiet, session.looked_at + _LOOK_ANYWAY * poll_s)
+
+    def _patience(self, session: PromptSession, terms: _Following) -> float:
+        if session.suspect:
+            return 0.0
+        due = self._look_due(session)
+        if terms.timeout_s is not None and session.started:
+            due = min(due, session.begun_at + terms.timeout_s)
+        return max(0.0, due - _now())
+
+    async def _look(self, session: PromptSession) -> bool:
+        """Look a prompt up in history, queue, history (it may move between two calls); false = ComfyUI has it not.
+
+        Raises: EngineUnreachable."""
+        session.suspect, session.looked_at = False, _now()
+        entry = await self._client.history(session.prompt_id)
+        if entry is None:
+            queue = await self._client.queue()
+            if session.prompt_id in queue.running:
+                session.begin()
+                return True
+            if session.prompt_id in queue.pending:
+                await self._watch_executor(session, idle=not queue.running)
+                return True
+            entry = await self._client.history(session.prompt_id)
+        if entry is None:
+            return session.over
+        session.conclude(entry)
+        return True
+
+    async def _watch_executor(self, session: PromptSession, *, idle: bool) -> None:
+        """Prompts that wait while nothing runs: ComfyUI's only worker thread is dead, HTTP notwithstanding."""
+        if not idle:
+            session.stalled_since = None
+        elif session.stalled_since is None:
+            session.stalled_since = _now()
+        elif _now() - session.stalled_since >= self._settings.stall_timeout_s:
+            await self._link.restart("its executor is dead: prompts wait and nothing runs")
+
+    async def _expire(self, session: PromptSession, timeout_s: float) -> None:
+        await self._remove_surely(session)
+        if not session.story.succeeded:
+            raise JobTimeout(
+                f"the job ran longer than {timeout_s:g} s and was stopped", details={"timeout_s": timeout_s}
+            )
+
+    async def _remove_surely(self, session: PromptSession) -> None:
+        """Get the prompt out of ComfyUI within the time allowed; further cancellations do not stop this."""
+        until = _now() + self._settings.interrupt_timeout_s
+        while True:
+            try:
+                outcome = await removal.remove(self._client, session, until=until)
+                if outcome is Removal.STUCK:
+                    reason = f"a node ignored the interrupt for {self._settings.interrupt_timeout_s:g} s"
+                    await self._link.restart(reason, prompt_id=session.prompt_id)
+                break
+            except asyncio.CancelledError:
+                log.debug("cancelled again while a prompt is removed", extra={"event": "engine.removal"})
+            except EngineUnreachable as error:
+                self._link.strays.add(session.prompt_id)
+                self._link.failed(error)
+                break
+        self._forgetter.add(session.prompt_id)
+
+    async def _judge(self, session: PromptSession) -> None:
+        """Return for a success, raise for anything else."""
+        story = session.story
+        if session.ended and not story.decided:
+            entry = await self._client.history(session.prompt_id)
+            session.conclude(entry) if entry else session.lose("the history has no trace of the prompt")
+        if story.succeeded:
+            return
+        if session.lost is not None and not story.decided:
+            raise self._link.died(session)
+        self._forgetter.add(session.prompt_id)
+        if story.failure is None:
+            raise JobCancelled("the prompt was interrupted in ComfyUI, not by its caller")
+        if (fault := faults.gpu_fault(story.failure)) is not None:
+            await self._link.restart(f"the GPU can't be used any more: {fault}")
+            raise EngineDied(faults.execution_error(story.failure).message, started=True)
+        error = faults.execution_error(story.failure)
+        if isinstance(error, OutOfMemory):
+            await self._free()
+        raise error
+
+    async def _free(self) -> None:
+        try:
+            await self._client.free()
+        except EngineUnreachable as error:
+            self._link.failed(error)
+
+    def _execution(self, session: PromptSession, planned: Plan, prepared: Prepared) -> Execution:
+        story = session.story
+        begun, ended = story.started_at_ms, story.ended_at_ms
+        execute_s = (ended - begun) / 1000 if begun and ended else _now() - session.begun_at
+        return Execution(
+            engine=self._name,
+            prompt_id=session.prompt_id,
+            started_at=when(begun) or self._clock.now(),
+            execute_s=max(0.0, execute_s),
+            token=Ticket(prompt_id=session.prompt_id, story=story, plan=planned, caller_graph=prepared.caller_graph),
+        )
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _free_folder(root: Path, name: str, run: int) -> str:
+    """Return a folder, relative to ``root``, that nothing was written to yet."""
+    if run == 1 and not (root / name).exists():
+        return name
+    number = max(2, run)
+    while (root / name / str(number)).exists():
+        number += 1
+    return f"{name}/{number}"

@@ -1,0 +1,146 @@
+"""From what ComfyUI says went wrong to our errors; pure.
+
+Decides by ``exception_type`` and ``exception_message`` only, never by inputs or tracebacks, which are the caller's
+text; those and host paths stay out of everything that leaves this module.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from lib.comfy.catalog import nearest
+from lib.comfy.messages import Failed
+from lib.errors import ExecutionFailed, InvalidWorkflow, OutOfMemory
+
+Choices = Callable[[str, str], Iterable[str]]
+"""Options of an input: ``(class_type, input name)``."""
+
+_PATH = re.compile(r"(?<![\w:/.~%>])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\"<>|:,;]+)+[/\\](?=[^\s/\\])")
+_OOM_TYPES = frozenset({"torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError", "MemoryError"})
+_OOM_TEXTS = ("out of memory", "not enough memory", "allocation on device", "insufficient memory")
+_GPU_TYPES = frozenset({"RuntimeError", "torch.AcceleratorError", "AcceleratorError"})
+_GPU_TEXTS = (
+    "illegal memory access",
+    "device-side assert",
+    "unspecified launch failure",
+    "misaligned address",
+    "cuda error: invalid device function",
+    "cuda error: invalid configuration argument",
+    "triton error [cuda]",
+    "uncorrectable ecc error",
+)
+_HIDDEN = frozenset({"traceback", "current_inputs", "current_outputs"})
+
+
+def scrub(text: str) -> str:
+    """Cut host paths down to their last name; URLs stay."""
+    return _PATH.sub("", text)
+
+
+def scrubbed(value: Any) -> Any:
+    """Scrub every string of a JSON value and leave tracebacks and inputs out."""
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, Mapping):
+        return {key: scrubbed(item) for key, item in value.items() if key not in _HIDDEN}
+    if isinstance(value, list | tuple):
+        return [scrubbed(item) for item in value]
+    return value
+
+
+def execution_error(failure: Failed) -> ExecutionFailed:
+    """Make the error of a node that raised."""
+    message = scrub(failure.message)
+    where = f"Node {failure.node_id} ({failure.node_type})"
+    details = {
+        "node_id": failure.node_id,
+        "node_type": failure.node_type,
+        "exception_type": failure.exception_type,
+        "exception_message": message,
+    }
+    if _is_oom(failure):
+        return OutOfMemory(f"{where} ran out of memory: {message}", details=details)
+    return ExecutionFailed(f"{where} failed: {failure.exception_type}: {message}", details=details)
+
+
+def gpu_fault(failure: Failed) -> str | None:
+    """Name a fault after which this ComfyUI process can't use its GPU any more; ``None`` where it was none."""
+    if failure.exception_type not in _GPU_TYPES or _is_oom(failure):
+        return None
+    lowered = failure.message.lower()
+    return next((text for text in _GPU_TEXTS if text in lowered), None)
+
+
+def _is_oom(failure: Failed) -> bool:
+    if failure.exception_type in _OOM_TYPES:
+        return True
+    lowered = failure.message.lower()
+    return any(text in lowered for text in _OOM_TEXTS)
+
+
+def rejection(reply: Mapping[str, Any], *, classes: Iterable[str], choices: Choices) -> InvalidWorkflow:
+    """Make the error of a prompt that ComfyUI did not accept as it is.
+
+    ``reply`` is its body (400, or 200 with ``node_errors``). ``details`` are ``{"error", "node_errors"}``, both
+    ComfyUI's own objects, scrubbed, and ``"nearest"`` where a model or class by another name was probably meant.
+    """
+    error, nodes = scrubbed(reply.get("error") or {}), scrubbed(reply.get("node_errors") or {})
+    hints: dict[str, list[str]] = {}
+    sentences = [
+        sentence for node_id, facts in nodes.items() for sentence in _sentences(node_id, facts, choices, hints)
+    ]
+    if not sentences:
+        sentences = [_headline(error, classes, hints)]
+    shown = "; ".join(sentences[:5]) + (f"; and {len(sentences) - 5} more" if len(sentences) > 5 else "")
+    details: dict[str, object] = {"error": error, "node_errors": nodes}
+    return InvalidWorkflow(shown, details=details | ({"nearest": hints} if hints else {}))
+
+
+def _headline(error: Any, classes: Iterable[str], hints: dict[str, list[str]]) -> str:
+    if not isinstance(error, Mapping):
+        return f"ComfyUI does not accept the workflow: {error}"
+    message = str(error.get("message") or error.get("type") or "ComfyUI does not accept the workflow")
+    details = str(error.get("details") or "")
+    found = re.search(r"node '?(?P<name>.+?)'? (?:does not exist|not found)", message)
+    info = error.get("extra_info")
+    missing = (info.get("class_type") if isinstance(info, Mapping) else None) or (found and found["name"])
+    text = f"{message} {details}".strip()
+    if not isinstance(missing, str):
+        return text
+    alike = nearest(missing, classes)
+    hints[missing] = list(alike)
+    tail = f"; did you mean {' or '.join(alike)}?" if alike else "; its custom node pack is not installed here"
+    return text.rstrip(".") + tail
+
+
+def _sentences(node_id: str, facts: Any, choices: Choices, hints: dict[str, list[str]]) -> list[str]:
+    if not isinstance(facts, Mapping):
+        return []
+    class_type = str(facts.get("class_type") or "?")
+    listed = [error for error in facts.get("errors") or () if isinstance(error, Mapping)]
+    return [f"node {node_id} ({class_type}){_sentence(class_type, error, choices, hints)}" for error in listed]
+
+
+def _sentence(class_type: str, error: Mapping[str, Any], choices: Choices, hints: dict[str, list[str]]) -> str:
+    info = error.get("extra_info")
+    info = info if isinstance(info, Mapping) else {}
+    name = str(info.get("input_name") or "")
+    field = f", input {name}" if name else ""
+    if error.get("type") == "value_not_in_list":
+        return f"{field}: {_not_in_list(class_type, name, info, choices, hints)}"
+    text = f"{field}: {error.get('message')}"
+    return f"{text} ({error['details']})" if error.get("details") not in (None, "", name) else text
+
+
+def _not_in_list(
+    class_type: str, name: str, info: Mapping[str, Any], choices: Choices, hints: dict[str, list[str]]
+) -> str:
+    wanted, allowed = str(info.get("received_value")), list(choices(class_type, name))
+    alike = list(nearest(wanted, allowed))
+    hints[wanted] = alike
+    what = "is not among this ComfyUI's files" if name.endswith("_name") else "is not a valid choice"
+    if alike:
+        return f"{wanted!r} {what}; nearest: {', '.join(alike)}"
+    if not allowed:
+        return f"{wanted!r} {what}; there are none"
+    return f"{wanted!r} {what}; expected one of: {', '.join(allowed[:10])}{', ...' if len(allowed) > 10 else ''}"

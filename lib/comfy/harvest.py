@@ -1,0 +1,201 @@
+"""A finished prompt's outputs: fetch the history entry, check that it is the success it claims, find the files."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lib.comfy import outputs
+from lib.comfy.client import ComfyClient
+from lib.comfy.faults import scrub
+from lib.comfy.messages import Picture
+from lib.comfy.outputs import Item
+from lib.comfy.ports import Folders, Server
+from lib.comfy.rewrite import Plan, Restorer
+from lib.comfy.session import Story
+from lib.errors import EngineUnreachable, ExecutionFailed
+from lib.jobs.model import JobSpec, Output, Workflow
+from lib.jobs.ports import Collected
+
+_RETRIES = 5
+_RETRY_S = 0.02
+_SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """What ``execute`` hands to ``collect``."""
+
+    prompt_id: str
+    story: Story
+    plan: Plan
+    caller_graph: Workflow
+
+
+class Harvester:
+    """Collects from one ComfyUI."""
+
+    def __init__(self, client: ComfyClient, *, server: Server, fetch_folder: Path) -> None:
+        self._client = client
+        self._server = server
+        self._fetch_folder = fetch_folder
+
+    async def harvest(self, ticket: Ticket, spec: JobSpec) -> Collected:
+        """Raises: ExecutionFailed, EngineUnreachable."""
+        entry = ticket.story.entry or await self._entry(ticket.prompt_id)
+        _check(entry, ticket)
+        folders = self._server.folders
+        items = outputs.listed(entry, order=ticket.caller_graph, include_temp=spec.delivery.include_temp)
+        paths, problems = await self._paths(items, folders, ticket)
+        restorer = Restorer(folder=ticket.plan.folder, roots=_roots(folders))
+        gathering = _Gathering(items=items, paths=paths, restorer=restorer, ticket=ticket, target=self._target(ticket))
+        found = await asyncio.get_running_loop().run_in_executor(None, gathering.outputs)
+        blocked = ticket.story.blocked
+        if blocked is not None and not found:
+            raise _blocked(ticket)
+        response = _response(entry, ticket, restorer) if spec.keep_response else {}
+        return Collected(outputs=found, response=response, warnings=problems + _warnings(ticket))
+
+    async def _entry(self, prompt_id: str) -> dict[str, Any]:
+        """The entry exists when the end marker comes; a little patience all the same."""
+        for attempt in range(_RETRIES):
+            entry = await self._client.history(prompt_id)
+            if entry is not None:
+                return entry
+            await asyncio.sleep(_RETRY_S * (attempt + 1))
+        raise EngineUnreachable("ComfyUI has lost the history of a prompt that ended")
+
+    async def _paths(
+        self, items: tuple[Item, ...], folders: Folders | None, ticket: Ticket
+    ) -> tuple[dict[Item, Path | None], tuple[str, ...]]:
+        paths: dict[Item, Path | None] = {}
+        problems: list[str] = []
+        for item in items:
+            if item.text is not None or item in paths:
+                continue
+            if folders is not None and (item.folder_type != "temp" or folders.temp is not None):
+                paths[item] = outputs.located(item, folders)
+            elif item.certain:
+                paths[item] = await self._fetch(item, self._target(ticket), problems)
+        return paths, tuple(problems)
+
+    async def _fetch(self, item: Item, target: Path, problems: list[str]) -> Path | None:
+        """Bring a file over by ``/view``, into the place that its name has under ``target``."""
+        own = Folders(output=target, input=target, temp=target / "temp")
+        path = outputs.located(item, own)
+        if path is None:
+            return None
+        try:
+            async with self._client.view(
+                filename=item.filename, subfolder=item.subfolder, folder_type=item.folder_type
+            ) as chunks:
+                file = await asyncio.to_thread(_create, path)
+                try:
+                    async for chunk in chunks:
+                        await asyncio.to_thread(file.write, chunk)
+                finally:
+                    await asyncio.to_thread(file.close)
+        except FileNotFoundError as error:
+            problems.append(f"node {item.node_id}: {error}")
+        return path
+
+    def _target(self, ticket: Ticket) -> Path:
+        return self._fetch_folder / ticket.prompt_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Gathering:
+    """All file work of one prompt, for one thread."""
+
+    items: tuple[Item, ...]
+    paths: Mapping[Item, Path | None]
+    restorer: Restorer
+    ticket: Ticket
+    target: Path
+
+    def outputs(self) -> tuple[Output, ...]:
+        pictures = self.ticket.story.pictures
+        found = outputs.inspect(self.items, paths=self.paths, restorer=self.restorer)
+        if not pictures:
+            return found
+        saved = {self._item(index, picture): picture for index, picture in enumerate(pictures, 1)}
+        own = {item: _write(self.target / item.filename, picture.data) for item, picture in saved.items()}
+        found += outputs.inspect(saved, paths=own, restorer=self.restorer)
+        rank = {node_id: index for index, node_id in enumerate(self.ticket.caller_graph)}
+        return tuple(sorted(found, key=lambda output: rank.get(output.node_id, len(rank))))
+
+    def _item(self, index: int, picture: Picture) -> Item:
+        name = f"websocket_{index:05}_{_SUFFIXES.get(picture.mime_type, '.png')}"
+        return Item(node_id=picture.node_id, key="images", filename=name)
+
+
+def _create(path: Path) -> Any:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("wb")
+
+
+def _write(path: Path, data: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def _roots(folders: Folders | None) -> tuple[str, ...]:
+    if folders is None:
+        return ()
+    return tuple(str(root) for root in (folders.output, folders.temp) if root is not None)
+
+
+def _check(entry: Mapping[str, Any], ticket: Ticket) -> None:
+    """Neither HTTP's 200 nor the socket's success says that every output ran; the history does."""
+    status = entry.get("status") or {}
+    if status.get("status_str") != "success":
+        raise ExecutionFailed(f"ComfyUI's history says {status.get('status_str')!r}, not success")
+    prompt = list(entry.get("prompt") or ())
+    ran = set(prompt[4]) if len(prompt) > 4 else set()
+    missing = [node_id for node_id in ticket.plan.wanted if node_id not in ran]
+    if missing:
+        raise ExecutionFailed(
+            f"ComfyUI did not run output node {', '.join(missing)}", details={"node_ids": missing, "reason": "not_run"}
+        )
+
+
+def _blocked(ticket: Ticket) -> ExecutionFailed:
+    blocked = ticket.story.blocked
+    assert blocked is not None  # noqa: S101 - for the type checker; the caller just looked
+    message = scrub(blocked.message)
+    return ExecutionFailed(
+        f"Node {blocked.node_id} ({blocked.node_type}) blocked every output: {message}",
+        details={
+            "node_id": blocked.node_id,
+            "node_type": blocked.node_type,
+            "exception_type": blocked.exception_type,
+            "exception_message": message,
+        },
+    )
+
+
+def _warnings(ticket: Ticket) -> tuple[str, ...]:
+    story, warnings = ticket.story, []
+    if story.blocked is not None:
+        warnings.append(f"node {story.blocked.node_id} blocked a branch: {scrub(story.blocked.message)}")
+    if story.pictures_dropped:
+        warnings.append(f"{story.pictures_dropped} pictures sent over the socket were too large to keep")
+    return tuple(warnings)
+
+
+def _response(entry: Mapping[str, Any], ticket: Ticket, restorer: Restorer) -> dict[str, Any]:
+    """The API wrapper's ``comfyui_response``: ``{prompt_id: history entry, "execution_details": {...}}``."""
+    story, outputs_wanted = ticket.story, set(ticket.plan.wanted)
+    return {
+        ticket.prompt_id: outputs.cleaned(entry, caller_graph=ticket.caller_graph, restorer=restorer),
+        "execution_details": {
+            "prompt_id": ticket.prompt_id,
+            "nodes_executed": list(story.node_ids),
+            "progress_updates": list(story.updates),
+            "completed": True,
+            "error": None,
+            "cached": bool(story.cached_ids) and set(story.node_ids) <= outputs_wanted | set(story.cached_ids),
+        },
+    }

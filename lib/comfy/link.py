@@ -1,0 +1,283 @@
+"""The connection to one ComfyUI: one socket, what it can run, whether it is fit for work, and the prompts with it.
+
+Messages are routed to their prompts; when ComfyUI ends, its prompts learn it at once. Posting and collecting are
+``engine``'s.
+"""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import aiohttp
+
+from lib.clock import Clock
+from lib.comfy.catalog import Catalog, read_catalog
+from lib.comfy.client import ComfyClient, ConnectionRefused
+from lib.comfy.faults import scrub
+from lib.comfy.messages import HELLO, QueueChanged, parse_picture, parse_text
+from lib.comfy.ports import Server
+from lib.comfy.session import PromptSession
+from lib.errors import EngineDied, EngineUnreachable
+from lib.settings import EngineSettings
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_S = 20.0
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 5.0
+_CAUSE_WAIT_S = 0.5
+"""The socket breaks a moment before the end of the process is seen, with its exit code."""
+_LOG_LINES = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """ComfyUI answers and must not be given work; ``prompt_id`` is what it is stuck on, if that is all."""
+
+    reason: str
+    prompt_id: str | None = None
+
+
+class Link:
+    """Owns the socket. ``run`` is a vital loop; the rest may be called from the event loop at any time."""
+
+    def __init__(self, *, server: Server, client: ComfyClient, settings: EngineSettings, clock: Clock) -> None:
+        self.server = server
+        self.client = client
+        self.client_id = ""
+        self.catalog = Catalog()
+        self.facts: Mapping[str, object] = {}
+        self.sessions: dict[str, PromptSession] = {}
+        self.strays: set[str] = set()
+        """Prompts that may have been posted although nobody follows them; removed at the next connection."""
+        self.heard_at = 0.0
+        """Event loop's time of the last sign of the executor: any message but the queue's length."""
+        self._settings = settings
+        self._clock = clock
+        self._ready = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._why = "not connected yet"
+        self._fault: Fault | None = None
+        self._failures = 0
+        self._fit = asyncio.Event()
+        """Set while healthy, as it was last told."""
+        self._scope: asyncio.Timeout | None = None
+        self._listeners: list[Callable[[bool], None]] = []
+        server.on_down(self._server_ended)
+
+    @property
+    def healthy(self) -> bool:
+        return self._ready.is_set() and self._fault is None and self.server.down_reason is None
+
+    @property
+    def down_reason(self) -> str | None:
+        """Why no prompt may be posted now; ``None`` when one may."""
+        if self.healthy:
+            return None
+        return self._fault.reason if self._fault else self.server.down_reason or self._why
+
+    def on_health(self, listener: Callable[[bool], None]) -> None:
+        """Have ``listener(healthy)`` called at each change."""
+        self._listeners.append(listener)
+
+    async def wait_ready(self) -> None:
+        """Return when a prompt may be posted."""
+        await self._fit.wait()
+
+    async def run(self) -> None:
+        """Connect, listen, connect again; for ever."""
+        pause = _FIRST_PAUSE_S
+        while True:
+            await self.server.wait_answering()
+            try:
+                await self._listen()
+                why = "the connection to ComfyUI was lost"
+            except (EngineUnreachable, ValueError) as error:
+                why = str(error)
+            except TimeoutError:
+                why = "ComfyUI does not answer"
+            if self._ready.is_set():
+                pause = _FIRST_PAUSE_S
+            self._set_ready(False, why)
+            log.warning("ComfyUI's socket closed", extra={"event": "engine.disconnected", "cause": why})
+            await self._explain_drop()
+            await self._clock.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE_S)
+
+    async def restart(self, reason: str, *, prompt_id: str | None = None) -> None:
+        """Take the engine out of service and have ComfyUI restarted, if that can be done.
+
+        Every prompt with it is lost then. Where it can't be, the engine stays out of service until ComfyUI gives up
+        the prompt it is stuck on, or is restarted by somebody else.
+        """
+        self._fault = Fault(reason=reason, prompt_id=prompt_id)
+        self._tell()
+        log.error("ComfyUI needs a restart", extra={"event": "engine.restart", "cause": reason})
+        try:
+            await self.server.restart(reason)
+        except EngineUnreachable as error:
+            log.error("ComfyUI can't be restarted", extra={"event": "engine.stuck", "cause": error.message})
+        else:
+            self.lose_all(reason)
+            self._drop()
+
+    def lose_all(self, reason: str) -> None:
+        for session in tuple(self.sessions.values()):
+            session.lose(reason)
+
+    def answered(self) -> None:
+        """A call got through."""
+        self._failures = 0
+
+    def failed(self, error: EngineUnreachable) -> None:
+        """A call got no answer; so many in a row and ComfyUI counts as dead although its socket is open."""
+        self._failures += 1
+        if self._failures >= self._settings.failure_threshold:
+            self._set_ready(False, error.message)
+            self.lose_all(error.message)
+            self._drop()
+
+    def _drop(self) -> None:
+        """Leave the socket; ``run`` makes a new one as soon as ComfyUI answers."""
+        if self._scope is not None:
+            self._scope.reschedule(asyncio.get_running_loop().time())
+
+    def died(self, session: PromptSession) -> EngineDied:
+        """Make the error of a lost prompt."""
+        lines = [scrub(line) for line in self.server.log_tail(_LOG_LINES)]
+        return EngineDied(
+            f"ComfyUI lost the job: {session.lost}",
+            started=session.started,
+            details={"log_tail": lines} if lines else {},
+        )
+
+    async def _listen(self) -> None:
+        client_id = str(uuid.uuid4())
+        socket = await self.client.socket(client_id, heartbeat_s=HEARTBEAT_S)
+        try:
+            async with asyncio.timeout(self._settings.request_timeout_s):
+                await self._greet(socket)
+                await self._learn()
+            await self._sweep()
+            self.client_id, self._fault, self._failures = client_id, None, 0
+            self._ended.clear()
+            self.heard_at = asyncio.get_running_loop().time()
+            self._set_ready(True)
+            for session in self.sessions.values():
+                session.doubt()
+            async with asyncio.timeout(None) as self._scope:
+                await self._read(socket)
+        finally:
+            self._scope = None
+            await socket.close()
+
+    async def _greet(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        """The first ``status`` proves that the server knows our id."""
+        await socket.send_str(HELLO)
+        async for frame in socket:
+            if frame.type is aiohttp.WSMsgType.TEXT and isinstance(parse_text(frame.data), QueueChanged):
+                return
+        raise EngineUnreachable("ComfyUI closed the socket at once")
+
+    async def _learn(self) -> None:
+        body = await self.client.object_info()
+        self.catalog = await asyncio.to_thread(read_catalog, body)
+        self.facts = _facts(await self.client.system_stats())
+
+    async def _sweep(self) -> None:
+        for prompt_id in tuple(self.strays):
+            await self.client.delete(prompt_id)
+            await self.client.interrupt(prompt_id)
+            self.strays.discard(prompt_id)
+
+    async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        time = asyncio.get_running_loop().time
+        async for frame in socket:
+            if frame.type is aiohttp.WSMsgType.TEXT:
+                message = parse_text(frame.data)
+            elif frame.type is aiohttp.WSMsgType.BINARY:
+                message = parse_picture(frame.data)
+            else:
+                return
+            if isinstance(message, QueueChanged):
+                self._queue_changed(message.remaining)
+                continue
+            self.heard_at = time()
+            if message is not None and (session := self.sessions.get(message.prompt_id)) is not None:
+                session.apply(message)
+
+    def _queue_changed(self, remaining: int) -> None:
+        """Prompts of an earlier socket get no messages of their own: this may be their end."""
+        for session in self.sessions.values():
+            if session.orphaned:
+                session.doubt()
+        if self._fault is not None and self._fault.prompt_id is not None and remaining == 0:
+            self._fault = None  # ComfyUI got over what it was stuck on
+            self._tell()
+
+    async def _explain_drop(self) -> None:
+        for session in self.sessions.values():
+            session.orphaned = True
+        if not self.sessions:
+            return
+        try:
+            await self.client.remaining()
+        except ConnectionRefused as error:
+            self.lose_all(await self._cause(error.message))
+        except EngineUnreachable as error:
+            self._failures = max(self._failures, 1)
+            log.warning("ComfyUI does not answer", extra={"event": "engine.silent", "cause": error.message})
+
+    async def _cause(self, fallback: str) -> str:
+        if self.server.down_reason is None:
+            try:
+                async with asyncio.timeout(_CAUSE_WAIT_S):
+                    await self._ended.wait()
+            except TimeoutError:
+                pass
+        return self.server.down_reason or fallback
+
+    def _server_ended(self, reason: str) -> None:
+        self._ended.set()
+        self._set_ready(False, reason)
+        self.lose_all(reason)
+
+    def _set_ready(self, ready: bool, why: str = "") -> None:
+        if ready:
+            self._ready.set()
+        else:
+            self._ready.clear()
+            self._why = why
+        self._tell()
+
+    def _tell(self) -> None:
+        healthy = self.healthy
+        if healthy == self._fit.is_set():
+            return
+        if healthy:
+            self._fit.set()
+        else:
+            self._fit.clear()
+        log.info("engine health", extra={"event": "engine.health", "healthy": healthy, "cause": self.down_reason})
+        for listener in tuple(self._listeners):
+            listener(healthy)
+
+
+def _facts(stats: Mapping[str, object]) -> dict[str, object]:
+    """Reduce ``/system_stats``; its argv reveals paths and stays behind."""
+    system, devices = stats.get("system"), stats.get("devices")
+    system = system if isinstance(system, Mapping) else {}
+    device = devices[0] if isinstance(devices, list) and devices and isinstance(devices[0], Mapping) else {}
+    return {
+        "comfyui_version": system.get("comfyui_version"),
+        "python_version": system.get("python_version"),
+        "pytorch_version": system.get("pytorch_version"),
+        "os": system.get("os"),
+        "ram_total_bytes": system.get("ram_total"),
+        "device_name": device.get("name"),
+        "device_type": device.get("type"),
+        "vram_total_bytes": device.get("vram_total"),
+        "vram_free_bytes": device.get("vram_free"),
+    }

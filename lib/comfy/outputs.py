@@ -1,0 +1,155 @@
+"""From ComfyUI's history entry to outputs: every node, every key, every item, whatever pack made it.
+
+File work is one function for one thread (``inspect``); fetching over HTTP, where no folder is shared, is the engine's.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lib.comfy import media
+from lib.comfy.ports import Folders
+from lib.comfy.rewrite import Restorer
+from lib.jobs.model import Output, OutputKind
+
+_TEXT_KEYS = frozenset({"text", "texts", "string", "strings", "tags", "value", "values"})
+_FILE_KEYS = frozenset({"images", "gifs", "videos", "video", "audio", "files", "mesh", "3d", "model", "latents", "glb"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One thing that a node reported. ``text`` is set for values; the rest is a file by ComfyUI's own names.
+
+    ``certain`` is false for a bare string that may be the path of a file or something else altogether.
+    """
+
+    node_id: str
+    key: str
+    filename: str = ""
+    subfolder: str = ""
+    folder_type: str = "output"
+    text: str | None = None
+    certain: bool = True
+
+
+def listed(entry: Mapping[str, Any], *, order: Iterable[str], include_temp: bool) -> tuple[Item, ...]:
+    """Read the ``outputs`` of a history entry in the order of the caller's nodes; a node that came by expansion
+    stands under the node that it was expanded from."""
+    meta = entry.get("meta") or {}
+    rank = {node_id: index for index, node_id in enumerate(order)}
+    items = []
+    for node_id, reported in (entry.get("outputs") or {}).items():
+        shown = str((meta.get(node_id) or {}).get("display_node") or node_id)
+        if isinstance(reported, Mapping):
+            items += [item for key, value in reported.items() for item in _items(shown, str(key), value)]
+    wanted = ("output", "temp") if include_temp else ("output",)
+    kept = (item for item in items if item.folder_type in wanted)
+    return tuple(sorted(kept, key=lambda item: rank.get(item.node_id, len(rank))))
+
+
+def _items(node_id: str, key: str, value: Any) -> list[Item]:
+    values = value if isinstance(value, list | tuple) else [value]
+    return [item for entry in values if (item := _item(node_id, key, entry)) is not None]
+
+
+def _item(node_id: str, key: str, value: Any) -> Item | None:
+    if isinstance(value, str) and key in _TEXT_KEYS:
+        return Item(node_id=node_id, key=key, text=value)
+    if isinstance(value, str) and value and "\n" not in value and Path(value).suffix:
+        return Item(node_id=node_id, key=key, filename=value, certain=key in _FILE_KEYS)
+    if not isinstance(value, Mapping):
+        return None
+    filename = value.get("filename")
+    if not isinstance(filename, str) or not filename:
+        return None
+    subfolder, folder_type = value.get("subfolder"), value.get("type")
+    return Item(
+        node_id=node_id,
+        key=key,
+        filename=filename,
+        subfolder=subfolder if isinstance(subfolder, str) else "",
+        folder_type=folder_type if isinstance(folder_type, str) and folder_type else "output",
+    )
+
+
+def located(item: Item, folders: Folders) -> Path | None:
+    """Return where the item's file should be; ``None`` for a name that leads out of ComfyUI's folder.
+
+    Links are followed, as ComfyUI itself follows them."""
+    root = folders.temp if item.folder_type == "temp" else folders.output
+    if root is None:
+        return None
+    path = os.path.normpath(root / item.subfolder / item.filename)  # an absolute name replaces the root, and is checked
+    base = os.path.normpath(root)
+    return Path(path) if path.startswith(base + os.sep) else None
+
+
+def inspect(items: Iterable[Item], *, paths: Mapping[Item, Path | None], restorer: Restorer) -> tuple[Output, ...]:
+    """Turn items into outputs, looking at each file. Blocking: call it in a thread."""
+    outputs = (_output(item, paths.get(item), restorer) for item in items)
+    return tuple(output for output in outputs if output is not None)
+
+
+def _output(item: Item, path: Path | None, restorer: Restorer) -> Output | None:
+    if item.text is not None:
+        return Output(
+            node_id=item.node_id,
+            kind=OutputKind.TEXT,
+            source_key=item.key,
+            folder_type="",
+            mime_type="text/plain",
+            size_bytes=len(item.text.encode("utf-8", "replace")),
+            text=item.text,
+        )
+    described = _described(item, restorer)
+    if path is None:
+        return replace(described, error="the file lies outside ComfyUI's folders") if item.certain else None
+    try:
+        return _with_file(described, path)
+    except OSError as error:
+        reason = "ComfyUI reported this file, and it does not exist" if not path.exists() else str(error.strerror)
+        return replace(described, error=reason) if item.certain else None
+
+
+def _described(item: Item, restorer: Restorer) -> Output:
+    folder, _, name = restorer.value(item.filename).replace("\\", "/").rpartition("/")
+    subfolder = restorer.subfolder(item.subfolder)
+    mime_type = media.mime_of(name, b"")
+    return Output(
+        node_id=item.node_id,
+        kind=media.kind_of(mime_type),
+        source_key=item.key,
+        filename=name,
+        subfolder="/".join(part for part in (subfolder, folder) if part),
+        folder_type=item.folder_type,
+        mime_type=mime_type,
+    )
+
+
+def _with_file(output: Output, path: Path) -> Output:
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        header = file.read(media.HEADER_BYTES)
+        mime_type = media.mime_of(path.name, header)
+        if mime_type == "image/jpeg" and size > len(header):
+            header += file.read(media.JPEG_HEADER_BYTES)
+    width, height = media.dimensions(header) or (None, None)
+    return replace(
+        output,
+        kind=media.kind_of(mime_type),
+        mime_type=mime_type,
+        local_path=str(path),
+        size_bytes=size,
+        width=width,
+        height=height,
+    )
+
+
+def cleaned(entry: Mapping[str, Any], *, caller_graph: Mapping[str, Any], restorer: Restorer) -> dict[str, Any]:
+    """Return the history entry as the caller's own prompt would have left it: own graph, own names."""
+    prompt = list(entry.get("prompt") or ())
+    if len(prompt) > 2:
+        prompt[2] = caller_graph
+    return {**entry, "prompt": prompt, "outputs": restorer.value(entry.get("outputs") or {})}

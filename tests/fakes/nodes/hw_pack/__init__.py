@@ -1,0 +1,127 @@
+"""Nodes for tests: sleep, tick, fail, crash, block, and report whatever ``ui`` a pack in the wild might.
+
+Loaded into a real ComfyUI through ``--extra-model-paths-config``; imports nothing of ComfyUI, looks it up at run time.
+"""
+
+import json
+import os
+import sys
+import time
+
+import torch
+
+
+def _tick(total):
+    bar = sys.modules["comfy.utils"].ProgressBar(total)
+    for step in range(1, total + 1):
+        yield step
+        bar.update_absolute(step, total)
+
+
+class HWSleep:
+    """Passes the picture on after a while; deaf to interrupts until then."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"image": ("IMAGE",), "seconds": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 600.0})}}
+
+    RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "run", "test"
+
+    def run(self, image, seconds):
+        time.sleep(seconds)
+        return (image,)
+
+
+class HWTicks:
+    """Works for a while with progress; every tick is a point of interruption."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {
+            "required": {
+                "image": ("IMAGE",),
+                "seconds": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 600.0}),
+                "ticks": ("INT", {"default": 10, "min": 1, "max": 10000}),
+            }
+        }
+
+    RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "run", "test"
+
+    def run(self, image, seconds, ticks):
+        for _ in _tick(ticks):
+            time.sleep(seconds / ticks)
+        return (image,)
+
+
+class HWStubborn:
+    """Ticks, and swallows every interrupt: only the end of the process stops it."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"image": ("IMAGE",), "seconds": ("FLOAT", {"default": 30.0, "min": 0.0, "max": 600.0})}}
+
+    RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "run", "test"
+
+    def run(self, image, seconds):
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            try:
+                for _ in _tick(5):
+                    time.sleep(0.01)
+            except BaseException:
+                pass
+        return (image,)
+
+
+class HWFail:
+    """Fails in the way that is asked for."""
+
+    KINDS = ("none", "value", "oom", "cuda", "sysexit", "crash")
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"image": ("IMAGE",), "kind": (list(cls.KINDS),)}}
+
+    RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "run", "test"
+
+    def run(self, image, kind):
+        if kind == "none":
+            return (image,)
+        if kind == "oom":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB (simulated)")
+        if kind == "cuda":
+            raise RuntimeError("CUDA error: an illegal memory access was encountered (simulated)")
+        if kind == "sysexit":
+            raise SystemExit(3)
+        if kind == "crash":
+            os._exit(134)
+        raise ValueError("boom from test node, see /opt/secret/place/file.bin")
+
+
+class HWBlock:
+    """Switches off what follows, with a message or silently."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"image": ("IMAGE",), "message": ("STRING", {"default": ""})}}
+
+    RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "run", "test"
+
+    def run(self, image, message):
+        return (sys.modules["comfy_execution.graph_utils"].ExecutionBlocker(message or None),)
+
+
+class HWReport:
+    """An output node without a prefix that reports the ``ui`` it is given as JSON."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"image": ("IMAGE",), "ui": ("STRING", {"default": "{}", "multiline": True})}}
+
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "run", "test", True
+
+    def run(self, image, ui):
+        return {"ui": json.loads(ui)}
+
+
+NODE_CLASS_MAPPINGS = {node.__name__: node for node in (HWSleep, HWTicks, HWStubborn, HWFail, HWBlock, HWReport)}

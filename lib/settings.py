@@ -71,6 +71,9 @@ class ServerSettings(_Branch):
     api_allow_open: Flag = _env(
         False, "API_ALLOW_OPEN", help="true = allow the API listener beyond loopback although it has no API keys yet."
     )
+    api_allowed_hosts: Listed = _env(
+        (), "API_ALLOWED_HOSTS", help="Further host names that callers use for the API listener (a proxy's); * = any."
+    )
     use_ssl: Flag | None = _env(None, "USE_SSL", help="TLS on the public listener; by default only in serverless mode.")
     ssl_cert_path: Path = _env(Path("/etc/instance.crt"), "SSL_CERT_PATH", help="Certificate, PEM.")
     ssl_key_path: Path = _env(Path("/etc/instance.key"), "SSL_KEY_PATH", help="Private key, PEM.")
@@ -162,6 +165,9 @@ class JobsSettings(_Branch):
         True, "INCLUDE_COMFYUI_RESPONSE", help="false = comfyui_response is empty unless a header asks for it."
     )
     workload_units: float = _env(100.0, "JOB_WORKLOAD", help="Workload of one job, constant (Vast's 100).", gt=0)
+    modifiers_path: Path | None = _env(
+        None, "MODIFIERS_PATH", help="Folder of further workflow templates (*.json) that requests name as modifier."
+    )
 
 
 class StorageSettings(_Branch):

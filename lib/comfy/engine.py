@@ -5,25 +5,24 @@ connection and knows whether ComfyUI lives is ``link``.
 """
 
 import asyncio
-import logging
+import os
 import re
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 import orjson
 
 from lib.clock import Clock, SystemClock
-from lib.comfy import faults, removal
+from lib.comfy import faults
 from lib.comfy.catalog import Catalog, read_class
 from lib.comfy.client import ComfyClient, ConnectionRefused, Reply, loads
+from lib.comfy.follow import Follower, Terms
 from lib.comfy.forget import Forgetter
 from lib.comfy.harvest import Harvester, Ticket
 from lib.comfy.link import Link
 from lib.comfy.ports import Server
-from lib.comfy.removal import Removal
 from lib.comfy.rewrite import Plan, plan
 from lib.comfy.session import PromptSession, when
 from lib.errors import (
@@ -33,27 +32,14 @@ from lib.errors import (
     ExecutionFailed,
     InvalidWorkflow,
     JobCancelled,
-    JobTimeout,
     OutOfMemory,
 )
 from lib.jobs.model import Job
-from lib.jobs.ports import Collected, Execution, ExecutionObserver, Prepared, Withdrawn
+from lib.jobs.ports import Collected, Execution, ExecutionObserver, Prepared
 from lib.lifecycle import Tasks
 from lib.settings import EngineSettings
 
-log = logging.getLogger(__name__)
-
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_LOOK_ANYWAY = 5
-"""A prompt is looked up at least every so many poll intervals, however busy the socket is."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Following:
-    """The terms on which a prompt is followed."""
-
-    withdraw: asyncio.Event
-    timeout_s: float | None
 
 
 class ComfyEngine:
@@ -73,12 +59,11 @@ class ComfyEngine:
         """``fetch_folder`` takes files that ComfyUI keeps out of our reach, or sends over the socket."""
         self._name = name
         self._server = server
-        self._settings = settings
-        self._tasks = tasks
         self._clock = clock or SystemClock()
         self._client = ComfyClient(server.base_url, http, timeout_s=settings.request_timeout_s)
         self._link = Link(server=server, client=self._client, settings=settings, clock=self._clock)
         self._forgetter = Forgetter(self._client, tasks)
+        self._follower = Follower(self._client, self._link, settings=settings, tasks=tasks, forgetter=self._forgetter)
         self._harvester = Harvester(self._client, server=server, fetch_folder=fetch_folder)
 
     @property
@@ -138,10 +123,10 @@ class ComfyEngine:
         self._link.sessions[prompt_id] = session
         try:
             await self._submit(session, planned)
-            await self._follow(session, _Following(withdraw=withdraw, timeout_s=timeout_s))
+            await self._follower.follow(session, Terms(withdraw=withdraw, timeout_s=timeout_s))
             await self._judge(session)
         except asyncio.CancelledError:
-            await self._remove_surely(session)
+            await self._follower.remove(session)
             raise
         finally:
             del self._link.sessions[prompt_id]
@@ -163,7 +148,7 @@ class ComfyEngine:
         folders, first = self._server.folders, job.run == 1
         if folders is not None:
             loop = asyncio.get_running_loop()
-            folder = await loop.run_in_executor(None, _free_folder, folders.output, folder, job.run)
+            folder = await loop.run_in_executor(None, _free_folder, str(folders.output), folder, job.run)
         elif not first or job.attempts:
             folder = f"{folder}/{nonce[:8]}"
         now = self._clock.now().astimezone()
@@ -196,14 +181,14 @@ class ComfyEngine:
     async def _accepted(self, session: PromptSession, reply: Reply) -> None:
         """Outputs that do not validate are dropped with a 200; half a result is not what was asked for."""
         if (reply.json or {}).get("node_errors"):
-            await self._remove_surely(session)
+            await self._follower.remove(session)
             raise await self._rejection(reply)
         session.accepted()
 
     async def _find(self, session: PromptSession, error: Exception) -> None:
         """The POST failed and may have been queued all the same: look before anybody posts it again."""
         try:
-            found = await self._look(session)
+            found = await self._follower.look(session)
         except EngineUnreachable:
             found = False
         if not found:
@@ -231,104 +216,6 @@ class ComfyEngine:
         except EngineUnreachable:
             return self.catalog
         return Catalog({class_type: read_class((described or {}).get(class_type))})
-
-    async def _follow(self, session: PromptSession, terms: _Following) -> None:
-        if session.over:
-            return
-        watcher = self._tasks.spawn(terms.withdraw.wait(), name="comfy.withdraw")
-        watcher.add_done_callback(lambda _: session.wake())
-        try:
-            while not session.over:
-                await session.news(self._patience(session, terms))
-                if not session.over:
-                    await self._tend(session, terms)
-        finally:
-            watcher.cancel()
-
-    async def _tend(self, session: PromptSession, terms: _Following) -> None:
-        """Do what is due for a prompt that is not over."""
-        try:
-            if terms.timeout_s is not None and session.started and _now() >= session.begun_at + terms.timeout_s:
-                await self._expire(session, terms.timeout_s)
-            elif terms.withdraw.is_set() and not session.started:
-                if await removal.withdraw(self._client, session):
-                    raise Withdrawn
-            elif self._suspicious(session) and not await self._look(session):
-                session.lose("the prompt is in neither its queue nor its history")
-            self._link.answered()
-        except EngineUnreachable as error:
-            self._link.failed(error)
-
-    def _suspicious(self, session: PromptSession) -> bool:
-        return session.suspect or _now() >= self._look_due(session)
-
-    def _look_due(self, session: PromptSession) -> float:
-        """A quiet socket is not trusted for long, a busy one longer."""
-        poll_s = self._settings.history_poll_s
-        quiet = max(session.looked_at, 0.0 if session.orphaned else self._link.heard_at) + poll_s
-        return min(quiet, session.looked_at + _LOOK_ANYWAY * poll_s)
-
-    def _patience(self, session: PromptSession, terms: _Following) -> float:
-        if session.suspect:
-            return 0.0
-        due = self._look_due(session)
-        if terms.timeout_s is not None and session.started:
-            due = min(due, session.begun_at + terms.timeout_s)
-        return max(0.0, due - _now())
-
-    async def _look(self, session: PromptSession) -> bool:
-        """Look a prompt up in history, queue, history (it may move between two calls); false = ComfyUI has it not.
-
-        Raises: EngineUnreachable."""
-        session.suspect, session.looked_at = False, _now()
-        entry = await self._client.history(session.prompt_id)
-        if entry is None:
-            queue = await self._client.queue()
-            if session.prompt_id in queue.running:
-                session.begin()
-                return True
-            if session.prompt_id in queue.pending:
-                await self._watch_executor(session, idle=not queue.running)
-                return True
-            entry = await self._client.history(session.prompt_id)
-        if entry is None:
-            return session.over
-        session.conclude(entry)
-        return True
-
-    async def _watch_executor(self, session: PromptSession, *, idle: bool) -> None:
-        """Prompts that wait while nothing runs: ComfyUI's only worker thread is dead, HTTP notwithstanding."""
-        if not idle:
-            session.stalled_since = None
-        elif session.stalled_since is None:
-            session.stalled_since = _now()
-        elif _now() - session.stalled_since >= self._settings.stall_timeout_s:
-            await self._link.restart("its executor is dead: prompts wait and nothing runs")
-
-    async def _expire(self, session: PromptSession, timeout_s: float) -> None:
-        await self._remove_surely(session)
-        if not session.story.succeeded:
-            raise JobTimeout(
-                f"the job ran longer than {timeout_s:g} s and was stopped", details={"timeout_s": timeout_s}
-            )
-
-    async def _remove_surely(self, session: PromptSession) -> None:
-        """Get the prompt out of ComfyUI within the time allowed; further cancellations do not stop this."""
-        until = _now() + self._settings.interrupt_timeout_s
-        while True:
-            try:
-                outcome = await removal.remove(self._client, session, until=until)
-                if outcome is Removal.STUCK:
-                    reason = f"a node ignored the interrupt for {self._settings.interrupt_timeout_s:g} s"
-                    await self._link.restart(reason, prompt_id=session.prompt_id)
-                break
-            except asyncio.CancelledError:
-                log.debug("cancelled again while a prompt is removed", extra={"event": "engine.removal"})
-            except EngineUnreachable as error:
-                self._link.strays.add(session.prompt_id)
-                self._link.failed(error)
-                break
-        self._forgetter.add(session.prompt_id)
 
     async def _judge(self, session: PromptSession) -> None:
         """Return for a success, raise for anything else."""
@@ -374,11 +261,11 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _free_folder(root: Path, name: str, run: int) -> str:
+def _free_folder(root: str, name: str, run: int) -> str:
     """Return a folder, relative to ``root``, that nothing was written to yet."""
-    if run == 1 and not (root / name).exists():
+    if run == 1 and not os.path.lexists(f"{root}/{name}"):
         return name
     number = max(2, run)
-    while (root / name / str(number)).exists():
+    while os.path.lexists(f"{root}/{name}/{number}"):
         number += 1
     return f"{name}/{number}"

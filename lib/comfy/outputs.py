@@ -5,7 +5,7 @@ File work is one function for one thread (``inspect``); fetching over HTTP, wher
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -103,32 +103,41 @@ def _output(item: Item, path: Path | None, restorer: Restorer) -> Output | None:
             size_bytes=len(item.text.encode("utf-8", "replace")),
             text=item.text,
         )
-    described = _described(item, restorer)
     if path is None:
-        return replace(described, error="the file lies outside ComfyUI's folders") if item.certain else None
+        return _missing(item, restorer, "the file lies outside ComfyUI's folders")
     try:
-        return _with_file(described, path)
+        return _with_file(item, path, restorer)
+    except FileNotFoundError:
+        return _missing(item, restorer, "ComfyUI reported this file, and it does not exist")
     except OSError as error:
-        reason = "ComfyUI reported this file, and it does not exist" if not path.exists() else str(error.strerror)
-        return replace(described, error=reason) if item.certain else None
+        return _missing(item, restorer, error.strerror or "the file can't be read")
 
 
-def _described(item: Item, restorer: Restorer) -> Output:
-    folder, _, name = restorer.value(item.filename).replace("\\", "/").rpartition("/")
-    subfolder = restorer.subfolder(item.subfolder)
+def _missing(item: Item, restorer: Restorer, reason: str) -> Output | None:
+    if not item.certain:
+        return None
+    subfolder, name = _shown(item, restorer)
     mime_type = media.mime_of(name, b"")
     return Output(
         node_id=item.node_id,
         kind=media.kind_of(mime_type),
         source_key=item.key,
         filename=name,
-        subfolder="/".join(part for part in (subfolder, folder) if part),
+        subfolder=subfolder,
         folder_type=item.folder_type,
         mime_type=mime_type,
+        error=reason,
     )
 
 
-def _with_file(output: Output, path: Path) -> Output:
+def _shown(item: Item, restorer: Restorer) -> tuple[str, str]:
+    """The subfolder and name that the caller sees."""
+    folder, _, name = restorer.value(item.filename).replace("\\", "/").rpartition("/")
+    subfolder = restorer.subfolder(item.subfolder)
+    return "/".join(part for part in (subfolder, folder) if part), name
+
+
+def _with_file(item: Item, path: Path, restorer: Restorer) -> Output:
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         header = file.read(media.HEADER_BYTES)
@@ -136,11 +145,16 @@ def _with_file(output: Output, path: Path) -> Output:
         if mime_type == "image/jpeg" and size > len(header):
             header += file.read(media.JPEG_HEADER_BYTES)
     width, height = media.dimensions(header) or (None, None)
-    return replace(
-        output,
+    subfolder, name = _shown(item, restorer)
+    return Output(
+        node_id=item.node_id,
         kind=media.kind_of(mime_type),
-        mime_type=mime_type,
+        source_key=item.key,
+        filename=name,
+        subfolder=subfolder,
+        folder_type=item.folder_type,
         local_path=str(path),
+        mime_type=mime_type,
         size_bytes=size,
         width=width,
         height=height,

@@ -29,7 +29,7 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 def check_files(workflow: Mapping[str, Any], loaders: Mapping[str, tuple[str, ...]] = LOADERS) -> None:
     """Check all file names of a well-formed graph; ``loaders`` is ``{class_type: names of file inputs}``.
 
-    Raises: UnsafeInput (``details``: ``node_id``, ``input``, ``expected``).
+    Raises: UnsafeInput (``details``: ``node_id``, ``field``, ``expected``).
     """
     for node_id, node in workflow.items():
         inputs = node["inputs"]
@@ -64,5 +64,5 @@ def _prefix_problem(prefix: str) -> str | None:
 def _unsafe(node_id: str, name: str, problem: str, expected: str) -> UnsafeInput:
     return UnsafeInput(
         f"Input {name!r} of node {node_id!r} {problem}; expected {expected}",
-        details={"node_id": node_id, "input": name, "expected": expected},
+        details={"node_id": node_id, "field": name, "expected": expected},
     )

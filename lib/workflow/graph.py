@@ -25,7 +25,7 @@ _LITERAL = 'a literal list is written {"__value__": [...]}'
 def check_graph(workflow: object) -> None:
     """Check a whole graph; return when it is well formed.
 
-    Raises: InvalidWorkflow (``details``: ``node_id``, ``input``, ``expected``, where they apply), UnsafeInput (a file
+    Raises: InvalidWorkflow (``details``: ``node_id``, ``field``, ``expected``, where they apply), UnsafeInput (a file
     input or prefix that leaves ComfyUI's folders).
     """
     if not isinstance(workflow, dict):
@@ -184,5 +184,5 @@ def _bad(message: str, *, expected: str, node_id: str | None = None, field: str 
     if node_id is not None:
         details["node_id"] = node_id
     if field is not None:
-        details["input"] = field
+        details["field"] = field
     return InvalidWorkflow(f"{message}; expected {expected}", details=details)

@@ -53,7 +53,7 @@ def test_a_malformed_node_is_named_even_when_nothing_uses_it(node: dict[str, Any
     """A node without inputs kills ComfyUI's executor although it is unreachable."""
     error = refusal({**PICTURE, "77": node})
     assert error.details["node_id"] == "77"
-    assert error.details["input"] == field
+    assert error.details["field"] == field
 
 
 @pytest.mark.parametrize("node", [None, 3, "text", [], True])
@@ -76,14 +76,14 @@ def test_a_link_to_nowhere_is_refused_in_any_input(name: str, link: list[object]
     """Undeclared inputs count: their links are followed and kill the executor."""
     error = refusal(with_node(inputs={name: link}))
     assert error.details["node_id"] == "3"
-    assert error.details["input"] == name
+    assert error.details["field"] == name
     assert "__value__" in error.message
 
 
 @pytest.mark.parametrize("slot", [-1, 0.5, True])
 def test_a_link_needs_a_slot_number(slot: object) -> None:
     """A slot is a whole number from 0."""
-    assert refusal(with_node(inputs={"x": ["1", slot]})).details["input"] == "x"
+    assert refusal(with_node(inputs={"x": ["1", slot]})).details["field"] == "x"
 
 
 def test_a_numeric_node_id_in_a_link_is_explained() -> None:
@@ -195,7 +195,7 @@ def test_loader_files_stay_in_the_input_folder(name: str) -> None:
     """ComfyUI itself reads any picture of the host."""
     with pytest.raises(UnsafeInput) as caught:
         check_graph(with_node(class_type="LoadImage", inputs={"image": name}))
-    assert caught.value.details["input"] == "image"
+    assert caught.value.details["field"] == "image"
 
 
 @pytest.mark.parametrize(

@@ -214,6 +214,12 @@ class DeliverySettings(_Branch):
     base64_max_bytes: int = _env(
         10485760, "OUTPUT_BASE64_MAX_BYTES", help="Largest file that is inlined as base64.", ge=0
     )
+    base64_total_bytes: int = _env(
+        256 * MEBIBYTE,
+        "OUTPUT_BASE64_TOTAL_BYTES",
+        help="Most that one job inlines as base64 in all.",
+        ge=0,
+    )
     webhook_url: str | None = _env(None, "WEBHOOK_URL", help="Default webhook.")
     webhook_secret: SecretStr | None = _env(None, "WEBHOOK_SECRET", help="Signs the default webhook.")
     webhook_timeout_s: float = _env(30.0, "WEBHOOK_TIMEOUT", help="One webhook attempt, seconds.", gt=0)

@@ -9,6 +9,8 @@ import contextlib
 import hmac
 import logging
 from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any
 
 from aiohttp import web
 
@@ -31,7 +33,9 @@ BIG_BODY_BYTES = 256 * 1024
 """Bodies above this are decoded in a thread."""
 PLAIN_BODY_BYTES = 1024 * 1024
 SESSION_CLOSED = {"error": "session already closed"}
-_TAG = "vast.request_idx"
+
+request_idx: ContextVar[int | None] = ContextVar("vast_request_idx", default=None)
+"""The router's id of the request that is being answered; error bodies carry it."""
 
 
 class VastDialect:
@@ -75,7 +79,7 @@ class VastDialect:
         return (web.post("/session/end", self._plain_session_end),)
 
     def render_error(self, error: ServiceError, request: web.Request) -> web.Response:
-        status, body, headers = translate.refusal(error, request.get(_TAG))
+        status, body, headers = translate.refusal(error, request_idx.get())
         return json_response(body, status=status, headers=headers)
 
     # -- work ---------------------------------------------------------------------------------------------------
@@ -127,11 +131,15 @@ class VastDialect:
     # -- the door -----------------------------------------------------------------------------------------------
 
     async def _envelope(self, request: web.Request) -> Envelope:
-        body = await read_body(request, limit=self._max_body_bytes)
-        data = decode(body) if len(body) < BIG_BODY_BYTES else await asyncio.to_thread(decode, body)
+        data = await self._read(request, self._max_body_bytes)
         asked = envelope(data, partial_auth=self._signatures.unsecured)
-        request[_TAG] = asked.tag
+        request_idx.set(asked.tag)
         return asked
+
+    async def _read(self, request: web.Request, limit: int) -> dict[str, Any]:
+        request_idx.set(None)  # a connection's requests may share their context
+        body = await read_body(request, limit=limit)
+        return decode(body) if len(body) < BIG_BODY_BYTES else await asyncio.to_thread(decode, body)
 
     def _session_of(self, asked: Envelope) -> Session | None:
         if asked.session_id is None:
@@ -208,11 +216,12 @@ class VastDialect:
         return json_response({"ended": True, "removed_session": session_id})
 
     async def _reference(self, request: web.Request, limit: int) -> tuple[str, object]:
-        return session_reference(decode(await read_body(request, limit=limit)))
+        return session_reference(await self._read(request, limit))
 
     # -- update -------------------------------------------------------------------------------------------------
 
     async def _update(self, request: web.Request) -> web.Response:
+        request_idx.set(None)
         token = self._fleet.master_token.get_secret_value() if self._fleet.master_token is not None else ""
         if not token:
             raise Refusal(403, {"error": "forbidden", "message": "Updates are closed: MASTER_TOKEN is not set."})

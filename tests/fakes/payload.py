@@ -1,0 +1,44 @@
+"""The smallest job format, for envelopes: ``{"input": {"workflow_json": {...}, "request_id": "..."}}``."""
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from lib.errors import InvalidRequest, InvalidWorkflow
+from lib.jobs.model import Job, JobSpec
+
+
+class PlainPayload:
+    """Implements ``lib.dialects.port.PayloadDialect``."""
+
+    name = "plain"
+
+    def parse(self, payload: Mapping[str, Any], headers: Mapping[str, str]) -> JobSpec:
+        asked = payload.get("input")
+        if not isinstance(asked, dict):
+            raise InvalidRequest("input is missing", details={"errors": [{"loc": ["input"], "msg": "Field required"}]})
+        workflow = asked.get("workflow_json")
+        if not isinstance(workflow, dict) or not workflow:
+            raise InvalidWorkflow("the workflow is empty", details={"node_errors": {}})
+        return JobSpec(
+            request_id=str(asked.get("request_id") or uuid.uuid4()),
+            dialect=self.name,
+            workflow=orjson.dumps(workflow),
+            body_hash=hashlib.sha256(orjson.dumps(payload)).hexdigest(),
+            cost=asked.get("cost"),
+        )
+
+    def wants_response(self, headers: Mapping[str, str]) -> bool:
+        return headers.get("X-Include-ComfyUI-Response", "true") != "false"
+
+    def render(self, job: Job, *, include_response: bool) -> dict[str, Any]:
+        return {
+            "id": job.spec.request_id,
+            "status": str(job.status),
+            "message": job.message,
+            "comfyui_response": dict(job.response) if include_response else {},
+            "output": [{"filename": output.filename} for output in job.outputs],
+        }

@@ -1,0 +1,292 @@
+"""lib.comfy.inputs: inputs are brought in and placed, unsafe ones refused, placeholders drawn. Hosts are real."""
+
+import base64
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from lib.comfy.inputs import InputPreparer
+from lib.comfy.ports import Folders
+from lib.errors import EngineUnreachable, InputFetchFailed, UnsafeInput
+from lib.jobs.model import Job, JobSpec, Timings
+from lib.jobs.ports import Prepared
+from lib.lifecycle import Tasks
+from lib.settings import StorageSettings
+from lib.storage.downloads import Downloads
+from lib.storage.guard import AddressGuard
+from lib.storage.http import GuardedHttp
+from lib.storage.local import ContentStore
+from tests.fakes.comfy_server import OwnedServer
+from tests.fakes.http_hosts import Names, WebHost, png
+
+JOB = Job(
+    job_id="j",
+    spec=JobSpec(request_id="r", dialect="wrapper", workflow=b"{}"),
+    sequence=1,
+    cost=1.0,
+    timings=Timings(accepted_at=datetime(2026, 1, 1, tzinfo=UTC)),
+)
+
+
+@dataclass
+class Bench:
+    """A preparer with a real store, a real web host and as many servers as a test wants."""
+
+    root: Path
+    host: WebHost
+    stack: AsyncExitStack
+    servers: list[OwnedServer] = field(default_factory=list)
+
+    def engine(self, name: str = "a", *, shared: bool = True, base_url: str = "http://127.0.0.1:1") -> Path:
+        folder = self.root / name
+        folders = Folders(output=folder / "output", input=folder / "input")
+        self.servers.append(OwnedServer(base_url, folders=folders if shared else None, name=name))
+        return folders.input
+
+    async def prepare(self, graph: dict[str, Any], **settings: object) -> Prepared:
+        limits = StorageSettings.model_validate({"input_max_bytes": 1 << 20} | settings)
+        guard = AddressGuard(allow=("files.example",), lookup=Names(files_example=[["127.0.0.1"]]))
+        guarded = await self.stack.enter_async_context(GuardedHttp(guard))
+        tasks = await self.stack.enter_async_context(Tasks())
+        http = await self.stack.enter_async_context(aiohttp.ClientSession())
+        store = ContentStore(self.root / "cache", quota_bytes=1 << 30)
+        preparer = InputPreparer(
+            servers=self.servers,
+            http=http,
+            fetcher=Downloads(store=store, http=guarded, settings=limits, tasks=tasks, retry_wait_s=0.0),
+            settings=limits,
+            uploads=lambda name: ("clip",) if name == "MyLoader" else (),
+            rng=random.Random(1),
+        )
+        return await preparer.prepare(JOB, graph)
+
+    def url(self, path: str) -> str:
+        return self.host.url(path, host="files.example")
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    files = {"/a.png": (png(shade=1), "image/png"), "/b.png": (png(shade=2), "image/png")}
+    async with WebHost(files=files) as host, AsyncExitStack() as stack:
+        yield Bench(tmp_path, host, stack)
+
+
+def node(class_type: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": class_type, "inputs": inputs}
+
+
+async def test_a_url_becomes_a_file_in_the_input_folder(bench: Bench) -> None:
+    """The name is the content's; the caller's graph is untouched; the echo shows the local name, never the URL."""
+    folder = bench.engine()
+    graph = {"1": node("LoadImage", image=bench.url("/a.png?sig=secret")), "2": node("X", text=bench.url("/a.png"))}
+    prepared = await bench.prepare(graph)
+    name = prepared.graph["1"]["inputs"]["image"]
+    assert (folder / name).read_bytes() == png(shade=1)
+    assert name.startswith("pyworker/") and name.endswith(".png")
+    assert prepared.fetched_inputs == (str(folder / name),)
+    assert prepared.caller_graph["1"]["inputs"]["image"] == name
+    assert prepared.graph["2"]["inputs"]["text"] == bench.url("/a.png")
+    assert graph["1"]["inputs"]["image"].endswith("sig=secret")
+
+
+async def test_every_engine_gets_the_file_under_one_name(bench: Bench) -> None:
+    """A job may run on any of them; engines that share a folder get it once."""
+    first, second = bench.engine("a"), bench.engine("b")
+    bench.engine("a")
+    prepared = await bench.prepare({"1": node("MyLoader", clip=bench.url("/a.png"))})
+    name = prepared.graph["1"]["inputs"]["clip"]
+    assert (first / name).is_file() and (second / name).is_file()
+    assert sorted(prepared.fetched_inputs) == [str(first / name), str(second / name)]
+
+
+async def test_an_engine_without_file_access_gets_an_upload(bench: Bench) -> None:
+    """To the same name, by ComfyUI's own route; one that is down is left out."""
+    got: dict[str, bytes] = {}
+
+    async def upload(request: web.Request) -> web.Response:
+        form = await request.post()
+        image = form["image"]
+        assert isinstance(image, web.FileField) and form["type"] == "input" and form["overwrite"] == "true"
+        got[f"{form['subfolder']}/{image.filename}"] = image.file.read()
+        return web.json_response({"name": image.filename, "subfolder": form["subfolder"], "type": "input"})
+
+    app = web.Application()
+    app.router.add_post("/upload/image", upload)
+    async with TestServer(app) as server:
+        bench.engine("far", shared=False, base_url=str(server.make_url("")).rstrip("/"))
+        bench.engine("down", shared=False)
+        bench.servers[1].down_reason = "crashed"
+        prepared = await bench.prepare({"1": node("LoadImage", image=bench.url("/a.png"))})
+    assert got == {prepared.graph["1"]["inputs"]["image"]: png(shade=1)}
+    assert prepared.fetched_inputs == ()
+
+
+async def test_an_upload_that_fails_is_the_engines_fault(bench: Bench) -> None:
+    """Not the caller's: another worker may do better. None up at all: the same."""
+    bench.engine("far", shared=False)
+    with pytest.raises(EngineUnreachable):
+        await bench.prepare({"1": node("LoadImage", image=bench.url("/a.png"))})
+    bench.servers[0].down_reason = "crashed"
+    with pytest.raises(EngineUnreachable):
+        await bench.prepare({"1": node("LoadImage", image=bench.url("/a.png"))})
+
+
+PNG_BASE64 = base64.b64encode(png(shade=3)).decode()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        PNG_BASE64,
+        f"data:image/png;base64,{PNG_BASE64}",
+        PNG_BASE64.rstrip("=").replace("+", "-").replace("/", "_"),
+        f"DATA:image/png;base64,{PNG_BASE64[:40]}\n{PNG_BASE64[40:]}",
+    ],
+)
+async def test_inline_files_are_taken(bench: Bench, value: str) -> None:
+    """A data URI, or plain base64 in either alphabet."""
+    folder = bench.engine()
+    prepared = await bench.prepare({"1": node("LoadImage", image=value)})
+    assert (folder / prepared.graph["1"]["inputs"]["image"]).read_bytes() == png(shade=3)
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("data:image/png;base64,@@@", "not_base64"),
+        ("data:image/png;base64", "not_base64"),
+        ("data:text/html,<html></html>", "not_media"),
+        ("data:image/png;base64," + "A" * (2 << 20), "too_large"),
+        (base64.b64encode(png() + b"\0" * (2 << 20)).decode(), "too_large"),
+    ],
+)
+async def test_inline_files_that_are_none_are_refused(bench: Bench, value: str, reason: str) -> None:
+    """With the field and the reason."""
+    bench.engine()
+    with pytest.raises(InputFetchFailed) as caught:
+        await bench.prepare({"1": node("LoadImage", image=value)})
+    assert caught.value.details["field"] == "workflow.1.inputs.image"
+    assert caught.value.details["reason"] == reason
+
+
+async def test_a_name_without_a_dot_is_no_base64(bench: Bench) -> None:
+    """Folders and odd names stay names; only a known kind of file makes it inline data."""
+    bench.engine()
+    name = "abcdefghijklmnopqrstuvwxyz012345"
+    prepared = await bench.prepare({"1": node("LoadImage", image=name)})
+    assert prepared.graph["1"]["inputs"]["image"] == name
+
+
+async def test_a_picture_field_refuses_other_media(bench: Bench) -> None:
+    """Said before ComfyUI would fail on it, naming the field."""
+    bench.engine()
+    bench.host.files["/a.mp3"] = (b"ID3\x03\x00\x00\x00\x00\x00\x00" + b"\0" * 64, "audio/mpeg")
+    with pytest.raises(InputFetchFailed) as caught:
+        await bench.prepare({"1": node("LoadImage", image=bench.url("/a.mp3"))})
+    assert caught.value.details["reason"] == "wrong_kind"
+
+
+async def test_one_bad_url_of_many_fails_the_job_with_its_own_error(bench: Bench) -> None:
+    """Not a group of errors."""
+    bench.engine()
+    graph = {str(number): node("LoadImage", image=bench.url(f"/{number}.png")) for number in range(12)}
+    with pytest.raises(InputFetchFailed, match=r"workflow\.\d+\.inputs\.image: host .* status 404"):
+        await bench.prepare(graph)
+
+
+@pytest.mark.parametrize("url", ["http://169.254.169.254/latest", "http://127.0.0.1:1/x", "s3://bucket/key"])
+async def test_private_and_foreign_urls_are_refused(bench: Bench, url: str) -> None:
+    """The guard is the fetcher's; its error comes through with the field."""
+    bench.engine()
+    with pytest.raises((UnsafeInput, InputFetchFailed)) as caught:
+        await bench.prepare({"1": node("LoadImage", image=url)})
+    assert caught.value.details["field"] == "workflow.1.inputs.image"
+
+
+async def test_unsafe_names_are_refused_and_windows_names_made_ours(bench: Bench) -> None:
+    """In loader fields only: a text keeps its backslashes."""
+    bench.engine()
+    with pytest.raises(UnsafeInput):
+        await bench.prepare({"1": node("LoadImage", image="../../secret.png")})
+    prepared = await bench.prepare({"1": node("LoadImage", image="a\\b.png"), "2": node("X", text="a\\b ../x")})
+    assert prepared.graph["1"]["inputs"]["image"] == "a/b.png"
+    assert prepared.graph["2"]["inputs"]["text"] == "a\\b ../x"
+
+
+async def test_a_list_of_urls_becomes_a_folder(bench: Bench) -> None:
+    """Files keep their order; another list is another folder."""
+    folder = bench.engine()
+    urls = [bench.url("/b.png"), bench.url("/a.png")]
+    prepared = await bench.prepare({"1": node("VHS_LoadImages", directory=urls)})
+    name = prepared.graph["1"]["inputs"]["directory"]
+    files = sorted((folder / name).iterdir())
+    assert [file.read_bytes() for file in files] == [png(shade=2), png(shade=1)]
+    turned = await bench.prepare({"1": node("VHS_LoadImages", directory=urls[::-1])})
+    assert turned.graph["1"]["inputs"]["directory"] != name
+
+
+async def test_a_node_that_reads_a_path_gets_one_where_all_engines_share_the_folder(bench: Bench) -> None:
+    """Elsewhere it is refused: the node would fetch the URL itself, unguarded."""
+    folder = bench.engine("a")
+    bench.engine("a")
+    prepared = await bench.prepare({"1": node("VHS_LoadVideoPath", video=bench.url("/a.png"))})
+    path = Path(prepared.graph["1"]["inputs"]["video"])
+    assert path.is_file() and path.parent == folder / "pyworker"
+    bench.engine("b")
+    with pytest.raises(UnsafeInput, match="VHS_LoadVideoPath"):
+        await bench.prepare({"1": node("VHS_LoadVideoPath", video=bench.url("/a.png"))})
+
+
+async def test_three_d_files_lie_where_their_loader_looks(bench: Bench) -> None:
+    """ComfyUI lists ``3d/`` below its input folder."""
+    folder = bench.engine()
+    bench.host.files["/m.glb"] = (b"glTF\x02\0\0\0" + b"\0" * 32, "model/gltf-binary")
+    prepared = await bench.prepare({"1": node("Load3D", model_file=bench.url("/m.glb"))})
+    name = prepared.graph["1"]["inputs"]["model_file"]
+    assert name.startswith("3d/pyworker/") and (folder / name).is_file()
+
+
+async def test_with_urls_anywhere_the_wrappers_rule_holds(bench: Bench) -> None:
+    """``INPUT_URLS=any``: every string that is a URL is fetched, wherever it stands."""
+    folder = bench.engine()
+    graph = {"1": node("X", deep=[{"picture": bench.url("/a.png")}], text=f"see {bench.url('/a.png')}")}
+    prepared = await bench.prepare(graph, input_urls="any")
+    assert (folder / prepared.graph["1"]["inputs"]["deep"][0]["picture"]).is_file()
+    assert prepared.graph["1"]["inputs"]["text"] == graph["1"]["inputs"]["text"]
+
+
+async def test_urls_come_before_placeholders(bench: Bench) -> None:
+    """A token inside a URL is fetched as it is written; seeds are drawn, and the echo shows them."""
+    bench.engine()
+    bench.host.files["/__RANDOM_INT__.png"] = (png(), "image/png")
+    graph = {
+        "1": node("LoadImage", image=bench.url("/__RANDOM_INT__.png")),
+        "2": node("KSampler", seed="__RANDOM_INT__", name="x-__RANDOM_INT__"),
+    }
+    prepared = await bench.prepare(graph)
+    assert bench.host.seen[0].path == "/__RANDOM_INT__.png"
+    seed = prepared.graph["2"]["inputs"]["seed"]
+    assert isinstance(seed, int) and 0 <= seed < 2**32
+    assert prepared.caller_graph["2"]["inputs"]["seed"] == seed
+    assert graph["2"]["inputs"]["seed"] == "__RANDOM_INT__"
+
+
+async def test_a_file_that_is_there_is_used_again_and_a_damaged_one_replaced(bench: Bench) -> None:
+    """Use renews its age, for the clean-up."""
+    folder = bench.engine()
+    graph = {"1": node("LoadImage", image=bench.url("/a.png"))}
+    path = folder / (await bench.prepare(graph)).graph["1"]["inputs"]["image"]
+    path.unlink()
+    path.write_bytes(b"half")
+    await bench.prepare(graph)
+    assert path.read_bytes() == png(shade=1)
+    assert not list(path.parent.glob(".*"))

@@ -1,0 +1,60 @@
+"""Outputs as base64 inside the answer. Blocking: one call in a thread does all files of a job, one after the other."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lib.jobs.model import Output
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InlineCaps:
+    """Largest single file and largest sum over one job, in bytes of the files."""
+
+    file_bytes: int
+    total_bytes: int
+
+
+def inline_all(outputs: Sequence[Output], caps: InlineCaps) -> tuple[Output, ...]:
+    """Put each file's content into its entry, or the reason why not into ``error`` (the API wrapper's texts)."""
+    left = caps.total_bytes
+    done: list[Output] = []
+    for output in outputs:
+        if output.local_path:
+            output = _inline(output, caps, left)
+            left -= _decoded_bytes(output.data_base64 or "")
+        done.append(output)
+    return tuple(done)
+
+
+def _decoded_bytes(text: str) -> int:
+    return len(text) * 3 // 4 - text[-2:].count("=")
+
+
+def rescue(outputs: Sequence[Output], caps: InlineCaps) -> tuple[Output, ...]:
+    """Inline what could not be uploaded, as far as the caps allow; what does not fit keeps its ``local_path``."""
+    failed = [output for output in outputs if output.upload_error]
+    inlined = iter(inline_all(failed, caps))
+    return tuple(replace(next(inlined), error=output.error) if output.upload_error else output for output in outputs)
+
+
+def _inline(output: Output, caps: InlineCaps, left: int) -> Output:
+    path = Path(output.local_path)
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return replace(output, error=f"local file missing: {path}")
+    except OSError as error:
+        return replace(output, error=f"stat failed: {error}")
+    if size > caps.file_bytes:
+        limit = caps.file_bytes
+        return replace(output, error=f"file size {size} exceeds OUTPUT_BASE64_MAX_BYTES ({limit}); not inlined")
+    if size > left:
+        limit = caps.total_bytes
+        text = f"file size {size} exceeds what is left of OUTPUT_BASE64_TOTAL_BYTES ({limit}); not inlined"
+        return replace(output, error=text)
+    try:
+        return replace(output, data_base64=base64.b64encode(path.read_bytes()).decode("ascii"))
+    except OSError as error:
+        return replace(output, error=f"base64 inline failed: {error}")

@@ -1,0 +1,61 @@
+"""Base64 in the answer, within limits, in the API wrapper's words."""
+
+import base64
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from lib.delivery.inline import InlineCaps, inline_all, rescue
+from lib.jobs.model import Output, OutputKind
+from tests.fakes.http_hosts import png
+
+CAPS = InlineCaps(file_bytes=1000, total_bytes=1500)
+
+
+def test_content_is_inlined(output: Callable[..., Output]) -> None:
+    """Standard base64 of the very bytes; values that are no files are left alone."""
+    text = Output(node_id="3", kind=OutputKind.TEXT, source_key="text", text="hello")
+    picture, same = inline_all((output(), text), CAPS)
+    assert base64.b64decode(picture.data_base64 or "", validate=True) == png()
+    assert picture.error is None
+    assert same is text
+
+
+def test_what_is_too_large_is_said(output: Callable[..., Output]) -> None:
+    """One file over its limit, and files over the job's sum, are named; smaller ones behind them still fit."""
+    files = [output(f"{size}-{at}.bin", data=bytes(size)) for at, size in enumerate((1001, 1000, 600, 500, 1))]
+    done = inline_all(files, CAPS)
+    assert done[0].error == "file size 1001 exceeds OUTPUT_BASE64_MAX_BYTES (1000); not inlined"
+    assert "OUTPUT_BASE64_TOTAL_BYTES (1500)" in (done[2].error or "")
+    assert [bool(item.data_base64) for item in done] == [False, True, False, True, False]
+
+
+def test_an_empty_file_is_inlined_as_such(output: Callable[..., Output]) -> None:
+    """No content is content too."""
+    assert inline_all([output(data=b"")], CAPS)[0].data_base64 == ""
+
+
+def test_a_missing_file_is_said(output: Callable[..., Output]) -> None:
+    """The text is the wrapper's."""
+    gone = output()
+    Path(gone.local_path).unlink()
+    assert inline_all([gone], CAPS)[0].error == f"local file missing: {gone.local_path}"
+
+
+def test_a_folder_is_no_file(output: Callable[..., Output], tmp_path: Path) -> None:
+    """What can't be read is an error on the entry, never an exception."""
+    done = inline_all(
+        [replace(output(), local_path=str(tmp_path))], InlineCaps(file_bytes=1 << 20, total_bytes=1 << 20)
+    )
+    assert (done[0].error or "").startswith("base64 inline failed: ")
+
+
+def test_a_failed_upload_is_rescued(output: Callable[..., Output]) -> None:
+    """What was not uploaded is inlined if it fits; what does not fit keeps its path and gets no second error."""
+    good = replace(output("a.png"), url="u")
+    small = replace(output("b.png"), upload_error="why")
+    large = replace(output("c.bin", data=bytes(2000)), upload_error="why")
+    one, two, three = rescue((good, small, large), CAPS)
+    assert (one.data_base64, two.upload_error, three.data_base64, three.error) == (None, "why", None, None)
+    assert base64.b64decode(two.data_base64 or "") == png()
+    assert three.local_path == large.local_path

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lib.errors import InvalidRequest, ServiceError
+from lib.workflow.decoding import MAX_INTEGER, MIN_INTEGER
 from lib.workflow.graph import check_graph
 from lib.workflow.placeholders import TOKEN
 
@@ -163,6 +164,8 @@ def _value(parameter: Parameter, given: Any) -> Any:
     if given == TOKEN and parameter.kind in (Kind.INTEGER, Kind.NUMBER):
         return given
     value = _coerce(parameter.kind, given)
+    if type(value) is int and not MIN_INTEGER <= value <= MAX_INTEGER:
+        raise ValueError("must fit in 64 bits")
     if parameter.choices and value not in parameter.choices:
         raise ValueError(f"must be one of {', '.join(map(str, parameter.choices))}")
     if parameter.minimum is not None and value < parameter.minimum:

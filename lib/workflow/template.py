@@ -86,9 +86,11 @@ class Template:
 
 
 def load_templates(*folders: Path) -> dict[str, Template]:
-    """Read all ``*.json`` of the folders, a later one's name winning. Raises: TemplateError. Blocks: call at start."""
+    """Read our own templates and all ``*.json`` of ``folders``; of the same name the later one wins. Blocks.
+
+    Raises: TemplateError."""
     templates: dict[str, Template] = {}
-    for folder in folders:
+    for folder in (BUILT_IN, *folders):
         if not folder.is_dir():
             raise TemplateError(f"{folder}: expected a folder of template files")
         for path in sorted(folder.glob("*.json")):

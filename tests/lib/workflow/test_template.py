@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from lib.errors import InvalidRequest
 from lib.workflow.graph import check_graph
 from lib.workflow.placeholders import TOKEN
-from lib.workflow.template import BUILT_IN, Template, TemplateError, load_templates, parse_template
+from lib.workflow.template import Template, TemplateError, load_templates, parse_template
 
-TEMPLATES = load_templates(BUILT_IN)
+TEMPLATES = load_templates()
 
 DEFAULTS = [
     ("Text2Image", "3", "steps", 20),
@@ -148,7 +148,7 @@ def test_an_operators_folder_adds_and_replaces(tmp_path: Path) -> None:
     """Templates of MODIFIERS_PATH come beside ours, a same name in the place of ours."""
     (tmp_path / "own.json").write_bytes(orjson.dumps(file_with()))
     (tmp_path / "again.json").write_bytes(orjson.dumps(file_with(name="Text2Image")))
-    templates = load_templates(BUILT_IN, tmp_path)
+    templates = load_templates(tmp_path)
     assert set(templates) == {"Own", "Text2Image", "Image2Image"}
     assert len(templates["Text2Image"].parameters) == 1
 

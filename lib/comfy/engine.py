@@ -221,22 +221,33 @@ class ComfyEngine:
         """Return for a success, raise for anything else."""
         story = session.story
         if session.ended and not story.decided:
-            entry = await self._client.history(session.prompt_id)
-            session.conclude(entry) if entry else session.lose("the history has no trace of the prompt")
+            await self._decide(session)
         if story.succeeded:
             return
-        if session.lost is not None and not story.decided:
+        if not story.decided:
             raise self._link.died(session)
         self._forgetter.add(session.prompt_id)
         if story.failure is None:
             raise JobCancelled("the prompt was interrupted in ComfyUI, not by its caller")
+        error = faults.execution_error(story.failure)
         if (fault := faults.gpu_fault(story.failure)) is not None:
             await self._link.restart(f"the GPU can't be used any more: {fault}")
-            raise EngineDied(faults.execution_error(story.failure).message, started=True)
-        error = faults.execution_error(story.failure)
+            raise EngineDied(error.message, started=True, details=error.details)
         if isinstance(error, OutOfMemory):
             await self._free()
         raise error
+
+    async def _decide(self, session: PromptSession) -> None:
+        """The end marker came alone; the history knows which end it was."""
+        try:
+            entry = await self._client.history(session.prompt_id)
+        except EngineUnreachable as error:
+            session.lost = error.message
+            return
+        if entry is None:
+            session.lost = "the history has no trace of it"
+        else:
+            session.conclude(entry)
 
     async def _free(self) -> None:
         try:

@@ -80,6 +80,9 @@ class ServerSettings(_Branch):
     max_body_bytes: int = _env(
         100 * MEBIBYTE, "MAX_BODY_BYTES", help="Largest request body; ComfyUI's own limit is 100 MiB.", ge=1024
     )
+    primary_dialect: Literal["native", "wrapper"] = _env(
+        "native", "PRIMARY_DIALECT", help="Whose rules /health follows; wrapper = 503 while no engine is healthy."
+    )
     drain_timeout_s: float = _env(30.0, "DRAIN_TIMEOUT_S", help="How long SIGTERM waits for running jobs.", ge=0)
 
 

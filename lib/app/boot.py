@@ -80,10 +80,12 @@ class ServiceRunner:
         return None
 
     async def system_stats(self) -> Mapping[str, Any] | None:
-        """ComfyUI's facts about its host, of the first engine that answers."""
+        """Facts about the host of the first engine that answers, in the shape of ComfyUI's ``/system_stats``."""
         for engine in self._engines:
             if engine.healthy:
-                return engine.system_stats
+                facts = engine.system_facts
+                device = {"name": facts.get("device_name"), "type": facts.get("device_type")}
+                return {"system": dict(facts), "devices": [device]}
         return None
 
 

@@ -8,6 +8,7 @@ import psutil
 
 from lib.app.condition import Condition
 from lib.comfy.engine import ComfyEngine
+from lib.comfy.ports import Server
 from lib.jobs.model import JobStatus, Stage
 from lib.jobs.service import JobService
 from lib.jobs.speed import SpeedGauge
@@ -27,6 +28,7 @@ class Health:
         condition: Condition,
         service: JobService,
         engines: Sequence[ComfyEngine],
+        servers: Sequence[Server],
         speed: SpeedGauge,
         version: str,
         primary: Literal["native", "wrapper"],
@@ -34,6 +36,7 @@ class Health:
         self._condition = condition
         self._service = service
         self._engines = engines
+        self._servers = servers
         self._speed = speed
         self._version = version
         self._primary = primary
@@ -60,8 +63,8 @@ class Health:
             "cache_type": "memory",
             "queues": self._queues(),
             "backends_healthy": f"{len(healthy)}/{len(self._engines)}",
-            "gpu": self._faults(self._engines),
-            "backends": [self._backend(engine) for engine in self._engines],
+            "gpu": _fault(next((e.down_reason for e in self._engines if not e.healthy), None) if not healthy else None),
+            "backends": [_backend(engine, server) for engine, server in zip(self._engines, self._servers, strict=True)],
             "host": self._host(),
         }
         return ProbeReply(ok=self._primary == "native" or bool(healthy), body=body)
@@ -85,23 +88,6 @@ class Health:
             "running": running,
         }
 
-    @staticmethod
-    def _faults(engines: Sequence[ComfyEngine]) -> dict[str, Any]:
-        reason = next((engine.fault for engine in engines if engine.fault), "")
-        return {"unrecoverable": bool(reason), "reason": reason}
-
-    def _backend(self, engine: ComfyEngine) -> dict[str, Any]:
-        return {
-            "name": engine.name,
-            "base": engine.base_url,
-            "http_ok": engine.answering,
-            "websocket_ok": engine.healthy,
-            "system_stats": dict(engine.system_facts),
-            "gpu": self._faults([engine]),
-            "healthy": engine.healthy,
-            **({"error": engine.down_reason} if engine.down_reason else {}),
-        }
-
     def _host(self) -> dict[str, Any]:
         memory = psutil.virtual_memory()
         return {
@@ -111,3 +97,22 @@ class Health:
             "memory_available_bytes": memory.available,
             "worker_rss_bytes": self._process.memory_info().rss,
         }
+
+
+def _backend(engine: ComfyEngine, server: Server) -> dict[str, Any]:
+    reason = engine.down_reason
+    return {
+        "name": engine.name,
+        "base": server.base_url,
+        "http_ok": engine.healthy,
+        "websocket_ok": engine.healthy,
+        "system_stats": dict(engine.system_facts),
+        "gpu": _fault(reason),
+        "healthy": engine.healthy,
+        **({"error": reason} if reason else {}),
+    }
+
+
+def _fault(reason: str | None) -> dict[str, Any]:
+    """The wrapper's ``gpu`` object; nothing is beyond recovery here, since engines are restarted."""
+    return {"unrecoverable": False, "reason": reason or ""}

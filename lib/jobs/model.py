@@ -194,6 +194,8 @@ class Job:
     engine: str | None = None
     prompt_id: str | None = None
     progress: Progress = field(default_factory=Progress)
+    inputs: tuple[str, ...] = ()
+    """Paths of the files that were brought in for it; they stay while it lives."""
     outputs: tuple[Output, ...] = ()
     warnings: tuple[str, ...] = ()
     response: Mapping[str, Any] = field(default_factory=dict)

@@ -99,7 +99,12 @@ class Pipeline:
         workflow = orjson.loads(live.job.spec.workflow)
         prepared = await self._preparer.prepare(live.job, workflow)
         self._time(live, prepare_s=self._clock.monotonic() - begun)
-        live.change(warnings=live.job.warnings + prepared.warnings, stage=Stage.EXECUTE, message="Waiting for a GPU")
+        live.change(
+            inputs=prepared.fetched_inputs,
+            warnings=live.job.warnings + prepared.warnings,
+            stage=Stage.EXECUTE,
+            message="Waiting for a GPU",
+        )
         return prepared
 
     async def _turn(self, live: LiveJob) -> Lease:

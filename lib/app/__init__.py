@@ -1,0 +1,27 @@
+"""Assembly: the one place that builds every object and sees every package. ``run`` is the worker."""
+
+import asyncio
+import logging
+import sys
+
+from lib.app.assembly import Worker
+from lib.app.boot import BootBenchmark
+from lib.settings import Settings
+from lib.telemetry.logs import configure_logging
+
+__all__ = ["BootBenchmark", "run"]
+
+log = logging.getLogger(__name__)
+
+
+def run(settings: Settings, *, boot_benchmark: BootBenchmark) -> int:
+    """Run the worker until it is told to stop (SIGTERM, SIGINT); return the process's exit status."""
+    configure_logging(level=settings.telemetry.log_level, log_format=settings.telemetry.log_format)
+    try:
+        return asyncio.run(Worker(settings, boot_benchmark=boot_benchmark).run())
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        log.critical("the worker ended: %s", error, extra={"event": "worker.failed"}, exc_info=error)
+        sys.stderr.write(f"\nFAILED: {error}\nNext: see the lines above, mend the cause, and start again.\n")
+        return 1

@@ -1,0 +1,210 @@
+"""Builds the worker's objects in order on one exit stack, starts its loops, waits for the end, and drains."""
+
+import asyncio
+import logging
+import signal
+from contextlib import AsyncExitStack
+
+from prometheus_client import CollectorRegistry
+
+from lib.app import provisioned, summary
+from lib.app.boot import BootBenchmark, ServiceRunner
+from lib.app.condition import Condition
+from lib.app.core import Core, build_core
+from lib.app.engines import EngineWatch
+from lib.app.front import Front, build_front
+from lib.app.health import Health
+from lib.app.live import build_upkeep
+from lib.clock import SystemClock
+from lib.errors import ServiceError
+from lib.fleet.ledger import Ledger
+from lib.fleet.pubkey import PubkeySource
+from lib.fleet.reporter import Reporter, WorkerState
+from lib.fleet.uplink import Uplink
+from lib.jobs.speed import SpeedGauge
+from lib.lifecycle import Tasks, every
+from lib.protocol.urls import public_url
+from lib.settings import Settings
+from lib.telemetry.metrics import WorkerMetrics
+from lib.upkeep.schedule import CronClock
+
+log = logging.getLogger(__name__)
+VERSION = "0.1.0"
+
+
+class Worker:
+    """The whole process. ``run`` returns its exit status."""
+
+    def __init__(self, settings: Settings, *, boot_benchmark: BootBenchmark) -> None:
+        self._settings = settings
+        self._boot_benchmark = boot_benchmark
+        self._clock = SystemClock()
+        self._workspace = settings.engine.workspace.resolve()
+        self._speed = SpeedGauge()
+        self._metrics = WorkerMetrics(CollectorRegistry())
+        self._url = ""
+
+    async def run(self) -> int:
+        """Start, serve, drain."""
+        self._condition = Condition(clock=self._clock)
+        self._stop = asyncio.Event()
+        self._watch_signals()
+        async with AsyncExitStack() as stack:
+            reporter = await self._enter_reporter(stack)
+            try:
+                return await self._serve(stack, reporter)
+            except Exception as error:
+                self._condition.trouble("start", f"the worker ended: {error}")
+                raise
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    async def _enter_reporter(self, stack: AsyncExitStack) -> Reporter:
+        """First in, last out: a start that fails is reported too."""
+        fleet = self._settings.fleet
+        port = fleet.external_port or self._settings.server.worker_port
+        self._url = public_url(fleet.public_ipaddr, port=port, use_ssl=self._settings.use_ssl)
+        self._ledger = Ledger(clock=self._clock)
+        addresses = fleet.report_addr if self._settings.serverless else ()
+        self._uplink = await stack.enter_async_context(Uplink(addresses, clock=self._clock))
+        reporter = Reporter(
+            settings=fleet, ledger=self._ledger, state=self._state, uplink=self._uplink, clock=self._clock
+        )
+        return await stack.enter_async_context(reporter)
+
+    def _state(self) -> WorkerState:
+        return WorkerState(
+            loadtime_s=self._condition.loadtime_s,
+            max_perf=self._speed.max_perf,
+            error_msg=self._condition.error,
+            url=self._url,
+        )
+
+    async def _serve(self, stack: AsyncExitStack, reporter: Reporter) -> int:
+        self._condition.listen(reporter.announce)
+        cause = await asyncio.to_thread(provisioned.failure, self._workspace)
+        if cause is not None:
+            self._condition.trouble("provisioning", cause)
+        tasks = await stack.enter_async_context(Tasks())
+        core = await build_core(
+            self._settings,
+            stack=stack,
+            tasks=tasks,
+            clock=self._clock,
+            condition=self._condition,
+            ledger=self._ledger,
+            speed=self._speed,
+            metrics=self._metrics,
+        )
+        health = self._health(core)
+        keys = self._keys(tasks)
+        upkeep = build_upkeep(self._settings, core=core, clock=self._clock)
+        front = await build_front(
+            self._settings,
+            core=core,
+            stack=stack,
+            tasks=tasks,
+            clock=self._clock,
+            condition=self._condition,
+            ledger=self._ledger,
+            metrics=self._metrics,
+            health=health,
+            keys=keys,
+            own_url=self._url,
+            upkeep=upkeep,
+            version=VERSION,
+        )
+        await asyncio.to_thread(summary.write_record, self._workspace, front.addresses)
+        stack.callback(summary.remove_record, self._workspace)
+        for engine in core.engines:
+            tasks.spawn(engine.run(), name=f"engine {engine.name}", vital=True)
+        schedule = CronClock(self._settings.upkeep.schedule, self._clock)
+        tasks.spawn(every(0.0, upkeep.tick, name="upkeep", clock=schedule), name="upkeep")
+        tasks.spawn(self._boot(core, front, health), name="boot", vital=True)
+        return await self._until_the_end(core, tasks)
+
+    def _health(self, core: Core) -> Health:
+        return Health(
+            condition=self._condition,
+            service=core.service,
+            engines=core.engines,
+            servers=core.servers,
+            speed=self._speed,
+            version=VERSION,
+            primary=self._settings.server.primary_dialect,
+        )
+
+    def _keys(self, tasks: Tasks) -> PubkeySource:
+        keys = PubkeySource(self._uplink, clock=self._clock)
+        if self._uplink.addresses and not self._settings.fleet.unsecured:
+            tasks.spawn(keys.load(), name="public key")
+        return keys
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    async def _boot(self, core: Core, front: Front, health: Health) -> None:
+        """From "listening" to "ready": engines, warm-up and score."""
+        self._condition.enter("waiting for ComfyUI")
+        watch = EngineWatch(
+            core.engines,
+            condition=self._condition,
+            queue=core.queue,
+            service=core.service,
+            metrics=self._metrics,
+            patience_s=self._settings.engine.startup_timeout_s,
+        )
+        await watch.wait_ready()
+        self._condition.enter("warming up (benchmark)")
+        score = await self._benchmark(core, health)
+        self._condition.opened()
+        if not self._settings.serverless:
+            self._summarise(core, front, score)
+
+    async def _benchmark(self, core: Core, health: Health) -> dict[str, object] | None:
+        runner = ServiceRunner(core.service, core.engines, clock=self._clock)
+        try:
+            result = await self._boot_benchmark(runner, workspace=self._workspace, announce=_announce)
+        except ServiceError as error:
+            if self._settings.serverless:
+                self._condition.trouble("benchmark", error.message)
+            else:
+                log.warning("no score: %s", error.message, extra={"event": "benchmark.failed"})
+            return None
+        self._speed.benchmarked(result.perf, engine_count=len(runner.engines))
+        self._metrics.perf(result.perf)
+        shown = result.to_json()
+        health.benchmarked(shown)
+        return shown
+
+    def _summarise(self, core: Core, front: Front, score: dict[str, object] | None) -> None:
+        folders = next((server.folders for server in core.servers if server.folders is not None), None)
+        hint = str(folders.output if folders is not None else self._workspace / "outputs")
+        summary.show(front.addresses, score=score, output_hint=hint, problem=self._condition.reason)
+
+    async def _until_the_end(self, core: Core, tasks: Tasks) -> int:
+        stopped = tasks.spawn(self._stop.wait(), name="stop")
+        failed = tasks.spawn(tasks.failed.wait(), name="failure")
+        await asyncio.wait({stopped, failed}, return_when=asyncio.FIRST_COMPLETED)
+        if tasks.failure is not None:
+            raise RuntimeError(f"{type(tasks.failure).__name__}: {tasks.failure}") from tasks.failure
+        self._condition.drain()
+        log.info("draining", extra={"event": "worker.draining", "jobs": core.service.in_flight_count})
+        await core.service.drain(self._settings.server.drain_timeout_s)
+        return 0
+
+    def _watch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop_asked, number)
+
+    def _stop_asked(self, number: signal.Signals) -> None:
+        """The first time drains; the second time ends at once."""
+        log.info("asked to stop", extra={"event": "worker.stop", "signal": signal.Signals(number).name})
+        if self._stop.is_set():
+            asyncio.get_running_loop().remove_signal_handler(number)
+            signal.raise_signal(number)
+        self._stop.set()
+
+
+def _announce(line: str) -> None:
+    log.info("%s", line, extra={"event": "benchmark.progress"})

@@ -1,0 +1,39 @@
+"""What must not be cleaned up now: everything of jobs that are not over and delivered."""
+
+from lib.app.core import Core
+from lib.clock import Clock
+from lib.settings import Settings
+from lib.upkeep.sweep import Areas, own_inputs
+from lib.upkeep.worker import Upkeep, limits_of
+
+
+def build_upkeep(settings: Settings, *, core: Core, clock: Clock) -> Upkeep:
+    """The clean-up over the folders of every ComfyUI that we share files with."""
+    return Upkeep(
+        limits=limits_of(settings.upkeep, settings.storage),
+        areas=lambda: areas(core),
+        live=lambda: live_paths(core),
+        clock=clock,
+    )
+
+
+def areas(core: Core) -> Areas:
+    """Folders that we, or ComfyUI for us, write."""
+    shared = [server.folders for server in core.servers if server.folders is not None]
+    outputs = [folders.output for folders in shared] + [core.workspace / "outputs"]
+    return Areas(
+        outputs=tuple(dict.fromkeys(outputs)),
+        inputs=tuple(dict.fromkeys(own for folders in shared for own in own_inputs(folders.input))),
+        temps=tuple(folders.temp for folders in shared if folders.temp is not None),
+    )
+
+
+def live_paths(core: Core) -> set[str]:
+    """Output folders, files and inputs of live jobs."""
+    roots = areas(core).outputs
+    paths: set[str] = set()
+    for job in core.service.live_jobs:
+        paths.update(str(root / name) for root in roots for name in (job.spec.request_id, job.job_id))
+        paths.update(output.local_path for output in job.outputs if output.local_path)
+        paths.update(job.inputs)
+    return paths

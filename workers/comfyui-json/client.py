@@ -27,7 +27,6 @@ EXAMPLES = """examples:
   client.py --s3-bucket-name b                        deliver to a bucket; the rest by option or S3_* variables"""
 S3 = ("bucket_name", "endpoint_url", "region", "access_key_id", "secret_access_key")
 WORKFLOW = Path(__file__).resolve().parent / "misc" / "benchmark.example.json"
-VAST_CA = "https://console.vast.ai/static/jvastai_root.cer"
 ROUTE = "/generate/sync"
 RETRYABLE = {408, 429, 500, 502, 503, 504}  # another worker may do better
 
@@ -39,8 +38,7 @@ def payload(options):
         text = text.replace(token, json.dumps(options.prompt)[1:-1])
     graph = json.loads(text)
     for change in options.set:
-        place, _, value = change.partition("=")
-        node_id, _, name = place.partition(".")
+        (node_id, _, name), value = change.partition("=")[0].partition("."), change.partition("=")[2]
         if not name or node_id not in graph:
             sys.exit(f"error: --set {change}: expected NODE.INPUT=VALUE with a node of {options.workflow}")
         graph[node_id]["inputs"][name] = json.loads(value) if value[:1] in '-0123456789"[' else value
@@ -69,7 +67,7 @@ class VastTLS(HTTPAdapter):
     """Trusts the certificate that signs Vast's workers; its root lacks a flag that strict checks want."""
 
     def init_poolmanager(self, *args, **kwargs):
-        data = requests.get(VAST_CA, timeout=30).content
+        data = requests.get("https://console.vast.ai/static/jvastai_root.cer", timeout=30).content
         context = ssl.create_default_context(cadata=data.decode() if data.startswith(b"-----") else data)
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         return super().init_poolmanager(*args, ssl_context=context, **kwargs)
@@ -111,14 +109,17 @@ async def by_sdk(options, body):
     """Let Vast's own package do the routing."""
     from vastai import Serverless
 
-    where = {} if options.vast else {"autoscaler_url": options.router, "webserver_url": options.router}
-    client = Serverless(api_key=options.api_key, **where)
-    if not options.vast:  # else the package fetches Vast's root certificate itself
+    own = {} if options.vast else {"autoscaler_url": options.router, "webserver_url": options.router}
+    client = Serverless(api_key=options.api_key, **own)
+    if own:  # else the package fetches Vast's root certificate itself
         client._ssl_context = ssl.create_default_context(cafile=options.ca)
-    async with client:
-        endpoint = await client.get_endpoint(name=options.endpoint)
-        with progress(f"{options.endpoint} by the SDK"):
-            reply = await endpoint.request(ROUTE, body, cost=100, timeout=options.timeout)
+    try:
+        async with client:
+            endpoint = await client.get_endpoint(name=options.endpoint)
+            with progress(f"{options.endpoint} by the SDK"):
+                reply = await endpoint.request(ROUTE, body, cost=100, timeout=options.timeout)
+    except Exception as error:  # noqa: BLE001 - the package raises nothing narrower
+        sys.exit(f"error: {error}")
     return completed(reply.get("status"), reply.get("response") or {"message": reply.get("text")})
 
 

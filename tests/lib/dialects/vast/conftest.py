@@ -31,7 +31,7 @@ from tests.fakes.payload import PlainPayload
 
 URL = "http://203.0.113.9:40001"
 """How routers name the worker under test."""
-MOST_BYTES = 1024 * 1024
+MOST_BYTES = 512 * 1024
 
 
 @dataclass

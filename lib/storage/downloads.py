@@ -238,6 +238,8 @@ def _problem(error: Exception, *, host: str) -> ServiceError:
         return InputFetchFailed(f"{where}took too long", details={"reason": "timeout", "host": host})
     if isinstance(error, _Transient):
         return InputFetchFailed(f"{where}{error}", details={"reason": "unreachable", "host": host})
+    if isinstance(error, ClientConnectorCertificateError | ClientConnectorSSLError):
+        return InputFetchFailed(f"{where}has no valid TLS certificate", details={"reason": "tls", "host": host})
     if isinstance(error, ClientError):
         return InputFetchFailed(
             f"{where}can't be used: {type(error).__name__}", details={"reason": "http", "host": host}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from lib.storage.guard import AddressGuard
 
 if TYPE_CHECKING:
-    from lib.storage.s3_client import S3Client
+    from lib.storage.s3_client import S3Client, S3Clients
 
 KEPT_CLIENTS = 16
 
@@ -55,6 +55,7 @@ class S3Stores:
         self._guard = guard
         self._trusted = ThreadPoolExecutor(threads, thread_name_prefix="s3")
         self._foreign = ThreadPoolExecutor(threads, thread_name_prefix="s3-foreign")
+        self._maker: S3Clients | None = None
         self._clients: OrderedDict[S3Place, S3Client] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -82,10 +83,11 @@ class S3Stores:
         return await asyncio.get_running_loop().run_in_executor(threads, work)
 
     def _client(self, place: S3Place) -> "S3Client":
-        from lib.storage.s3_client import S3Client  # boto3: 0.4 s and 30 MB that an idle worker does not pay
+        from lib.storage.s3_client import S3Clients  # loads boto3, which an idle worker does not pay for
 
         with self._lock:
-            client = self._clients.pop(place, None) or S3Client(place, guard=self._guard)
+            self._maker = self._maker or S3Clients(self._guard)
+            client = self._clients.pop(place, None) or self._maker.make(place)
             self._clients[place] = client
             while len(self._clients) > KEPT_CLIENTS:
                 self._clients.popitem(last=False)

@@ -6,12 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stamina
 
 from lib.jobs.model import DeliverySpec, Job, JobSpec, JobStatus, Output, OutputKind, Timings
 from tests.fakes.http_hosts import png
 from tests.s3_fixture import nanio_server
 
 __all__ = ["nanio_server"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quiet_stamina() -> None:
+    """As ``lib.app`` does: stamina's own metrics, made at the first retry inside the event loop, are not wanted."""
+    stamina.instrumentation.set_on_retry_hooks(())
 
 
 @pytest.fixture

@@ -101,8 +101,9 @@ find_python() {
 
 apt_install() { DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "$@"; }
 
+missing=()
 install_tools() {
-    local missing=() tool
+    local tool
     for tool in git curl make; do
         command -v "$tool" >/dev/null 2>&1 || missing+=("$tool")
     done
@@ -132,7 +133,8 @@ make_environment() {
     elif command -v uv >/dev/null 2>&1; then
         uv venv --quiet --seed --clear --python '>=3.11' "$venv" || fail "uv found no Python 3.11 or newer, and could not bring one." "Install Python 3.11 or newer with its venv module."
     else
-        fail "No Python 3.11 or newer with its venv module was found." "Install it (Debian, Ubuntu: sudo apt-get install python3 python3-venv), or name one with PYTHON=/path/to/python."
+        fail "No Python 3.11 or newer with its venv module was found." \
+            "Install what is missing (Debian, Ubuntu: sudo apt-get install ${missing[*]}), or name a Python with PYTHON=/path/to/python."
     fi
 }
 

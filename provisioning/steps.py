@@ -61,7 +61,7 @@ def exclusive(lock_path: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say(f"Another process provisions {lock_path.parent}; waiting for it.")
+            say(f"Another process is at work here ({lock_path}); waiting for it.")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

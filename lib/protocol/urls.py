@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from lib.settings import SettingsError
+
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -30,10 +32,10 @@ def public_url(address: str | None, *, port: int, use_ssl: bool) -> str:
 
 
 class OwnUrls:
-    """The URLs that mean this worker."""
+    """The URLs that mean this worker. Raises SettingsError for one that is none."""
 
     def __init__(self, urls: Iterable[str]) -> None:
-        self._urls = frozenset(normalise_url(url) for url in urls if url)
+        self._urls = frozenset(_own(url) for url in urls if url)
 
     def __bool__(self) -> bool:
         return bool(self._urls)
@@ -43,6 +45,15 @@ class OwnUrls:
             return normalise_url(url) in self._urls
         except ValueError:
             return False
+
+
+def _own(url: str) -> str:
+    try:
+        return normalise_url(url)
+    except ValueError as error:
+        raise SettingsError(
+            f"{url!r} can't be a URL of this worker (PUBLIC_IPADDR, WORKER_URL_ALIASES): {error}"
+        ) from None
 
 
 def _host(host: str) -> str:

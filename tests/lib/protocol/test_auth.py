@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from lib.errors import Unauthorized
 from lib.protocol.auth import SignatureCheck, SignatureForm, load_public_key, sign, signed_text, verify
+from lib.settings import SettingsError
 from tests.fakes.autoscaler import new_key, public_pem
 
 URL = "https://203.0.113.9:40001"
@@ -160,7 +161,9 @@ async def test_unsecured_accepts_anything() -> None:
     await checker(Keys(), unsecured=True).check({"url": "http://elsewhere"})
 
 
-def test_an_unknown_form_stops_the_start() -> None:
-    """SIGNATURE_FORMS=Z is a mistake that is named."""
-    with pytest.raises(ValueError, match="Z"):
+def test_settings_that_make_no_sense_stop_the_start() -> None:
+    """An unknown form, an alias that is no URL: the variable is named."""
+    with pytest.raises(SettingsError, match="SIGNATURE_FORMS='Z'"):
         checker(Keys(), forms=("Z",))
+    with pytest.raises(SettingsError, match="WORKER_URL_ALIASES"):
+        checker(Keys(), own_urls=[URL, "worker.example"])

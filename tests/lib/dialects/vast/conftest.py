@@ -1,97 +1,13 @@
-"""The Vast dialect on its two listeners, over the real job service, with engine, router and payload of the tests."""
+"""Vast workers to test."""
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 
-from lib.dialects.vast.routes import VastDialect
-from lib.dialects.vast.sessions import Sessions
-from lib.fleet.ledger import Ledger
-from lib.fleet.pubkey import PubkeySource
-from lib.fleet.uplink import Uplink
-from lib.jobs.pipeline import Pipeline, PipelineLimits
-from lib.jobs.queue import SlotQueue
-from lib.jobs.service import JobService, ServiceLimits
-from lib.jobs.speed import SpeedGauge
-from lib.jobs.store import MemoryJobStore
-from lib.lifecycle import Tasks
-from lib.protocol.auth import SignatureCheck
-from lib.serving.application import Site
-from lib.serving.server import Listener
-from lib.settings import FleetSettings, JobsSettings
-from tests.fakes.autoscaler import Autoscaler
-from tests.fakes.engine import ConstantCost, FakeDelivery, FakeEngine, FakePreparer
-from tests.fakes.pauses import PauseClock
-from tests.fakes.payload import PlainPayload
-
-URL = "http://203.0.113.9:40001"
-"""How routers name the worker under test."""
-MOST_BYTES = 512 * 1024
-
-
-@dataclass
-class Answer:
-    status: int
-    body: Any
-    headers: Mapping[str, str]
-
-
-@dataclass
-class World:
-    engine: FakeEngine
-    service: JobService
-    ledger: Ledger
-    router: Autoscaler
-    sessions: Sessions
-    tasks: Tasks
-    clock: PauseClock
-    listener: Listener
-    plain: Listener
-    http: aiohttp.ClientSession
-    posts: list[dict[str, Any]] = field(default_factory=list)
-    not_ready: list[str] = field(default_factory=list)
-
-    def auth(self, **changes: Any) -> dict[str, Any]:
-        return {**self.router.auth_data(URL), **changes}
-
-    def body(
-        self, *, auth: dict[str, Any] | None = None, session_id: str | None = None, **asked: Any
-    ) -> dict[str, Any]:
-        return {
-            "auth_data": auth if auth is not None else self.auth(),
-            "session_id": session_id,
-            "payload": {"input": {"workflow_json": {"1": {}}, **asked}},
-        }
-
-    async def post(
-        self, path: str, body: Any, *, headers: Mapping[str, str] | None = None, plain: bool = False
-    ) -> Answer:
-        base = (self.plain if plain else self.listener).url
-        data = {"data": body} if isinstance(body, bytes) else {"json": body}
-        async with self.http.post(base + path, headers=headers, **data) as response:
-            kind = response.content_type
-            answer = await response.json() if kind == "application/json" else await response.text()
-            return Answer(response.status, answer, response.headers)
-
-    async def work(self, **options: Any) -> Answer:
-        return await self.post("/generate/sync", self.body(**options))
-
-    async def session(self, **terms: Any) -> tuple[str, dict[str, Any]]:
-        auth = self.auth()
-        answer = await self.post("/session/create", {"auth_data": auth, "payload": terms})
-        assert answer.status == 201, answer.body
-        return answer.body["session_id"], auth
-
-    @property
-    def told(self) -> list[tuple[int, str]]:
-        """What the router will be told of finished requests."""
-        return [(item.request_idx, str(item.status)) for item in self.ledger.deleted(1000)]
-
+from tests.fakes.vast_worker import World, make_world
 
 Build = Callable[..., Any]
 
@@ -103,7 +19,7 @@ async def build(tmp_path: Path) -> AsyncIterator[Build]:
         worlds: list[World] = []
 
         async def make(**options: Any) -> World:
-            world = await _world(stack, tmp_path, **options)
+            world = await make_world(stack, tmp_path, **options)
             worlds.append(world)
             return world
 
@@ -118,100 +34,3 @@ async def build(tmp_path: Path) -> AsyncIterator[Build]:
 async def world(build: Build) -> World:
     made: World = await build()
     return made
-
-
-async def _world(
-    stack: AsyncExitStack,
-    tmp_path: Path,
-    *,
-    in_flight: int = 100,
-    automatic: bool = True,
-    grace_s: float = 10.0,
-    unsecured: bool = False,
-    **fleet_options: Any,
-) -> World:
-    fleet = FleetSettings(unsecured=unsecured, force_update_path=tmp_path / "force_update", **fleet_options)
-    settings = JobsSettings(disconnect_grace_s=grace_s)
-    clock, tasks, engine = PauseClock(), Tasks(), FakeEngine(automatic=automatic)
-    not_ready: list[str] = []
-    ledger = Ledger(clock=clock)
-    router = await stack.enter_async_context(Autoscaler())
-    uplink = await stack.enter_async_context(Uplink((router.url,), clock=clock))
-    keys = PubkeySource(uplink, clock=clock)
-    await keys.load()
-    service = _service(engine, ledger=ledger, clock=clock, tasks=tasks, in_flight=in_flight, not_ready=not_ready)
-    posts: list[dict[str, Any]] = []
-
-    async def post(
-        url: str, *, body: bytes, headers: Mapping[str, str], timeout_s: float, trusted: bool = False
-    ) -> int:
-        posts.append({"url": url, "body": body, "headers": dict(headers), "timeout_s": timeout_s, "trusted": trusted})
-        if "refused" in url:
-            raise aiohttp.ClientConnectionError("refused")
-        return 200
-
-    sessions = Sessions(
-        most=fleet.max_sessions,
-        jobs=service,
-        ledger=ledger,
-        post=post,
-        own_base=lambda: "http://127.0.0.1:18288",
-        readiness=lambda: not_ready[0] if not_ready else None,
-        clock=clock,
-        tasks=tasks,
-    )
-    dialect = VastDialect(
-        jobs=service,
-        payload=PlainPayload(),
-        signatures=SignatureCheck(
-            keys=keys,
-            forms=fleet.signature_forms,
-            own_urls=[URL],
-            check_url=fleet.check_url,
-            unsecured=fleet.unsecured,
-        ),
-        sessions=sessions,
-        ledger=ledger,
-        fleet=fleet,
-        settings=settings,
-        max_body_bytes=MOST_BYTES,
-    )
-    listener = await _listen(stack, dialect, plain=False)
-    plain = await _listen(stack, dialect, plain=True)
-    http = await stack.enter_async_context(aiohttp.ClientSession())
-    return World(engine, service, ledger, router, sessions, tasks, clock, listener, plain, http, posts, not_ready)
-
-
-async def _listen(stack: AsyncExitStack, dialect: VastDialect, *, plain: bool) -> Listener:
-    site = Site(max_body_bytes=MOST_BYTES)
-    site.mount(
-        dialect.plain_routes() if plain else dialect.routes(), owner=dialect.name, render_error=dialect.render_error
-    )
-    return await stack.enter_async_context(Listener(site.app, name="test", host="127.0.0.1", port=0))
-
-
-def _service(
-    engine: FakeEngine, *, ledger: Ledger, clock: PauseClock, tasks: Tasks, in_flight: int, not_ready: list[str]
-) -> JobService:
-    queue, speed, delivery = SlotQueue([engine], clock=clock), SpeedGauge(), FakeDelivery()
-    pipeline = Pipeline(
-        queue=queue,
-        preparer=FakePreparer(),
-        delivery=delivery,
-        speed=speed,
-        clock=clock,
-        limits=PipelineLimits(prepare_workers=2, deliver_workers=2),
-    )
-    return JobService(
-        pipeline=pipeline,
-        queue=queue,
-        store=MemoryJobStore(clock=clock, ttl_s=600, max_results=50),
-        delivery=delivery,
-        cost_model=ConstantCost(),
-        ledger=ledger,
-        speed=speed,
-        clock=clock,
-        tasks=tasks,
-        limits=ServiceLimits(in_flight=in_flight, backlog_bytes=1000),
-        readiness=lambda: not_ready[0] if not_ready else None,
-    )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.lib.dialects.vast.conftest import URL, World
+from tests.fakes.vast_worker import URL, World
 
 FILES = sorted((Path(__file__).parents[3] / "golden" / "vast").glob("*.json"))
 

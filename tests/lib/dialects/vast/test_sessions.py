@@ -10,7 +10,8 @@ import pytest
 from lib.dialects.vast.schema import LONGEST_LIFETIME_S
 from lib.fleet.ledger import Amounts
 from tests.fakes.clock import START, settle
-from tests.lib.dialects.vast.conftest import Build, World
+from tests.fakes.vast_worker import World
+from tests.lib.dialects.vast.conftest import Build
 
 
 async def until(condition: Any) -> None:

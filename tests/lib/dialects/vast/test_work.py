@@ -23,7 +23,8 @@ from lib.fleet.ledger import Amounts
 from lib.protocol.auth import SignatureForm
 from tests.fakes.autoscaler import new_key
 from tests.fakes.clock import settle
-from tests.lib.dialects.vast.conftest import MOST_BYTES, URL, Build, World
+from tests.fakes.vast_worker import MOST_BYTES, URL, World
+from tests.lib.dialects.vast.conftest import Build
 
 
 async def until(condition: Any) -> None:

@@ -18,8 +18,8 @@ from lib.telemetry.logs import set_request_id
 log = logging.getLogger(__name__)
 
 REQUEST_ID_HEADER = "X-Request-ID"
-REQUEST_ID = "pyworker.request_id"
-_STARTED = "pyworker.started"
+REQUEST_ID = web.RequestKey("request_id", str)
+_STARTED = web.RequestKey("started", bool)
 _VALID_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _NAMES = {
     400: "bad_request",

@@ -167,7 +167,7 @@ def _value(parameter: Parameter, given: Any) -> Any:
         return given
     value = _coerce(parameter.kind, given)
     if type(value) is int and not MIN_INTEGER <= value <= MAX_INTEGER:
-        raise ValueError("must fit in 64 bits")
+        raise ValueError("must be an integer of 64 bits")
     if parameter.choices and value not in parameter.choices:
         raise ValueError(f"must be one of {', '.join(map(str, parameter.choices))}")
     if parameter.minimum is not None and value < parameter.minimum:

@@ -19,7 +19,7 @@ from lib.workflow.decoding import check
 
 BIG_BODY_BYTES = 256 * 1024
 """Bodies above this are decoded and translated in a thread."""
-_JOB_REQUEST_ID = "wrapper.request_id"
+_JOB_REQUEST_ID = web.RequestKey("job_request_id", str)
 
 
 class WrapperDialect:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientConnectorCertificateError, web
 
+from lib.errors import UnsafeInput
 from lib.storage.guard import AddressGuard
 from lib.storage.http import GuardedHttp
 from tests.fakes.http_hosts import Names, WebHost, png
@@ -23,6 +24,17 @@ async def test_a_proxy_of_the_environment_is_not_used(monkeypatch: pytest.Monkey
         async with GuardedHttp(GUARD) as http, http.stream(host.url("/a.png", host="files.example")) as response:
             assert await response.read() == png()
         assert not proxy.seen
+
+
+async def test_the_first_hop_is_checked_too() -> None:
+    """A numeric loopback address is refused by the client itself; aiohttp would connect without a look-up."""
+    async with WebHost() as host, GuardedHttp(AddressGuard()) as http:
+        with pytest.raises(UnsafeInput):
+            async with http.stream(host.url("/a.png")):
+                pass
+        with pytest.raises(UnsafeInput):
+            await http.post(host.url("/hook"), body=b"", headers={}, timeout_s=5)
+        assert not host.seen
 
 
 async def test_tls_asks_for_the_name_although_the_address_is_pinned(tmp_path: Path) -> None:

@@ -319,7 +319,7 @@ async def test_a_standalone_worker_reports_nothing(stack: AsyncExitStack) -> Non
     await worker.reporter.close()
 
 
-async def test_the_real_disk_gauge_reads_gibibytes() -> None:
+def test_the_real_disk_gauge_reads_gibibytes() -> None:
     """The first reading is the baseline of the growth."""
     gauge = DiskGauge()
     used = gauge.used_gib()

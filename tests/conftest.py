@@ -1,0 +1,37 @@
+"""For every test: shared fixtures, no blocking call of ours in an event loop, no task left behind."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+from blockbuster import BlockBuster
+
+from tests.comfyui_fixture import real_comfyui  # noqa: F401 - a fixture is registered by being imported
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_blocking_calls() -> Iterator[None]:
+    """A blocking call under an event loop, with code of ``lib`` on the stack, raises BlockingError."""
+    detector = BlockBuster("lib")
+    detector.activate()
+    yield
+    detector.deactivate()
+
+
+@pytest_asyncio.fixture
+async def no_task_left() -> AsyncIterator[None]:
+    """Fails a test that ends while tasks of its loop still run."""
+    yield
+    for _ in range(5):
+        await asyncio.sleep(0)
+    left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    assert not left, f"tasks left behind: {[task.get_name() for task in left]} {left}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Asynchronous tests close with ``no_task_left``, after every other fixture of theirs."""
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            item.fixturenames.insert(0, "no_task_left")

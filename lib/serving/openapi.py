@@ -122,9 +122,15 @@ def to_3_0(schema: Any) -> Any:
             changed[bound], changed[name] = changed[name], True
     if "prefixItems" in changed:
         changed["items"] = {"anyOf": changed.pop("prefixItems")}
-    return {
-        key: to_3_0(value) if key not in ("example", "default", "enum") else value for key, value in changed.items()
-    }
+    return {key: _part(key, value) for key, value in changed.items()}
+
+
+def _part(key: str, value: Any) -> Any:
+    if key in ("example", "default", "enum"):
+        return value
+    if key in ("properties", "$defs") and isinstance(value, dict):
+        return {name: to_3_0(schema) for name, schema in value.items()}
+    return to_3_0(value)
 
 
 def _nullable(schema: dict[str, Any]) -> None:
@@ -202,7 +208,10 @@ def _operation(operation: Operation) -> dict[str, Any]:
         described["parameters"] = [_parameter(parameter) for parameter in operation.parameters]
     if operation.request is not None:
         examples = {name: {"summary": name, "value": value} for name, value in operation.examples.items()}
-        content = {"schema": _reference(operation.request), "examples": examples}
+        schema: dict[str, Any] = {"allOf": [_reference(operation.request)]}
+        if operation.examples:
+            schema["example"] = next(iter(operation.examples.values()))  # what the page puts into the form at first
+        content = {"schema": schema, "examples": examples}
         described["requestBody"] = {"required": True, "content": {JSON_TYPE: content}}
     return described
 

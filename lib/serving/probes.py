@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from lib.serving.openapi import Answer, Operation
 from lib.serving.payloads import json_response
 
 
@@ -46,6 +47,15 @@ class Probes:
             web.get("/ready", self._show_ready),
         ]
 
+    def operations(self) -> Sequence[Operation]:
+        """Describe all four for the docs page."""
+        return [
+            _described("/healthz", "Whether the process lives", "It does.", None),
+            _described("/health", "All that is known about worker, engines and host", "Healthy.", "Unhealthy."),
+            _described("/ready", "Whether jobs are admitted now", "Ready.", "Not now; `reason` says why."),
+            _described("/metrics", "Prometheus metrics", "The exposition, as text.", None),
+        ]
+
     async def _alive(self, request: web.Request) -> web.Response:
         return json_response({"status": "alive"})
 
@@ -58,6 +68,11 @@ class Probes:
     async def _show_metrics(self, request: web.Request) -> web.Response:
         body, content_type = await asyncio.to_thread(self._metrics)
         return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+def _described(path: str, summary: str, good: str, bad: str | None) -> Operation:
+    answers = {200: Answer(description=good)} | ({503: Answer(description=bad)} if bad else {})
+    return Operation(method="GET", path=path, tag="Probes", summary=summary, answers=answers)
 
 
 def _respond(reply: ProbeReply) -> web.Response:

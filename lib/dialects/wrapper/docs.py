@@ -62,13 +62,70 @@ _FLAGS = (
     ),
 )
 _RETRY = {"Retry-After": "Seconds until another try makes sense."}
+_COMPLETED: dict[str, Any] = {
+    "id": "0f1b6c0e-7d5c-4c57-9d0b-1f6f7b1f8a11",
+    "message": "Processing complete.",
+    "status": "completed",
+    "comfyui_response": {"<prompt id>": {"outputs": {}, "status": {"status_str": "success", "completed": True}}},
+    "output": [
+        {
+            "filename": "example_00001_.png",
+            "local_path": "/workspace/ComfyUI/output/example_00001_.png",
+            "type": "output",
+            "subfolder": "",
+            "node_id": "2",
+            "output_type": "images",
+            "url": "https://bucket.s3.example.com/0f1b6c0e/example_00001_.png?X-Amz-Expires=604800",
+        }
+    ],
+    "timings": {
+        "queued_at_ms": 1767225600000,
+        "preprocess_ms": 1,
+        "generation_ms": 980,
+        "postprocess_ms": 120,
+        "completed_at_ms": 1767225601105,
+        "total_ms": 1105,
+    },
+}
+_REJECTED = {
+    "detail": [{"type": "missing", "loc": ["body", "input"], "msg": "Field required"}],
+    "error": "invalid_request",
+    "message": "input: Field required",
+}
+
+
+def _failed(description: str, code: str, message: str, *, status: str = "failed", **more: Any) -> Answer:
+    example = {"id": "0f1b6c0e", "message": message, "status": status, "comfyui_response": {}, "output": []}
+    headers = _RETRY if more.get("retryable") else {}
+    return Answer(
+        description=description,
+        model=Result,
+        example={**example, "timings": {}, "error": code, "retryable": False, **more},
+        headers=headers,
+    )
+
+
 _SUBMIT_ERRORS = {
-    400: Answer(description="The workflow can't run; `details` names node, field and what was expected.", model=Result),
-    409: Answer(description="The `request_id` is in use by a live job with another body.", model=Result),
-    413: Answer(description="The body is too large.", model=Result),
+    400: _failed(
+        "The workflow can't run; `details` names node, field and what was expected.",
+        "invalid_workflow",
+        "Input 'images' of node '2' names node '55', which is not in the workflow",
+        details={"node_id": "2", "field": "images", "expected": 'a link ["<id of a node>", <slot from 0>]'},
+    ),
+    409: _failed("The `request_id` is in use by a live job with another body.", "job_conflict", "Choose another id."),
+    413: _failed("The body is too large.", "body_too_large", "The body is larger than 104857600 bytes"),
     415: Answer(description="The body is not declared as JSON."),
-    422: Answer(description="The request does not fit the schema, or an input could not be fetched.", model=Rejection),
-    503: Answer(description="At capacity, starting or shutting down.", model=Result, headers=_RETRY),
+    422: Answer(
+        description="The request does not fit the schema, or an input could not be fetched.",
+        model=Rejection,
+        example=_REJECTED,
+    ),
+    503: _failed(
+        "At capacity, starting or shutting down.",
+        "overloaded",
+        "Worker at capacity (1000 in flight); retry shortly",
+        retryable=True,
+    ),
 }
 
 
@@ -85,11 +142,11 @@ def operations() -> Sequence[Operation]:
             examples=EXAMPLES,
             parameters=_FLAGS,
             answers={
-                200: Answer(description="Completed.", model=Result),
+                200: Answer(description="Completed.", model=Result, example=_COMPLETED),
                 **_SUBMIT_ERRORS,
-                499: Answer(description="Cancelled.", model=Result),
-                500: Answer(description="The generation failed.", model=Result),
-                502: Answer(description="ComfyUI can't be reached.", model=Result),
+                499: _failed("Cancelled.", "job_cancelled", "Request cancelled by client", status="cancelled"),
+                500: _failed("The generation failed.", "execution_failed", "Generation failed: KSampler: ..."),
+                502: _failed("ComfyUI can't be reached.", "engine_unreachable", "Generation failed: ..."),
             },
         ),
     )

@@ -100,7 +100,7 @@ class TextEntry(BaseModel):
 class TimingsEntry(BaseModel):
     """Milliseconds, integers; `*_at_ms` since the epoch."""
 
-    queued_at_ms: int
+    queued_at_ms: int | None = Field(None, description="Absent when the request was not accepted.")
     preprocess_ms: int | None = None
     generation_ms: int | None = None
     postprocess_ms: int | None = None

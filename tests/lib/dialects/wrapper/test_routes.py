@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lib.dialects.wrapper.docs import operations
 from lib.errors import EngineUnreachable, ExecutionFailed, InvalidWorkflow
 from lib.jobs.model import JobStatus
 from tests.fakes.clock import settle
@@ -145,3 +146,13 @@ async def test_a_slash_at_the_end_is_another_path(world: World) -> None:
     """As upstream; and GET is no submit."""
     assert (await world.client.post("/generate/sync/", json=REQUEST)).status == 404
     assert (await world.client.get("/generate/sync")).status == 405
+
+
+async def test_the_examples_of_the_docs_run(world: World) -> None:
+    """What the page puts into its form completes as it is; examples of answers fit their models."""
+    (operation,) = operations()
+    for example in operation.examples.values():
+        assert (await world.post(example)).status == 200
+    for answer in operation.answers.values():
+        if answer.model is not None:
+            answer.model.model_validate(answer.example)

@@ -1,0 +1,126 @@
+"""The OpenAPI document and the docs page."""
+
+import re
+from typing import Annotated, Any, Literal
+
+import pytest
+from pydantic import BaseModel, Field
+
+from lib.serving.application import Site
+from lib.serving.openapi import Answer, Docs, Operation, Parameter, build, to_3_0
+
+from .conftest import Serve
+
+
+class Inner(BaseModel):
+    """Something nested."""
+
+    examples: str
+    kind: Literal["only"]
+
+
+class Asked(BaseModel):
+    """A request body."""
+
+    number: Annotated[float, Field(gt=0)] = 1
+    maybe: int | None = None
+    inner: Inner | None = None
+    either: int | str | None = None
+    described: Inner = Field(description="text beside a reference", examples=[{"examples": "a", "kind": "only"}])
+
+
+OPERATION = Operation(
+    method="POST",
+    path="/jobs/{job_id}",
+    tag="Jobs",
+    summary="Do it",
+    request=Asked,
+    examples={"one": {"number": 2}, "two": {"number": 3}},
+    parameters=[Parameter(name="job_id", place="path", description="which")],
+    answers={
+        200: Answer(description="done", model=Inner),
+        503: Answer(description="later", headers={"Retry-After": "s"}),
+    },
+)
+
+
+def document() -> dict[str, Any]:
+    """A document with one operation."""
+    return build(title="T", version="1", description="D", operations=[OPERATION])
+
+
+def walk(value: Any) -> list[dict[str, Any]]:
+    """All objects of a JSON value."""
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [*([value] if isinstance(value, dict) else []), *(found for child in children for found in walk(child))]
+
+
+def test_every_reference_leads_somewhere() -> None:
+    """Models and nested models are in the components."""
+    made = document()
+    references = {item["$ref"] for item in walk(made) if isinstance(item.get("$ref"), str)}
+    assert references == {"#/components/schemas/Asked", "#/components/schemas/Inner"}
+    assert set(made["components"]["schemas"]) == {"Asked", "Inner"}
+
+
+def test_nothing_newer_than_3_0_is_left() -> None:
+    """The bundled page shows OpenAPI 3.0 only: no null type, no const, no numeric exclusive bounds."""
+    made = document()
+    assert made["openapi"] == "3.0.3"
+    properties = made["components"]["schemas"]["Asked"]["properties"]
+    assert properties["number"]["exclusiveMinimum"] is True
+    assert properties["number"]["minimum"] == 0
+    assert (properties["maybe"]["type"], properties["maybe"]["nullable"]) == ("integer", True)
+    assert properties["inner"]["allOf"] == [{"$ref": "#/components/schemas/Inner"}]
+    assert len(properties["either"]["anyOf"]) == 2
+    assert properties["described"]["example"] == {"examples": "a", "kind": "only"}
+    assert "$ref" not in properties["described"]
+    inner = made["components"]["schemas"]["Inner"]["properties"]
+    assert inner["examples"]["type"] == "string"
+    assert inner["kind"]["enum"] == ["only"]
+    for item in walk(made["components"]):
+        assert item.get("type") != "null"
+
+
+@pytest.mark.parametrize("schema", [True, {"type": "array", "prefixItems": [{"type": "string"}]}])
+def test_other_forms_are_rewritten(schema: Any) -> None:
+    """Booleans stay, tuples become arrays."""
+    assert to_3_0(schema) in (True, {"type": "array", "items": {"anyOf": [{"type": "string"}]}})
+
+
+def test_an_operation_is_described_whole() -> None:
+    """Parameters, examples and answers; the first example fills the page's form."""
+    described = document()["paths"]["/jobs/{job_id}"]["post"]
+    assert described["parameters"][0]["required"] is True
+    content = described["requestBody"]["content"]["application/json"]
+    assert set(content["examples"]) == {"one", "two"}
+    assert content["schema"]["example"] == {"number": 2}
+    assert described["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/Inner")
+    assert "Retry-After" in described["responses"]["503"]["headers"]
+
+
+async def test_the_page_needs_nothing_from_outside(serve: Serve) -> None:
+    """Page, script, style and document come from us; the page may load nothing else."""
+    site = Site(max_body_bytes=1)
+    site.mount(Docs(document).routes(), owner="docs")
+    client = (await serve(site)).client
+    page = await client.get("/")
+    assert page.url.path == "/docs"
+    text = await page.text()
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assert "://" not in text
+    for path in re.findall(r'(?:href|src)="([^"]+)"', text):
+        asset = await client.get(f"/{path}")
+        assert asset.status == 200, path
+        assert await asset.read()
+        if path.endswith(".js"):
+            assert asset.content_type == "text/javascript"
+    assert (await (await client.get("/openapi.json")).json())["info"]["title"] == "T"
+
+
+@pytest.mark.parametrize("name", ["../lib/settings.py", "%2e%2e%2fsettings.py", "index.html", "swagger-ui.js.map"])
+async def test_only_listed_assets_are_served(serve: Serve, name: str) -> None:
+    """No way to other files."""
+    site = Site(max_body_bytes=1)
+    site.mount(Docs(document).routes(), owner="docs")
+    assert (await (await serve(site)).client.get(f"/docs/{name}")).status == 404

@@ -1,0 +1,90 @@
+"""Small workflows that run without model files on any ComfyUI, fake or real, unless they say otherwise."""
+
+import itertools
+from typing import Any
+
+Graph = dict[str, Any]
+
+_colors = itertools.count(1)
+
+
+def empty(*, width: int = 64, height: int = 64, count: int = 1, color: int | None = None) -> dict[str, Any]:
+    """An EmptyImage node; a new colour each time, so that no cache answers for it."""
+    chosen = next(_colors) * 7919 % 0xFFFFFF if color is None else color
+    return node("EmptyImage", width=width, height=height, batch_size=count, color=chosen)
+
+
+def node(class_type: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": class_type, "inputs": inputs}
+
+
+def picture(prefix: str = "hw/w1", **options: Any) -> Graph:
+    """One PNG (W1)."""
+    return {"1": empty(**options), "2": node("SaveImage", images=["1", 0], filename_prefix=prefix)}
+
+
+def through(class_type: str, *, prefix: str = "hw/x", **inputs: Any) -> Graph:
+    """One PNG whose picture passes a node of this class."""
+    return {
+        "1": empty(),
+        "2": node(class_type, image=["1", 0], **inputs),
+        "3": node("SaveImage", images=["2", 0], filename_prefix=prefix),
+    }
+
+
+def reporting(ui: str) -> Graph:
+    """An output node that reports this ``ui`` (JSON)."""
+    return {"1": empty(), "2": node("HWReport", image=["1", 0], ui=ui)}
+
+
+def animated_webp() -> Graph:
+    inputs = {"filename_prefix": "hw/w5", "fps": 6.0, "lossless": True, "quality": 80, "method": "fastest"}
+    return {"1": empty(count=4), "2": node("SaveAnimatedWEBP", images=["1", 0], **inputs)}
+
+
+def animated_png() -> Graph:
+    inputs = {"filename_prefix": "hw/w6", "fps": 6.0, "compress_level": 0}
+    return {"1": empty(count=4), "2": node("SaveAnimatedPNG", images=["1", 0], **inputs)}
+
+
+def webm() -> Graph:
+    inputs = {"filename_prefix": "hw/w7", "codec": "vp9", "fps": 8.0, "crf": 40.0}
+    return {"1": empty(count=8), "2": node("SaveWEBM", images=["1", 0], **inputs)}
+
+
+def mp4() -> Graph:
+    return {
+        "1": empty(count=8),
+        "2": node("CreateVideo", images=["1", 0], fps=8.0),
+        "3": node("SaveVideo", video=["2", 0], filename_prefix="hw/w8", format="mp4", codec="h264"),
+    }
+
+
+def audio() -> Graph:
+    return {
+        "1": node("EmptyAudio", duration=0.25, sample_rate=8000, channels=1),
+        "2": node("SaveAudio", audio=["1", 0], filename_prefix="hw/w9"),
+    }
+
+
+def text(value: str = "hello") -> Graph:
+    return {"1": node("PrimitiveStringMultiline", value=value), "2": node("PreviewAny", source=["1", 0])}
+
+
+def over_the_socket(count: int = 3) -> Graph:
+    return {"1": empty(count=count), "ws": node("SaveImageWebsocket", images=["1", 0])}
+
+
+def invalid() -> Graph:
+    """Two nodes with errors (W16)."""
+    return {
+        "1": node("CheckpointLoaderSimple", ckpt_name="v1-5-pruned-emaonly.safetensors"),
+        "2": node("EmptyLatentImage", width=64, height=64, batch_size=100000),
+        "3": node("VAEDecode", samples=["2", 0], vae=["1", 2]),
+        "4": node("SaveImage", images=["3", 0], filename_prefix="hw/w16"),
+    }
+
+
+def partly_valid() -> Graph:
+    """One output validates, the other does not (W17)."""
+    return {**picture("hw/w17"), "3": node("SaveImage", images=["1", 0])}

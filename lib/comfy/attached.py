@@ -136,7 +136,7 @@ class AttachedServer:
             raise EngineUnreachable(f"COMFYUI_RESTART_CMD ended with exit code {process.returncode}: {last}")
 
     async def _locate(self, stats: Stats) -> Folders | None:
-        candidates = [configured_folders(self._settings)]
+        candidates = [await asyncio.to_thread(configured_folders, self._settings)]
         if is_loopback(self.base_url):
             candidates.append(told_folders(argv_of(stats), await self._base_folder()))
         for folders in candidates:

@@ -5,9 +5,10 @@ at a usual port, else our own. Unset and serverless: the supervisor's, at the im
 """
 
 import asyncio
+import itertools
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -15,7 +16,7 @@ import aiohttp
 from lib.clock import Clock, SystemClock
 from lib.comfy.attached import AttachedServer
 from lib.comfy.child import Child, Claim, RunRecord
-from lib.comfy.install import parse_args, plan, read_install
+from lib.comfy.install import Launch, parse_args, plan, read_install
 from lib.comfy.liveness import argv_of, system_stats
 from lib.comfy.ports import Server
 from lib.comfy.process import LaunchedServer
@@ -28,7 +29,6 @@ log = logging.getLogger(__name__)
 USUAL_PORTS = (18188, 8188)
 """Where a ComfyUI runs on Vast's images, and by its own default."""
 PROBE_TIMEOUT_S = 2.0
-MOST_PROCESSES = 64
 
 
 async def servers(
@@ -48,35 +48,28 @@ async def servers(
     """
     clock = clock or SystemClock()
     if settings.attached_bases:
-        return _attached(settings, settings.attached_bases, http=http, clock=clock)
+        return await _attached(settings, settings.attached_bases, http=http, clock=clock)
     if serverless:
         base = f"http://127.0.0.1:{USUAL_PORTS[0]}"
         log.info("waiting for the supervisor's ComfyUI", extra={"event": "comfyui.supervised", "base_url": base})
-        return _attached(settings, [base], http=http, clock=clock)
+        return await _attached(settings, [base], http=http, clock=clock)
     for port in usual_ports if settings.port else ():
         base = f"http://127.0.0.1:{port}"
         if await _runs_elsewhere(settings, base, http=http):
             log.info("a ComfyUI runs already", extra={"event": "comfyui.running", "base_url": base})
-            return _attached(settings, [base], http=http, clock=clock)
+            return await _attached(settings, [base], http=http, clock=clock)
     launched = await launch(settings, http=http, clock=clock)
     for server in launched:
         tasks.spawn(server.run(), name=f"supervise {server.name}", vital=True)
     return list[Server](launched)
 
 
-def _attached(
+async def _attached(
     settings: EngineSettings, bases: Sequence[str], *, http: aiohttp.ClientSession, clock: Clock
 ) -> list[Server]:
-    several = len(bases) > 1
+    command = await asyncio.to_thread(restart_command, settings, several=len(bases) > 1)
     return [
-        AttachedServer(
-            base,
-            name=f"comfyui-{number}",
-            http=http,
-            settings=settings,
-            restart_cmd=restart_command(settings, several=several),
-            clock=clock,
-        )
+        AttachedServer(base, name=f"comfyui-{number}", http=http, settings=settings, restart_cmd=command, clock=clock)
         for number, base in enumerate(bases, start=1)
     ]
 
@@ -93,45 +86,47 @@ async def _runs_elsewhere(settings: EngineSettings, base: str, *, http: aiohttp.
     stats = await system_stats(http, base, timeout_s=PROBE_TIMEOUT_S)
     if stats is None:
         return False
-    ours = settings.workspace.resolve() / "temp"
-    names = [path.name for path in map(Path, argv_of(stats)) if path.parent == ours]
-    if not names:
-        return True
-    lock = settings.workspace / "run" / f"{names[0]}.lock"
-    return not await asyncio.to_thread(_is_free, lock)
+    return not await asyncio.to_thread(_is_left_over, settings.workspace, argv_of(stats))
 
 
-def _is_free(lock: Path) -> bool:
-    claim = Claim.take(lock)
-    if claim is not None:
-        claim.release()
-    return claim is not None
+def _is_left_over(workspace: Path, argv: Sequence[str]) -> bool:
+    """Whether a command line has a temp folder of this workspace whose worker is gone."""
+    ours = workspace.resolve() / "temp"
+    for name in (path.name for path in map(Path, argv) if path.parent == ours):
+        claim = Claim.take(workspace / "run" / f"{name}.lock")
+        if claim is not None:
+            claim.release()
+            return True
+    return False
 
 
 async def launch(settings: EngineSettings, *, http: aiohttp.ClientSession, clock: Clock) -> list[LaunchedServer]:
     """Plan our own processes; each starts when its ``run`` does."""
-    install, devices = await asyncio.gather(
-        asyncio.to_thread(read_install, settings), asyncio.to_thread(_devices, settings)
-    )
+    planned = await asyncio.to_thread(_plan, settings)
+    await _end_leftovers(settings, {here.name for here, _, _ in planned}, clock=clock)
+    policy = RestartPolicy.of(settings)
+    return [
+        LaunchedServer(here, port=port, claim=claim, http=http, policy=policy, clock=clock)
+        for here, port, claim in planned
+    ]
+
+
+def _plan(settings: EngineSettings) -> list[tuple[Launch, int, Claim]]:
+    """Decide what is launched where. Blocks."""
+    install, devices, port = read_install(settings), _devices(settings), parse_args(settings.args).port or settings.port
     count = settings.processes or max(1, len(devices))
-    claims = await asyncio.to_thread(_claim, settings, count)
-    await _end_leftovers(settings, claims, clock=clock)
-    extra = parse_args(settings.args)
-    port = extra.port or settings.port
-    found: list[LaunchedServer] = []
-    for index, (number, claim) in enumerate(claims.items()):
+    planned: list[tuple[Launch, int, Claim]] = []
+    for index, (number, claim) in enumerate(_claim(settings, count)):
         device = devices[index % len(devices)] if count > 1 and devices else None
         here = plan(settings, install, number=number, device=device)
-        port = await asyncio.to_thread(free_port, port, host=here.host)
-        found.append(
-            LaunchedServer(here, port=port, claim=claim, http=http, policy=RestartPolicy.of(settings), clock=clock)
-        )
-        port += 1 if port else 0
-    return found
+        mine = free_port(port, host=here.host)
+        planned.append((here, mine, claim))
+        port = mine + 1 if port else 0
+    return planned
 
 
 def _devices(settings: EngineSettings) -> tuple[str, ...]:
-    """GPUs to spread processes over: ``CUDA_VISIBLE_DEVICES``, else all that the driver has. Blocks."""
+    """GPUs to spread processes over: ``CUDA_VISIBLE_DEVICES``, else all that the driver has."""
     if settings.visible_devices:
         return settings.visible_devices
     if settings.processes == 1:
@@ -148,25 +143,21 @@ def _devices(settings: EngineSettings) -> tuple[str, ...]:
         pynvml.nvmlShutdown()
 
 
-def _claim(settings: EngineSettings, count: int) -> dict[int, Claim]:
+def _claim(settings: EngineSettings, count: int) -> Iterator[tuple[int, Claim]]:
     """Claim the first ``count`` process numbers that no other worker of this workspace holds."""
-    claims: dict[int, Claim] = {}
-    for number in range(1, MOST_PROCESSES + count + 1):
+    for number in itertools.count(1):
+        if count == 0:
+            return
         claim = Claim.take(settings.workspace / "run" / f"comfyui-{number}.lock")
         if claim is not None:
-            claims[number] = claim
-        if len(claims) == count:
-            break
-    return claims
+            count -= 1
+            yield number, claim
 
 
-async def _end_leftovers(settings: EngineSettings, claims: dict[int, Claim], *, clock: Clock) -> None:
+async def _end_leftovers(settings: EngineSettings, taken: Collection[str], *, clock: Clock) -> None:
     """End processes of an earlier life of which there are now fewer."""
-    records = await asyncio.to_thread(lambda: sorted((settings.workspace / "run").glob("comfyui-*.json")))
-    for path in records:
-        if path.stem in {f"comfyui-{number}" for number in claims}:
-            continue
-        claim = await asyncio.to_thread(Claim.take, path.with_suffix(".lock"))
+    for path in await asyncio.to_thread(lambda: sorted((settings.workspace / "run").glob("comfyui-*.json"))):
+        claim = None if path.stem in taken else await asyncio.to_thread(Claim.take, path.with_suffix(".lock"))
         if claim is None:
             continue
         record = await asyncio.to_thread(RunRecord.find, path)

@@ -109,7 +109,7 @@ async def test_our_own_from_an_earlier_life_is_taken_over_and_another_workers_is
     """The temp folder in its flags and the lock tell whose it is."""
     comfyui = await running_comfyui(["main.py", "--temp-directory", str(workspace / "temp" / "comfyui-1")])
     settings = EngineSettings(workspace=workspace, port=free_port(0))
-    other_worker = Claim.take(workspace / "run" / "comfyui-1.lock")
+    other_worker = await asyncio.to_thread(Claim.take, workspace / "run" / "comfyui-1.lock")
     assert other_worker is not None
     try:
         ports = (comfyui.port or 0,)
@@ -160,13 +160,14 @@ async def test_processes_are_spread_over_the_visible_gpus(http: aiohttp.ClientSe
 
 async def test_left_over_processes_beyond_todays_number_are_ended(http: aiohttp.ClientSession, workspace: Path) -> None:
     """Yesterday two, today one: the second would hold its GPU for ever."""
-    command = (sys.executable, "-c", "import signal; signal.pause()")
-    process = await asyncio.create_subprocess_exec(*command, start_new_session=True)
-    record = RunRecord(
-        pid=process.pid, created=created_at(process.pid), port=1, command=command, output="", input="", temp=""
-    )
+    command = (sys.executable, "-c", "import signal; print(flush=True); signal.pause()")
+    process = await asyncio.create_subprocess_exec(*command, start_new_session=True, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    await process.stdout.readline()
+    created = await asyncio.to_thread(created_at, process.pid)
+    record = RunRecord(pid=process.pid, created=created, port=1, command=command, output="", input="", temp="")
     path = workspace / "run" / "comfyui-2.json"
-    record.write(path)
+    await asyncio.to_thread(record.write, path)
     async with planned(EngineSettings(workspace=workspace, port=0), http):
         await process.wait()
     assert not psutil.pid_exists(process.pid) and not path.exists()

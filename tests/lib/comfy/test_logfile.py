@@ -1,5 +1,6 @@
 """lib.comfy.logfile: a child's log is followed line by line and kept under a size."""
 
+import asyncio
 from pathlib import Path
 
 from lib.clock import SystemClock
@@ -33,7 +34,7 @@ async def test_a_log_that_is_taken_over_shows_its_last_lines_only(tmp_path: Path
     path = tmp_path / "x.log"
     path.write_text("".join(f"line {number}\n" for number in range(1000)))
     log, seen = followed(path)
-    log.skip_to_end()
+    await asyncio.to_thread(log.skip_to_end)
     await log.catch_up(seen.append)
     assert seen == []
     assert log.tail(1000)[0] == "line 800" and log.tail(1) == ("line 999",)
@@ -61,5 +62,5 @@ async def test_a_log_that_vanished_is_no_error(tmp_path: Path) -> None:
     """Somebody may clean up."""
     log, seen = followed(tmp_path / "x.log")
     await log.catch_up(seen.append)
-    log.skip_to_end()
+    await asyncio.to_thread(log.skip_to_end)
     assert seen == [] and log.tail(5) == ()

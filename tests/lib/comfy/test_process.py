@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import aiohttp
@@ -14,6 +14,7 @@ import orjson
 import psutil
 import pytest
 
+from lib.comfy.attached import AttachedServer
 from lib.comfy.child import Claim, RunRecord
 from lib.comfy.install import Install, Launch, plan
 from lib.comfy.process import LaunchedServer
@@ -21,6 +22,7 @@ from lib.comfy.restarts import RestartPolicy, free_port
 from lib.errors import EngineDied, EngineUnreachable
 from lib.lifecycle import Tasks
 from lib.settings import EngineSettings
+from tests.comfyui_fixture import install_record
 from tests.fakes.process_comfyui import make_install
 
 QUICK = RestartPolicy(backoff_s=0.01, backoff_max_s=0.02, patience_s=5.0)
@@ -33,23 +35,24 @@ class Host:
     workspace: Path
     http: aiohttp.ClientSession
     tasks: Tasks
+    orphans: list[int] = field(default_factory=list)
 
-    def launch(self, *, mode: str = "", args: str = "") -> Launch:
+    async def launch(self, *, mode: str = "", args: str = "") -> Launch:
         settings = EngineSettings(workspace=self.workspace, args=args)
         install = Install(
             python=Path(sys.executable), root=self.workspace / "ComfyUI", env={"FAKE_MODE": mode}, device="cpu"
         )
-        return plan(settings, install, number=1)
+        return await asyncio.to_thread(plan, settings, install, number=1)
 
-    def server(self, launch: Launch, *, policy: RestartPolicy = QUICK, port: int = 0) -> LaunchedServer:
-        claim = Claim.take(self.workspace / "run" / "comfyui-1.lock")
+    async def server(self, launch: Launch, *, policy: RestartPolicy = QUICK, port: int = 0) -> LaunchedServer:
+        claim = await asyncio.to_thread(Claim.take, self.workspace / "run" / "comfyui-1.lock")
         assert claim is not None
         return LaunchedServer(
             launch, port=port or free_port(0), claim=claim, http=self.http, policy=policy, log_poll_s=0.02
         )
 
     async def start(self, **options: str) -> LaunchedServer:
-        server = self.server(self.launch(**options))
+        server = await self.server(await self.launch(**options))
         self.tasks.spawn(server.run(), name="supervise")
         await server.wait_answering()
         return server
@@ -64,7 +67,11 @@ class Host:
 async def host(tmp_path: Path) -> AsyncIterator[Host]:
     make_install(tmp_path / "ComfyUI")
     async with aiohttp.ClientSession() as http, Tasks() as tasks:
-        yield Host(tmp_path, http, tasks)
+        host = Host(tmp_path, http, tasks)
+        yield host
+    for pid in host.orphans:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def gone(pid: int) -> bool:
@@ -85,8 +92,8 @@ async def test_a_server_is_started_with_folders_of_its_own_and_ended_with_us(hos
     """Started: folders exist, the record names it, it answers. Closed: the process and its record are gone."""
     server = await host.start()
     pid = server.pid
-    record = RunRecord.read(host.workspace / "run" / "comfyui-1.json")
-    assert record is not None and record.pid == pid and record.alive()
+    record = await asyncio.to_thread(RunRecord.find, host.workspace / "run" / "comfyui-1.json")
+    assert record is not None and record.pid == pid
     assert server.folders is not None and server.folders.input == host.workspace / "ComfyUI" / "input"
     assert server.folders.output.is_dir() and (host.workspace / "user" / "comfyui-1").is_dir()
     assert (server.generation, server.down_reason) == (1, None)
@@ -143,7 +150,7 @@ async def test_restart_is_idempotent_while_one_is_under_way(host: Host) -> None:
 
 async def test_without_always_restart_the_end_is_an_error(host: Host) -> None:
     """``ALWAYS_RESTART_COMFYUI=false``: run raises, with code, last lines and where the log is."""
-    server = host.server(host.launch(), policy=replace(QUICK, always_restart=False))
+    server = await host.server(await host.launch(), policy=replace(QUICK, always_restart=False))
     running = host.tasks.spawn(server.run(), name="supervise")
     await server.wait_answering()
     await host.post(server, "/fake/exit/3")
@@ -158,7 +165,7 @@ async def test_without_always_restart_the_end_is_an_error(host: Host) -> None:
 
 async def test_a_bad_flag_is_not_tried_again(host: Host) -> None:
     """Exit code 2 is a usage error: one start, then a clear error, also for those who wait."""
-    server = host.server(host.launch(mode="exit:2"))
+    server = await host.server(await host.launch(mode="exit:2"))
     running = host.tasks.spawn(server.run(), name="supervise")
     with pytest.raises(EngineDied, match="this start went wrong"):
         await server.wait_answering()
@@ -169,7 +176,7 @@ async def test_a_bad_flag_is_not_tried_again(host: Host) -> None:
 
 async def test_a_server_that_never_comes_up_is_given_up(host: Host) -> None:
     """Three starts with growing pauses, then the error has the last log lines."""
-    server = host.server(host.launch(mode="exit:1"))
+    server = await host.server(await host.launch(mode="exit:1"))
     with pytest.raises(EngineDied, match="does not start: ComfyUI ended with exit code 1"):
         await server.run()
     assert server.generation == QUICK.first_attempts
@@ -177,8 +184,8 @@ async def test_a_server_that_never_comes_up_is_given_up(host: Host) -> None:
 
 async def test_a_start_that_hangs_is_ended(host: Host) -> None:
     """``COMFYUI_STARTUP_TIMEOUT_S`` bounds it, and is named."""
-    server = host.server(
-        host.launch(mode="hang"), policy=replace(QUICK, startup_timeout_s=0.5, first_attempts=1, patience_s=0.5)
+    server = await host.server(
+        await host.launch(mode="hang"), policy=replace(QUICK, startup_timeout_s=0.5, first_attempts=1, patience_s=0.5)
     )
     with pytest.raises(EngineDied, match="COMFYUI_STARTUP_TIMEOUT_S"):
         await server.run()
@@ -186,15 +193,15 @@ async def test_a_start_that_hangs_is_ended(host: Host) -> None:
 
 async def test_a_missing_interpreter_is_an_error_with_its_path(host: Host) -> None:
     """Nothing is tried twice when there is nothing to start."""
-    launch = host.launch()
+    launch = await host.launch()
     gone = replace(launch, install=replace(launch.install, python=Path("/nowhere/python")))
     with pytest.raises(EngineUnreachable, match="/nowhere/python"):
-        await host.server(gone).run()
+        await (await host.server(gone)).run()
 
 
 async def test_a_stubborn_process_is_killed(host: Host) -> None:
     """SIGINT and SIGTERM are ignored: SIGKILL ends it."""
-    server = host.server(host.launch(mode="stubborn"), policy=replace(QUICK, patience_s=0.1))
+    server = await host.server(await host.launch(mode="stubborn"), policy=replace(QUICK, patience_s=0.1))
     host.tasks.spawn(server.run(), name="supervise")
     await server.wait_answering()
     pid = server.pid
@@ -204,7 +211,7 @@ async def test_a_stubborn_process_is_killed(host: Host) -> None:
 
 async def test_what_it_started_dies_with_it(host: Host) -> None:
     """A custom node's own child process does not outlive ComfyUI."""
-    server = host.server(host.launch(mode="parent"))
+    server = await host.server(await host.launch(mode="parent"))
     host.tasks.spawn(server.run(), name="supervise")
     await server.wait_answering()
     line = next(
@@ -222,7 +229,7 @@ async def test_a_port_that_was_taken_meanwhile_is_left_for_the_next(host: Host) 
     second = Host(host.workspace / "second", host.http, host.tasks)
     make_install(second.workspace / "ComfyUI")
     taken = int(stranger.base_url.rpartition(":")[2])
-    server = second.server(second.launch(), port=taken)
+    server = await second.server(await second.launch(), port=taken)
     host.tasks.spawn(server.run(), name="second")
     await server.wait_answering()
     assert int(server.base_url.rpartition(":")[2]) > taken
@@ -266,6 +273,7 @@ async def killed_parent(host: Host) -> tuple[int, str]:
     )
     assert parent.stdout is not None
     pid, base_url = (await parent.stdout.readline()).decode().split()
+    host.orphans.append(int(pid))
     parent.kill()
     await parent.wait()
     return int(pid), base_url
@@ -300,9 +308,38 @@ async def test_another_process_with_that_number_is_left_alone(host: Host) -> Non
     path = host.workspace / "run" / "comfyui-1.json"
     path.parent.mkdir()
     path.write_bytes(orjson.dumps(record | {"output": "", "input": "", "temp": ""}))
-    assert RunRecord.find(path) is None
+    assert await asyncio.to_thread(RunRecord.find, path) is None
     path.write_bytes(orjson.dumps(record | {"created": me.create_time(), "output": "", "input": "", "temp": ""}))
-    assert RunRecord.find(path) is None
+    assert await asyncio.to_thread(RunRecord.find, path) is None
     path.write_bytes(b"{broken")
     server = await host.start()
     assert server.generation == 1
+
+
+@pytest.mark.comfyui
+async def test_a_real_comfyui_is_started_killed_and_comes_back(host: Host) -> None:
+    """Its real command line is accepted, its folders are used, and it answers again under a new generation."""
+    record = install_record()
+    install = Install(
+        python=Path(str(record["python"])),
+        root=Path(str(record["root"])),
+        env={str(name): str(value) for name, value in dict(record["env"] or {}).items()},  # type: ignore[call-overload]
+        device="cpu",
+    )
+    settings = EngineSettings(workspace=host.workspace, input_path=host.workspace / "input")
+    server = await host.server(await asyncio.to_thread(plan, settings, install, number=1))
+    host.tasks.spawn(server.run(), name="supervise")
+    await server.wait_answering()
+    assert any("ComfyUI version" in line for line in server.log_tail(200))
+    assert server.pid is not None and (host.workspace / "user" / "comfyui-1" / "comfyui.db").is_file()
+    down = down_event(server)
+    os.kill(server.pid, signal.SIGKILL)
+    assert await down() == "ComfyUI was ended by SIGKILL"
+    await server.wait_answering()
+    assert server.generation == 2
+    attached = AttachedServer(server.base_url, name="a", http=host.http, settings=EngineSettings(), restart_cmd=None)
+    await attached.wait_answering()
+    assert attached.folders == server.folders
+    pid = server.pid
+    await host.tasks.cancel()
+    assert pid is not None and gone(pid)

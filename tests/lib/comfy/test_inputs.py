@@ -25,6 +25,7 @@ from lib.storage.downloads import Downloads
 from lib.storage.guard import AddressGuard
 from lib.storage.http import GuardedHttp
 from lib.storage.local import ContentStore
+from tests.comfyui_fixture import RealComfyUI
 from tests.fakes.comfy_server import OwnedServer
 from tests.fakes.http_hosts import Names, WebHost, png
 
@@ -290,3 +291,26 @@ async def test_a_file_that_is_there_is_used_again_and_a_damaged_one_replaced(ben
     await bench.prepare(graph)
     assert path.read_bytes() == png(shade=1)
     assert not list(path.parent.glob(".*"))
+
+
+@pytest.mark.comfyui
+@pytest.mark.parametrize("shared", [True, False])
+async def test_a_real_comfyui_accepts_what_was_placed(bench: Bench, real_comfyui: RealComfyUI, shared: bool) -> None:
+    """Linked into its folder or uploaded: the loaders of its own find the names valid."""
+    folders = Folders(output=real_comfyui.output, input=real_comfyui.input)
+    bench.servers.append(OwnedServer(real_comfyui.base_url, folders=folders if shared else None))
+    bench.host.files["/c.png"] = (png(shade=10 + shared), "image/png")
+    url = bench.url("/c.png")
+    prepared = await bench.prepare(
+        {
+            "1": node("LoadImage", image=url),
+            "2": node("LoadImageMask", image=url, channel="alpha"),
+            "3": node("PreviewImage", images=["1", 0]),
+            "4": node("MaskPreview", mask=["2", 0]),
+        }
+    )
+    assert (real_comfyui.input / prepared.graph["1"]["inputs"]["image"]).read_bytes() == png(shade=10 + shared)
+    body = {"prompt": prepared.graph}
+    async with aiohttp.ClientSession() as http, http.post(f"{real_comfyui.base_url}/prompt", json=body) as response:
+        answer = await response.json()
+    assert (response.status, answer.get("node_errors")) == (200, {})

@@ -108,16 +108,8 @@ class Ledger:
         known = self._jobs.pop(job.job_id, None)
         if known is None:
             return
-        outcome = _OUTCOMES[job.status]
         if not known.in_session:
-            completed = outcome in (RequestOutcome.SUCCESS, RequestOutcome.ERROR)
-            self._delete(
-                known.tag,
-                outcome,
-                entered_at=known.opened_at,
-                started_at=job.timings.execution_started_at,
-                completed_at=(job.timings.finished_at or self._clock.now()) if completed else None,
-            )
+            self._delete_job(job)
         match job.status:
             case JobStatus.COMPLETED:
                 self._count(served=known.cost)
@@ -143,6 +135,10 @@ class Ledger:
     def invalid(self, *, tag: int | None) -> None:
         now = self._clock.now()
         self._delete(tag, RequestOutcome.ERROR, entered_at=now, completed_at=now)
+        self._count()
+
+    def replayed(self, job: Job) -> None:
+        self._delete_job(job)
         self._count()
 
     # -- LoadLedger: sessions -----------------------------------------------------------------------------------
@@ -202,6 +198,17 @@ class Ledger:
         self._totals = self._totals.plus(**amounts)
         for listener in self._listeners:
             listener()
+
+    def _delete_job(self, job: Job) -> None:
+        outcome = _OUTCOMES[job.status]
+        completed = outcome in (RequestOutcome.SUCCESS, RequestOutcome.ERROR)
+        self._delete(
+            job.spec.tag,
+            outcome,
+            entered_at=job.timings.accepted_at,
+            started_at=job.timings.execution_started_at,
+            completed_at=(job.timings.finished_at or self._clock.now()) if completed else None,
+        )
 
     def _delete(
         self,

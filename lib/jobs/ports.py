@@ -163,6 +163,10 @@ class LoadLedger(Protocol):
         """A request was wrong in itself and never became a job: no load, but the router's number is free again."""
         ...
 
+    def replayed(self, job: Job) -> None:
+        """A finished job answered a router's repetition of its request: no new work, but the number is free again."""
+        ...
+
     def session_opened(self, session_id: str, *, cost: float, tag: int | None) -> None:
         """The session's cost is load until it is closed."""
         ...

@@ -119,6 +119,8 @@ class VastDialect:
             raise
         if session is not None:
             await self._sessions.join(session, job.job_id)
+        elif job.status.terminal:
+            self._ledger.replayed(job)
         return job.job_id
 
     def _answer(self, job: Job, *, include_response: bool) -> web.Response:

@@ -185,6 +185,8 @@ async def test_a_retry_after_the_end_gets_the_finished_result(world: World) -> N
     first, second = await world.post("/generate/sync", body), await world.post("/generate/sync", body)
     assert first.body == second.body
     assert len(world.engine.ran) == 1
+    assert world.ledger.figures().since_report == Amounts(received=100.0, served=100.0)
+    assert [told for _, told in world.told] == ["Success", "Success"], "the router assigned it twice"
 
 
 async def test_another_body_under_the_same_id_is_another_job(world: World) -> None:

@@ -64,9 +64,9 @@ class _Memory:
         idle_mb = self._rss_mb()
         self.say(f"Memory: idle {idle_mb:.0f} MB")
         libraries_mb = await self._attempt(self._libraries, notes)
-        waiting_mb = await self._attempt(self._waiting, notes)
         large = await self._attempt(self._large, notes)
         size_mb, growth_mb = large if large is not None else (None, None)
+        waiting_mb = await self._attempt(self._waiting, notes)
         return MemoryFigures(
             idle_mb=idle_mb,
             libraries_mb=libraries_mb,
@@ -139,7 +139,7 @@ class _Memory:
 
     async def _held(self) -> int:
         _, health = await self.api.get("/health")
-        return int(health["jobs"]["waiting"]) + int(health["jobs"]["running"])
+        return sum(int(count) for count in health["queues"].values())
 
     @asynccontextmanager
     async def _watched(self) -> AsyncIterator[list[float]]:

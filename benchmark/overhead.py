@@ -206,6 +206,7 @@ def _empty(folder: Path) -> None:
 
 
 def _line(case: Case, number: int, one: Round) -> str:
-    verdict = "void" if one.void else f"ratio {one.ratio:.3f}, added p50 {one.added_p50_ms:+.2f} ms"
+    found = f"ratio {one.ratio:.3f}, added p50 {one.added_p50_ms:+.2f} ms, our CPU {one.cpu_ms:.2f} ms a job"
+    verdict = "void" if one.void else found
     rates = f"{one.raw.rate:.1f} / {one.ours.rate:.1f} / {one.again.rate:.1f} jobs/s"
     return f"{case.name} x{case.concurrency}, round {number}: {rates}, raw'/raw {one.drift:.2f}: {verdict}"

@@ -86,6 +86,7 @@ async def worker(comfy: Server, folder: Path, extra: Mapping[str, str]) -> Async
     port = free_port()
     environ = {
         **{name: os.environ[name] for name in ("PATH", "HOME", "LANG", "VIRTUAL_ENV") if name in os.environ},
+        "PYWORKER_HOST_READY": "1",
         "COMFYUI_API_BASE": comfy.base_url,
         "COMFYUI_OUTPUT_PATH": str(comfy.folder / "output"),
         "COMFYUI_INPUT_PATH": str(comfy.folder / "input"),

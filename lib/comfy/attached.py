@@ -75,8 +75,10 @@ class AttachedServer:
         self._callbacks.append(callback)
 
     async def wait_answering(self) -> None:
-        """Return when it answers. Raises: EngineUnreachable after ``COMFYUI_STARTUP_TIMEOUT_S``."""
-        limit_s = self._settings.startup_timeout_s
+        """Return when it answers; once it has, a later absence is waited for without limit.
+
+        Raises: EngineUnreachable when it did not within ``COMFYUI_STARTUP_TIMEOUT_S`` of our start."""
+        limit_s = None if self._located else self._settings.startup_timeout_s
         try:
             async with asyncio.timeout(limit_s):
                 stats = await until_answering(self._http, self.base_url, name=self.name, clock=self._clock)

@@ -119,7 +119,8 @@ def _plan(settings: EngineSettings) -> list[tuple[Launch, int, Claim]]:
     for index, (number, claim) in enumerate(_claim(settings, count)):
         device = devices[index % len(devices)] if count > 1 and devices else None
         here = plan(settings, install, number=number, device=device)
-        mine = free_port(port, host=here.host)
+        left = RunRecord.find(here.record)
+        mine = left.port if left is not None else free_port(port, host=here.host)
         planned.append((here, mine, claim))
         port = mine + 1 if port else 0
     return planned

@@ -22,6 +22,7 @@ class Elsewhere:
     root: Path
     argv: list[str]
     uploads: int = 0
+    refusals: int = 0
 
     def app(self) -> web.Application:
         app = web.Application()
@@ -31,6 +32,9 @@ class Elsewhere:
         return app
 
     async def stats(self, request: web.Request) -> web.Response:
+        if self.refusals:
+            self.refusals -= 1
+            return web.Response(status=503)
         return web.json_response({"system": {"argv": self.argv}, "devices": []})
 
     async def paths(self, request: web.Request) -> web.Response:
@@ -120,6 +124,15 @@ async def test_a_silent_server_is_an_error_that_names_the_limit(attach: Attach) 
     attach.base_url = "http://127.0.0.1:1"
     with pytest.raises(EngineUnreachable, match="COMFYUI_STARTUP_TIMEOUT_S"):
         await attach.server(startup_timeout_s=0.2).wait_answering()
+
+
+async def test_one_that_answered_before_is_waited_for_without_limit(attach: Attach) -> None:
+    """The limit is for our start; a supervisor may take its time later."""
+    server = attach.server(startup_timeout_s=0.05)
+    await server.wait_answering()
+    attach.elsewhere.refusals = 3
+    await server.wait_answering()
+    assert attach.elsewhere.refusals == 0
 
 
 async def test_without_a_command_no_restart_is_possible(attach: Attach) -> None:

@@ -14,8 +14,10 @@ import orjson
 import psutil
 import pytest
 
+from lib.clock import SystemClock
 from lib.comfy.attached import AttachedServer
 from lib.comfy.child import Claim, RunRecord
+from lib.comfy.discover import launch
 from lib.comfy.install import Install, Launch, plan
 from lib.comfy.process import LaunchedServer
 from lib.comfy.restarts import RestartPolicy, free_port
@@ -292,6 +294,20 @@ async def test_after_we_were_killed_the_process_is_found_again(host: Host) -> No
     assert "written after the kill" in server.log_tail()
     await server.wait_answering()
     assert server.generation == 2 and server.pid != pid
+
+
+async def test_what_is_found_again_is_planned_at_its_own_port(host: Host) -> None:
+    """Whoever asks for the base URL before it answers gets the right one, not that of a next free port."""
+    pid, base_url = await killed_parent(host)
+    root = host.workspace / "ComfyUI"
+    record = {"python": sys.executable, "root": str(root), "env": {"FAKE_MODE": ""}, "device": "cpu"}
+    (host.workspace / "comfyui.json").write_bytes(orjson.dumps(record))
+    settings = EngineSettings(workspace=host.workspace, port=int(base_url.rpartition(":")[2]))
+    (server,) = await launch(settings, http=host.http, clock=SystemClock())
+    assert server.base_url == base_url
+    host.tasks.spawn(server.run(), name="supervise")
+    await server.wait_answering()
+    assert (server.pid, server.base_url) == (pid, base_url)
 
 
 async def test_a_left_over_with_other_settings_is_replaced(host: Host) -> None:

@@ -21,9 +21,9 @@ SYSTEM_FOLDER = Path("/etc/cron.d")
 def missing_for_cron(cron_dir: Path) -> str | None:
     """Say what keeps an entry from being installed, or give None."""
     if not cron_dir.is_dir() or (cron_dir == SYSTEM_FOLDER and _cron_program() is None):
-        return "cron is not installed; nothing is removed by cron (to install: apt-get install cron)"
+        return "cron is not installed; the worker cleans up while it runs (to install: apt-get install cron)"
     if not os.access(cron_dir, os.W_OK):
-        return f"{cron_dir} can be written by root only; nothing is removed by cron"
+        return f"{cron_dir} can be written by root only; the worker cleans up while it runs"
     return None
 
 
@@ -49,7 +49,8 @@ def entry_text(entry: CronEntry, *, workspace: Path, environ: Mapping[str, str])
 
 
 def _passed_on(name: str) -> bool:
-    return name in PASSED_ON or name.startswith(PASSED_ON_PREFIXES)
+    secret = any(part in name for part in ("KEY", "TOKEN", "SECRET"))
+    return not secret and (name in PASSED_ON or name.startswith(PASSED_ON_PREFIXES))
 
 
 def start_cron(cron_dir: Path) -> None:

@@ -112,6 +112,7 @@ def test_files_by_text_and_by_url(server: FileServer, facts: HostFacts, tmp_path
 def test_cron_entry_carries_the_environment_but_no_secret(facts: HostFacts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLEANUP_MAX_AGE_S", "60")
     monkeypatch.setenv("S3_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("COMFYUI_API_KEY", "secret")
     entry = {"name": "upkeep", "schedule": "*/10 * * * *", "module": "lib.upkeep"}
     _, written = run(facts, cron=[entry])
     text = (facts.cron_dir / "pyworker-upkeep").read_text()

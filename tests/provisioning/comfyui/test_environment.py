@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from provisioning.comfyui.environment import refuse_cuda, wanted_packages
+from provisioning.comfyui.environment import detect_device, refuse_cuda, wanted_packages
 from provisioning.comfyui.locate import imports
-from provisioning.comfyui.record import InstallRecord
+from provisioning.comfyui.record import Device, InstallRecord
 from provisioning.errors import ProvisioningError
 
 
@@ -30,6 +30,25 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("script", "device"),
+    [
+        ("echo 'GPU 0: NVIDIA H200 (UUID: GPU-1)'", Device.CUDA),
+        ("echo 'No devices were found'", Device.CPU),
+        ("echo 'GPU access blocked'; exit 9", Device.CPU),
+        (None, Device.CPU),
+    ],
+)
+def test_the_driver_says_whether_there_is_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str | None, device: Device
+) -> None:
+    if script is not None:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert detect_device() is device
 
 
 def test_torch_and_the_gallery_are_left_out() -> None:

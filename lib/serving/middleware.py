@@ -78,11 +78,9 @@ async def _answer(
         failure = error
     except web.HTTPException as error:
         return _render_http(error, request)
-    except ConnectionError:
-        raise  # nobody is left to answer
     except Exception:  # one of the three edges that may catch everything
-        if request.get(_STARTED):
-            raise
+        if request.get(_STARTED) or request.transport is None or request.transport.is_closing():
+            raise  # nobody is left to answer, or half an answer is out
         log.exception("request failed", extra={"event": "http.failed", "route": _route(request)})
         failure = ServiceError("Internal error; the log has the details under this request id")
     if request.get(_STARTED):

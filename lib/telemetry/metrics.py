@@ -30,6 +30,8 @@ class WorkerMetrics:
         self._engine_up = Gauge("pyworker_engine_up", "Whether an engine is healthy", ["engine"], registry=registry)
         self._restarts = Counter("pyworker_engine_restarts", "Restarts of ComfyUI by us", registry=registry)
         self._webhooks = Counter("pyworker_webhook_attempts", "Webhook attempts", ["result"], registry=registry)
+        for result in ("delivered", "failed"):
+            self._webhooks.labels(result)
         self._stored = Counter("pyworker_storage_bytes", "Bytes uploaded to storage", registry=registry)
         self._add_process(registry)
 

@@ -124,6 +124,39 @@ async def test_a_client_that_leaves_cancels_the_handler(serve: Serve) -> None:
     await asyncio.wait_for(left.wait(), 5)
 
 
+async def test_a_client_that_leaves_while_sending_is_no_error(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """Half a body, then nothing: the handler ends and the log stays clean."""
+    entered, left = asyncio.Event(), asyncio.Event()
+
+    async def read(request: web.Request) -> web.Response:
+        entered.set()
+        try:
+            await read_body(request, limit=100)
+        finally:
+            left.set()
+        return json_response({})
+
+    served = await serve(site_with(web.post("/", read)))
+    _, writer = await asyncio.open_connection(served.listener.host, served.listener.port)
+    writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\nhalf")
+    await asyncio.wait_for(entered.wait(), 5)
+    writer.close()
+    await writer.wait_closed()
+    await asyncio.wait_for(left.wait(), 5)
+    assert (await served.client.get("/nothing")).status == 404
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_a_lost_connection_of_our_own_is_a_bug_like_others(serve: Serve) -> None:
+    """The caller is still there and gets an answer."""
+
+    async def refused(request: web.Request) -> web.Response:
+        raise ConnectionRefusedError("the other side of ours")
+
+    served = await serve(site_with(web.get("/", refused)))
+    assert (await served.client.get("/")).status == 500
+
+
 async def test_an_error_after_the_answer_began_closes_the_connection(serve: Serve) -> None:
     """A half-sent stream can't become an error body."""
 

@@ -4,6 +4,8 @@ import asyncio
 import logging
 import sys
 
+import stamina
+
 from lib.app.assembly import Worker
 from lib.app.boot import BootBenchmark
 from lib.settings import Settings
@@ -16,6 +18,7 @@ log = logging.getLogger(__name__)
 
 def run(settings: Settings, *, boot_benchmark: BootBenchmark) -> int:
     """Run the worker until it is told to stop (SIGTERM, SIGINT); return the process's exit status."""
+    stamina.instrumentation.set_on_retry_hooks(())  # its default registers metrics of its own, at the first retry
     configure_logging(level=settings.telemetry.log_level, log_format=settings.telemetry.log_format)
     try:
         return asyncio.run(Worker(settings, boot_benchmark=boot_benchmark).run())

@@ -135,10 +135,16 @@ class Worker:
         )
 
     def _keys(self, tasks: Tasks) -> PubkeySource:
-        keys = PubkeySource(self._uplink, clock=self._clock)
+        keys = PubkeySource(self._uplink, clock=self._clock, on_trouble=self._key_trouble)
         if self._uplink.addresses and not self._settings.fleet.unsecured:
             tasks.spawn(keys.load(), name="public key")
         return keys
+
+    def _key_trouble(self, text: str | None) -> None:
+        if text is None:
+            self._condition.cleared("public key")
+        else:
+            self._condition.trouble("public key", text)
 
     # -- life ----------------------------------------------------------------------------------------------------
 

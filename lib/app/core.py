@@ -45,6 +45,8 @@ class Core:
     guard: AddressGuard
     guarded_http: GuardedHttp
     workspace: Path
+    cache: Path
+    """Fetched inputs, by content."""
 
 
 async def build_core(
@@ -61,8 +63,8 @@ async def build_core(
     """Build and enter everything behind ``JobService``. Raises EngineUnreachable when there is no ComfyUI to use."""
     workspace = settings.engine.workspace.resolve()
     http = await stack.enter_async_context(_comfy_http())
-    own = f"http://localhost:{settings.worker_http_port}/session/end"
-    guard = AddressGuard(allow=settings.storage.allow_hosts, own_urls=[own, own.replace("localhost", "127.0.0.1")])
+    own = [f"http://{name}:{settings.worker_http_port}/session/end" for name in ("localhost", "127.0.0.1", "[::1]")]
+    guard = AddressGuard(allow=settings.storage.allow_hosts, own_urls=own)
     guarded = await stack.enter_async_context(GuardedHttp(guard))
     stores = await stack.enter_async_context(S3Stores(guard=guard))
     servers = tuple(
@@ -70,7 +72,8 @@ async def build_core(
     )
     engines = tuple(_engine(server, settings, http=http, tasks=tasks, clock=clock) for server in servers)
     queue = SlotQueue(engines, clock=clock)
-    store = ContentStore(workspace / "inputs", quota_bytes=settings.storage.input_cache_bytes)
+    cache = workspace / "inputs"
+    store = ContentStore(cache, quota_bytes=settings.storage.input_cache_bytes)
     preparer = InputPreparer(
         servers=servers,
         http=http,
@@ -118,6 +121,7 @@ async def build_core(
         guard=guard,
         guarded_http=guarded,
         workspace=workspace,
+        cache=cache,
     )
 
 

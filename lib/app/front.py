@@ -91,7 +91,6 @@ async def build_front(
         clock=clock,
         tasks=tasks,
     )
-    stack.push_async_callback(sessions.close_all)
     signatures = SignatureCheck(
         keys=keys,
         forms=settings.fleet.signature_forms,
@@ -122,6 +121,7 @@ async def build_front(
     plain = await stack.enter_async_context(
         Listener(plain_site.app, name="plain", host=settings.worker_host, port=settings.worker_http_port)
     )
+    stack.push_async_callback(sessions.close_all)  # before the listeners go: a close route may be our own
     return Front(addresses=Addresses(api=api.url, public=public.url, plain=plain.url))
 
 

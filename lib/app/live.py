@@ -23,7 +23,7 @@ def areas(core: Core) -> Areas:
     outputs = [folders.output for folders in shared] + [core.workspace / "outputs"]
     return Areas(
         outputs=tuple(dict.fromkeys(outputs)),
-        inputs=tuple(dict.fromkeys(own for folders in shared for own in own_inputs(folders.input))),
+        inputs=(*dict.fromkeys(own for folders in shared for own in own_inputs(folders.input)), core.cache),
         temps=tuple(folders.temp for folders in shared if folders.temp is not None),
     )
 

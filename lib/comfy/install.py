@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 RECORD_NAME = "comfyui.json"
 ENVIRONMENTS = ("venv/bin/python", ".venv/bin/python", "../venv/bin/python", "../.venv/bin/python")
 """Where an installation that we did not make keeps its interpreter, relative to its folder."""
+NODES = Path(__file__).resolve().parent / "nodes"
+"""Our node pack for processes that we launch: it says when ComfyUI's executor thread ends."""
 OURS = ("--port", "--temp-directory", "--user-directory", "--database-url", "--tls-keyfile", "--tls-certfile")
 """Flags with one value that follow from our own settings; taken out of ``COMFYUI_ARGS``."""
 
@@ -64,6 +66,7 @@ class Launch:
     user: Path
     log: Path
     record: Path
+    extra_paths: Path
     flags: tuple[str, ...]
     host: str = "127.0.0.1"
     env: Mapping[str, str] = field(default_factory=dict)
@@ -75,8 +78,10 @@ class Launch:
         return f"http://[{self.host}]:{port}" if ":" in self.host else f"http://{self.host}:{port}"
 
     def make_folders(self) -> None:
+        """Make what the process needs to find. Blocks."""
         for folder in (self.folders.output, self.folders.input, self.temp_parent, self.user, self.log.parent):
             folder.mkdir(parents=True, exist_ok=True)
+        self.extra_paths.write_text(f"pyworker:\n    custom_nodes: {NODES}\n", encoding="utf-8")
 
 
 def read_install(settings: EngineSettings) -> Install:
@@ -169,6 +174,7 @@ def plan(settings: EngineSettings, install: Install, *, number: int, device: str
         temp=temp_parent / "temp",
     )
     user = workspace / "user" / name
+    extra_paths = user / "pyworker_paths.yaml"
     by_index = device is not None and device.isdigit()
     flags = (
         *("--listen", extra.listen, "--disable-auto-launch"),
@@ -176,6 +182,7 @@ def plan(settings: EngineSettings, install: Install, *, number: int, device: str
         *("--temp-directory", str(temp_parent), "--user-directory", str(user)),
         *(("--cuda-device", str(device)) if by_index else ()),
         *(("--cpu",) if install.device == "cpu" and "--cpu" not in extra.rest else ()),
+        *("--extra-model-paths-config", str(extra_paths)),
         *_optional_flags(settings, install.root, database=user / "comfyui.db"),
         *extra.rest,
     )
@@ -187,6 +194,7 @@ def plan(settings: EngineSettings, install: Install, *, number: int, device: str
         user=user,
         log=workspace / "logs" / f"{name}.log",
         record=workspace / "run" / f"{name}.json",
+        extra_paths=extra_paths,
         flags=flags,
         host=extra.host,
         env=dict(install.env) | ({"CUDA_VISIBLE_DEVICES": device} if device is not None and not by_index else {}),

@@ -20,7 +20,7 @@ from lib.settings import child_environment
 
 log = logging.getLogger(__name__)
 
-DEAD_EXECUTOR = re.compile(r"Exception in thread Thread-\d+ \(prompt_worker\)")
+DEAD_EXECUTOR = re.compile(r"Exception in thread Thread-\d+ \(prompt_worker\)|pyworker: the executor thread has ended")
 PORT_TAKEN = re.compile(r"Errno 98|Errno 48|address already in use", re.IGNORECASE)
 USAGE_ERROR = 2
 """Exit code of a ComfyUI that does not like its flags: trying again can't help."""

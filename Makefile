@@ -1,7 +1,7 @@
 # Development commands; each ends in a sentence that says what to do next. `make` alone lists them.
 # On a fresh Debian or Ubuntu machine with Python 3.11+ (python3-venv), git, curl and make, `make test` does all.
 .DEFAULT_GOAL := help
-.PHONY: help setup comfyui check test fmt bench
+.PHONY: help environment setup check test fmt bench
 
 VENV ?= $(CURDIR)/.venv
 # Where the real ComfyUI that the tests run lies; kept between runs (2 GB).
@@ -15,30 +15,30 @@ help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo "To start the service: ./start_server.sh"
 
-setup: ## Make the Python environment with everything that checks and tests need
+environment:
 	@./start_server.sh --setup-only --dev
-	@echo "The environment is ready. Next: make check test"
 
-comfyui: setup
+setup: environment ## Make the Python environment and install the ComfyUI that the tests run
 	@$(PYTHON) -m provisioning comfyui --own --workspace "$(COMFYUI_TEST_DIR)"
 	@$(PYTHON) -m provisioning checkpoint --workspace "$(COMFYUI_TEST_DIR)"
+	@echo "Everything is there. Next: make check test"
 
-check: setup ## Lint, format, types, import contracts
+check: environment ## Lint, format, types, import contracts
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 	@echo "All checks passed. Next: make test (make fmt repairs what ruff found)"
 
-test: comfyui ## Run all tests, those against a real ComfyUI included (PYTEST_ARGS="tests/lib -x" narrows)
+test: setup ## Run all tests, those against a real ComfyUI included (PYTEST_ARGS="tests/lib -x" narrows)
 	$(PYTHON) -m pytest $(PYTEST_ARGS)
 	@echo "All tests passed. Next: make bench measures, ./start_server.sh starts the service"
 
-fmt: setup ## Format the code and repair what can be repaired
+fmt: environment ## Format the code and repair what can be repaired
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 	@echo "Formatted. Next: make check"
 
-bench: comfyui ## Measure our overhead over raw ComfyUI (10 minutes)
+bench: setup ## Measure our overhead over raw ComfyUI (10 minutes)
 	$(PYTHON) -m benchmark overhead
 	@echo "The table above is the result. Next: docs/ says how it is read"

@@ -74,7 +74,8 @@ def choose_engine(worker: Settings, around: Surroundings) -> EnginePlan:
         return EnginePlan.ATTACH
     if worker.serverless or around.supervised:
         return EnginePlan.WAIT
-    return EnginePlan.ATTACH if around.running_at else EnginePlan.LAUNCH
+    asked_for_our_own = worker.engine.port == 0
+    return EnginePlan.ATTACH if around.running_at and not asked_for_our_own else EnginePlan.LAUNCH
 
 
 def look_around(*, timeout_s: float) -> Surroundings:

@@ -1,7 +1,7 @@
 """``start_server.sh`` and the launcher, as real processes in a scratch copy of the checkout.
 
-The worker itself is a stand-in here: these tests are about what happens before, around and after it. The copy uses
-this checkout's environment (``PYWORKER_VENV``), so that nothing is installed.
+The worker itself is a stand-in except in one test: these are about what happens before, around and after it. The
+copy uses this checkout's environment (``PYWORKER_VENV``), so that nothing is installed.
 """
 
 import ast
@@ -11,12 +11,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from provisioning.settings import REPOSITORY
+from tests.comfyui_fixture import free_port, install_record
 from tests.provisioning.servers import FileServer, Signer, serve
 
 COPIED = ("start_server.sh", "requirements.txt", "requirements-dev.txt", "provisioning", "lib", "benchmark")
@@ -57,6 +60,10 @@ class Checkout:
 
     def start(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         return self.call(["./start_server.sh", *arguments], **environ)
+
+    @property
+    def api(self) -> str:
+        return f"http://127.0.0.1:{self.environ['API_PORT']}"
 
     def call(self, command: list[str], **environ: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -265,6 +272,73 @@ def _linked_environment(tmp_path: Path) -> Path:
     site = next((folder / "lib").glob("python3*")) / "site-packages"
     (site / "shared.pth").write_text(str(next(Path(sys.prefix, "lib").glob("python3*")) / "site-packages") + "\n")
     return folder
+
+
+# The whole service
+
+
+@pytest.fixture
+def whole(checkout: Checkout) -> Checkout:
+    """The real worker on free ports, with the ComfyUI that ``make test`` installed."""
+    shutil.copytree(
+        LAUNCHER.parent,
+        checkout.folder / "workers" / "comfyui-json",
+        dirs_exist_ok=True,
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    del checkout.environ["COMFYUI_API_BASE"]
+    checkout.environ |= {name: str(free_port()) for name in ("API_PORT", "WORKER_PORT", "WORKER_HTTP_PORT")}
+    size = {"BENCHMARK_TEST_WIDTH": "64", "BENCHMARK_TEST_HEIGHT": "64", "BENCHMARK_TEST_STEPS": "1"}
+    checkout.environ |= size | {"COMFYUI_PORT": "0", "COMFYUI_INSTALL_PATH": str(install_record()["root"])}
+    return checkout
+
+
+@contextmanager
+def started(whole: Checkout) -> Iterator[Iterator[str]]:
+    """Run it; gives its lines, and ends it as an operator would. A failed assertion ends it too."""
+    process = subprocess.Popen(
+        ["./start_server.sh"],
+        cwd=whole.folder,
+        env=whole.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    with process, process.stdout as output:
+        try:
+            yield iter(output.readline, "")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 0, output.read()
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def pasted(lines: Iterator[str]) -> str:
+    """Give the ``curl`` line of the summary."""
+    seen = []
+    for line in lines:
+        seen.append(line)
+        if line.strip().startswith("curl "):
+            return line.strip()
+    pytest.fail("The service did not start:\n" + "".join(seen[-40:]))
+
+
+@pytest.mark.start
+@pytest.mark.comfyui
+def test_one_command_ends_in_a_service_whose_pasted_line_makes_a_picture(whole: Checkout) -> None:
+    """Twice: the second start is a matter of seconds, ComfyUI's own included."""
+    with started(whole) as lines:
+        answer = json.loads(subprocess.run(["bash", "-c", pasted(lines)], capture_output=True, check=True).stdout)
+        assert answer["status"] == "completed"
+        (picture,) = answer["output"]
+        assert Path(picture["local_path"]).read_bytes().startswith(b"\x89PNG\r\n")
+    began = time.monotonic()
+    with started(whole) as lines:
+        assert whole.api in pasted(lines)
+        took = time.monotonic() - began
+    assert took < 30, f"the second start took {took:.0f} s"
 
 
 # The launcher

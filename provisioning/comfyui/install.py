@@ -41,6 +41,9 @@ def _provide(workspace: Path, *, settings: InstallSettings, search: bool, device
         source = _fetch(root, settings=settings, stamps=stamps)
     else:
         say(f"Found ComfyUI at {root}")
+        ours = read_record(root.parent)
+        if ours is not None and ours.root == root and settings.python is None:
+            return ours.model_copy(update={"source": source, "device": device, "key": key})
         python = find_python(root, settings.python)
         if python is not None:
             return _record(root, python=python, env={}, source=source, device=device, key=key)

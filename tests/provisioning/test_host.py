@@ -39,6 +39,7 @@ SERVERLESS = {"REPORT_ADDR": "http://127.0.0.1:9", "CONTAINER_ID": "42"}
     [
         ({}, NOBODY, EnginePlan.LAUNCH),
         ({}, Surroundings(supervised=False, running_at="http://127.0.0.1:8188"), EnginePlan.ATTACH),
+        ({"COMFYUI_PORT": "0"}, Surroundings(supervised=False, running_at="http://127.0.0.1:8188"), EnginePlan.LAUNCH),
         ({}, Surroundings(supervised=True, running_at=None), EnginePlan.WAIT),
         (ATTACHED, NOBODY, EnginePlan.ATTACH),
         ({"COMFYUI_BACKENDS": "http://a:1,http://b:2"}, NOBODY, EnginePlan.ATTACH),

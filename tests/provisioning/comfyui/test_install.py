@@ -30,6 +30,12 @@ def test_installed_one_is_used_as_it_is(tmp_path: Path, installed: InstallRecord
     assert not (tmp_path / "w" / "ComfyUI").exists()
 
 
+def test_one_that_we_installed_elsewhere_keeps_its_stand_ins(tmp_path: Path, installed: InstallRecord) -> None:
+    """Named from another workspace, it still needs what its own record adds to its environment."""
+    record = ensure_comfyui(tmp_path / "w", settings=InstallSettings(install_path=installed.root))
+    assert (record.python, record.env, record.source) == (installed.python, installed.env, Source.EXISTING)
+
+
 def test_second_run_changes_nothing(
     tmp_path: Path, installed: InstallRecord, capsys: pytest.CaptureFixture[str]
 ) -> None:

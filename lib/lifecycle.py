@@ -68,5 +68,5 @@ async def every(
         await clock.sleep(interval_s)
         try:
             await work()
-        except Exception:  # noqa: BLE001 - one of the three edges that may catch everything
+        except Exception:  # one of the three edges that may catch everything
             log.exception("periodic work failed", extra={"event": "every.failed", "loop": name})

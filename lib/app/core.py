@@ -112,7 +112,7 @@ async def build_core(
         limits=ServiceLimits(in_flight=settings.jobs.max_queue_size, backlog_bytes=settings.jobs.deliver_backlog_bytes),
         readiness=lambda: condition.reason,
     )
-    service.listen(_counter(metrics, service, ledger))
+    service.listen(_counter(metrics))
     return Core(
         service=service,
         engines=engines,
@@ -156,7 +156,7 @@ def _uploads(engines: tuple[ComfyEngine, ...]) -> Callable[[str], tuple[str, ...
     return upload_inputs
 
 
-def _counter(metrics: WorkerMetrics, service: JobService, ledger: Ledger) -> Callable[[Job], None]:
+def _counter(metrics: WorkerMetrics) -> Callable[[Job], None]:
     """Feed the metrics from job snapshots."""
 
     def count(job: Job) -> None:
@@ -175,6 +175,5 @@ def _counter(metrics: WorkerMetrics, service: JobService, ledger: Ledger) -> Cal
             if seconds is not None:
                 metrics.stage_took(stage, seconds)
         metrics.stored(sum(output.size_bytes for output in job.outputs if output.url))
-        metrics.queue(jobs=service.in_flight_count, load=ledger.figures().load, wait_s=service.predicted_wait_s())
 
     return count

@@ -88,7 +88,7 @@ class EngineWatch:
                 self._timer = None
             if self._was_ready:
                 self._condition.cleared(TROUBLE)
-        elif self._was_ready and self._timer is None:
+        elif self._was_ready and self._timer is None and not self._condition.draining:
             reason = self._reason()
             self._condition.trouble(TROUBLE, f"ComfyUI is down: {reason}")
             self._timer = asyncio.get_running_loop().call_later(self._patience_s, self._lost)

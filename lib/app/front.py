@@ -108,7 +108,13 @@ async def build_front(
         settings=settings.jobs,
         max_body_bytes=settings.server.max_body_bytes,
     )
-    probes = Probes(health=health.health, ready=health.ready, metrics=metrics.render)
+
+    def exposition() -> tuple[bytes, str]:
+        service = core.service
+        metrics.queue(jobs=service.in_flight_count, load=service.load, wait_s=service.predicted_wait_s())
+        return metrics.render()
+
+    probes = Probes(health=health.health, ready=health.ready, metrics=exposition)
     api_site = _api_site(settings, wrapper=wrapper, probes=probes, upkeep=upkeep, version=version)
     api = await stack.enter_async_context(_api_listener(settings, api_site))
     api_base.append(api.url)
@@ -154,7 +160,7 @@ def _api_site(settings: Settings, *, wrapper: WrapperDialect, probes: Probes, up
     site.mount(wrapper.routes(), owner=wrapper.name, render_error=wrapper.render_error)
     site.mount(probes.routes(), owner="probes")
     site.mount([web.get("/internal/live", _live(upkeep))], owner="upkeep")
-    operations: Sequence[Operation] = wrapper.operations()
+    operations: Sequence[Operation] = [*wrapper.operations(), *probes.operations()]
     docs = Docs(partial(build, title=TITLE, version=version, description=DESCRIPTION, operations=operations))
     site.mount(docs.routes(), owner="docs")
     return site

@@ -1,6 +1,7 @@
 """What this ComfyUI can run: ``GET /object_info`` reduced to what we ask of it, small in memory; pure."""
 
 import difflib
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -61,9 +62,15 @@ class Catalog:
 
 
 def nearest(name: str, names: Iterable[str]) -> Options:
-    """Return up to three names that look like ``name``, best first, whatever the letter case."""
-    folded = {candidate.lower(): candidate for candidate in names}
-    return tuple(folded[key] for key in difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.5))
+    """Return up to three names that look like ``name``, best first, whatever their letter case and extension."""
+    alike: dict[str, str] = {}
+    for candidate in names:
+        alike.setdefault(_plain(candidate), candidate)
+    return tuple(alike[key] for key in difflib.get_close_matches(_plain(name), alike, n=3, cutoff=0.5))
+
+
+def _plain(name: str) -> str:
+    return os.path.splitext(name.lower())[0]  # noqa: PTH122 - a name, not a path of ours
 
 
 def read_catalog(body: bytes) -> Catalog:

@@ -189,8 +189,12 @@ class ComfyEngine:
         """The POST failed and may have been queued all the same: look before anybody posts it again."""
         try:
             found = await self._follower.look(session)
-        except EngineUnreachable:
-            found = False
+        except EngineUnreachable as gone:
+            # It had the prompt, and is gone, perhaps for that reason: this counts as an attempt.
+            session.lose(await self._link.explain(gone.message))
+            died = self._link.died(session)
+            died.started = True
+            raise died from gone
         if not found:
             self._link.strays.add(session.prompt_id)
             raise self._link.died(session) if session.lost else error

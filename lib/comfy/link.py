@@ -114,13 +114,16 @@ class Link:
         """
         self._fault = Fault(reason=reason, prompt_id=prompt_id)
         self._tell()
+        doomed, scope = tuple(self.sessions.values()), self._scope
         log.error("ComfyUI needs a restart", extra={"event": "engine.restart", "cause": reason})
         try:
             await self.server.restart(reason)
         except EngineUnreachable as error:
             log.error("ComfyUI can't be restarted", extra={"event": "engine.stuck", "cause": error.message})
-        else:
-            self.lose_all(reason)
+            return
+        for session in doomed:
+            session.lose(reason)
+        if self._scope is scope:  # a connection that was made meanwhile is to the new process
             self._drop()
 
     def lose_all(self, reason: str) -> None:
@@ -225,12 +228,13 @@ class Link:
         try:
             await self.client.remaining()
         except ConnectionRefused as error:
-            self.lose_all(await self._cause(error.message))
+            self.lose_all(await self.explain(error.message))
         except EngineUnreachable as error:
             self._failures = max(self._failures, 1)
             log.warning("ComfyUI does not answer", extra={"event": "engine.silent", "cause": error.message})
 
-    async def _cause(self, fallback: str) -> str:
+    async def explain(self, fallback: str) -> str:
+        """Return why ComfyUI is gone, as soon as that is known."""
         if self.server.down_reason is None:
             try:
                 async with asyncio.timeout(_CAUSE_WAIT_S):

@@ -72,6 +72,8 @@ class JobService:
         self._idle = asyncio.Event()
         self._idle.set()
         self._draining = False
+        self.load = 0.0
+        """Workload of all jobs that are not finished."""
 
     # -- what dialects call ------------------------------------------------------------------------------------
 
@@ -89,6 +91,7 @@ class JobService:
         self._live[job.job_id] = live
         self._by_request[spec.request_id] = job.job_id
         self._idle.clear()
+        self.load += job.cost
         await self._store.add(job)
         if not spec.internal:
             self._ledger.received(job)
@@ -243,6 +246,7 @@ class JobService:
         job = live.advance(status, error=error, message=message, timings=timings)
         await self._store.finish(_slim(job))
         del self._live[job.job_id]
+        self.load = self.load - job.cost if self._live else 0.0
         if self._by_request.get(job.spec.request_id) == job.job_id:
             del self._by_request[job.spec.request_id]
         if not job.spec.internal:

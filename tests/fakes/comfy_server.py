@@ -1,7 +1,8 @@
 """A ``lib.comfy.ports.Server`` over a ComfyUI that a test owns: attached, with hooks for its end and its restarts."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import aiohttp
 
@@ -17,7 +18,7 @@ class OwnedServer:
         base_url: str,
         *,
         folders: Folders | None,
-        restarter: Callable[[], Awaitable[None]] | None = None,
+        restarter: Callable[[], Coroutine[Any, Any, None]] | None = None,
         name: str = "comfyui-test",
     ) -> None:
         self.name = name
@@ -46,7 +47,7 @@ class OwnedServer:
         if self._restarter is None:
             raise EngineUnreachable("this ComfyUI is not ours to restart")
         self.restarts.append(reason)
-        await self._restarter()
+        await asyncio.create_task(self._restarter(), name="test.restart")  # a stack of its own
         self.generation += 1
 
     def went_down(self, reason: str) -> None:

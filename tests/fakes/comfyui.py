@@ -55,6 +55,7 @@ class FakeComfyUI:
         self._runner: web.AppRunner | None = None
         self._executor_task: asyncio.Task[None] | None = None
         self._publisher: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
         self._flowing = asyncio.Event()
         self._flowing.set()
 
@@ -72,6 +73,7 @@ class FakeComfyUI:
     async def start(self) -> None:
         """Come up with an empty queue and history, as after every start."""
         self.died.clear()
+        self._closing.clear()
         self._outbox: asyncio.Queue[tuple[str | bytes, str | None]] = asyncio.Queue()
         self.executor = Executor(self.folder, emit=self._emit, picture=self._picture, died=self.died.set)
         self._counter = 0
@@ -88,6 +90,7 @@ class FakeComfyUI:
         runner, self._runner = self._runner, None
         if runner is None:
             return
+        self._closing.set()
         tasks = [task for task in (self._executor_task, self._publisher) if task is not None]
         for task in tasks:
             task.cancel()
@@ -208,7 +211,9 @@ class FakeComfyUI:
             self.executor.put((number, prompt_id, body["prompt"], {"client_id": body.get("client_id")}, outputs))
         if self._take("fail_posts"):
             return web.Response(status=500, text="500 Internal Server Error\n\nServer got itself in trouble")
-        await asyncio.sleep(self.wrong.post_delay_s)
+        if self.wrong.post_delay_s:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), self.wrong.post_delay_s)
         return web.json_response({"prompt_id": prompt_id, "number": number, "node_errors": node_errors})
 
     def _take(self, name: str) -> bool:

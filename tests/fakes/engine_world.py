@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -119,7 +119,7 @@ async def engine_world(
     fetched: Path,
     settings: EngineSettings = SETTINGS,
     shared: bool = True,
-    restarter: Callable[[], Awaitable[None]] | None = None,
+    restarter: Callable[[], Coroutine[Any, Any, None]] | None = None,
     ready: bool = True,
 ) -> AsyncIterator[World]:
     """Start an engine; with ``shared`` it sees ComfyUI's folders."""

@@ -1,0 +1,356 @@
+"""The engine when ComfyUI misbehaves: lost messages, lost prompts, dead executor, dead process."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from lib.errors import (
+    EngineDied,
+    EngineUnreachable,
+    ExecutionFailed,
+    JobTimeout,
+    OutOfMemory,
+)
+from lib.jobs.ports import Withdrawn
+from tests.fakes import workflows as w
+from tests.fakes.comfyui import FakeComfyUI
+from tests.fakes.engine_world import SETTINGS, Recorder, World, engine_world, job_of, until
+
+SLOW = w.through("HWTicks", seconds=20, ticks=400)
+
+
+@pytest_asyncio.fixture
+async def fake(tmp_path: Path) -> AsyncIterator[FakeComfyUI]:
+    async with FakeComfyUI(tmp_path / "comfyui") as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def world(fake: FakeComfyUI, tmp_path: Path) -> AsyncIterator[World]:
+    async def restart() -> None:
+        await fake.kill()
+        await fake.start()
+
+    async with engine_world(comfyui=fake, root=fake.folder, fetched=tmp_path / "fetched", restarter=restart) as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def foreign(fake: FakeComfyUI, tmp_path: Path) -> AsyncIterator[World]:
+    """A ComfyUI that is not ours to restart."""
+    async with engine_world(comfyui=fake, root=fake.folder, fetched=tmp_path / "fetched") as made:
+        yield made
+
+
+async def _begun(world: World, graph: w.Graph) -> "asyncio.Task[object]":
+    observer = Recorder()
+    work = world.begin(graph, observer=observer)
+    await observer.began.wait()
+    return work  # type: ignore[return-value]
+
+
+async def test_posts_nothing_of_the_callers_but_the_graph(world: World, fake: FakeComfyUI) -> None:
+    """Ids, order and targets are ours."""
+    await world.run(w.picture())
+    (body,) = fake.posted
+    assert set(body) == {"prompt", "prompt_id", "client_id"}
+    assert body["client_id"] in fake.client_ids
+
+
+async def test_what_no_output_needs_is_left_out_of_the_post(world: World, fake: FakeComfyUI) -> None:
+    """Pruned, and the output node has its folder and nonce."""
+    job = job_of("pruned")
+    await world.run({**w.picture("hw/a"), "7": w.empty()}, job=job)
+    (body,) = fake.posted
+    assert set(body["prompt"]) == {"1", "2"}
+    assert body["prompt"]["2"]["inputs"]["filename_prefix"] == "pruned/hw/a"
+    assert body["prompt"]["2"]["inputs"]["_nonce"].endswith("/2")
+
+
+async def test_one_job_costs_two_calls(world: World, fake: FakeComfyUI) -> None:
+    """Nothing is polled while the socket tells all: a POST, a history look-up."""
+    await world.run(w.picture())
+    before = len(fake.requests)
+    await world.run(w.picture())
+    calls = fake.requests[before:]
+    assert [call.split("/")[1] for call in calls] == ["prompt", "history"]
+
+
+async def test_history_is_deleted_in_batches(world: World, fake: FakeComfyUI) -> None:
+    """One call for sixteen entries."""
+    for _ in range(16):
+        await world.run(w.picture())
+
+    async def gone() -> bool:
+        return not fake.executor.history
+
+    await until(gone)
+    assert fake.requests.count("POST /history") == 1
+
+
+@pytest.mark.parametrize("muted", [{"end"}, {"end", "execution_success", "executing", "executed", "execution_start"}])
+async def test_a_lost_end_marker_is_made_up_for_by_the_history(
+    world: World, fake: FakeComfyUI, muted: set[str]
+) -> None:
+    """Neither witness alone is trusted."""
+    fake.wrong.mute = frozenset(muted)
+    observer = Recorder()
+    collected = await world.run(w.picture(), observer=observer)
+    assert observer.saw == ["posted", "started"]
+    assert collected.outputs[0].width == 64
+
+
+async def test_a_failure_is_found_in_the_history_too(world: World, fake: FakeComfyUI) -> None:
+    """An error message that was missed does not become a success."""
+    fake.wrong.mute = frozenset({"execution_error"})
+    with pytest.raises(ExecutionFailed, match="boom"):
+        await world.execute(w.through("HWFail", kind="value"))
+
+
+async def test_a_stalled_event_stream_does_not_stop_the_jobs(world: World, fake: FakeComfyUI) -> None:
+    """One slow client of ComfyUI's silences everybody; history still answers."""
+    fake.stall_events()
+    collected = await world.run(w.picture())
+    assert collected.outputs[0].error is None
+    fake.stall_events(stalled=False)
+
+
+async def test_a_dropped_socket_loses_no_prompt(world: World, fake: FakeComfyUI) -> None:
+    """New connection, new client id; the running prompt is followed by look-ups, the next one by events."""
+    (old,) = fake.client_ids
+    work = await _begun(world, w.through("HWTicks", seconds=0.5, ticks=5))
+    await fake.drop_sockets()
+    await work
+    assert world.engine.healthy
+    (new,) = fake.client_ids
+    assert new != old
+    await world.run(w.picture())
+
+
+async def test_a_post_that_fails_although_it_queued_runs_once(world: World, fake: FakeComfyUI) -> None:
+    """We chose the id: look it up before anybody posts again."""
+    fake.wrong.fail_posts = 1
+    collected = await world.run(w.picture())
+    assert collected.outputs[0].error is None
+    assert len(fake.posted) == 1
+
+
+async def test_a_post_without_an_answer_is_looked_up(fake: FakeComfyUI, tmp_path: Path) -> None:
+    """A time-out says nothing about the prompt."""
+    settings = SETTINGS.model_copy(update={"request_timeout_s": 0.5})
+    async with engine_world(comfyui=fake, root=fake.folder, fetched=tmp_path, settings=settings) as world:
+        fake.wrong.post_delay_s = 1.5
+        collected = await world.run(w.picture())
+        assert collected.outputs[0].error is None
+        assert len(fake.posted) == 1
+
+
+async def test_a_post_that_failed_for_good_is_an_error(world: World, fake: FakeComfyUI) -> None:
+    """500 and nothing queued."""
+    fake.wrong.refuse_posts = 1
+    with pytest.raises(ExecutionFailed, match="500"):
+        await world.execute(w.picture())
+
+
+async def test_a_prompt_that_comfyui_lost_is_told_as_never_started(world: World, fake: FakeComfyUI) -> None:
+    """200, and in neither queue nor history: no attempt is counted."""
+    fake.wrong.lose_posts = 1
+    with pytest.raises(EngineDied) as caught:
+        await world.execute(w.picture())
+    assert caught.value.started is False
+
+
+async def test_lost_interrupts_are_repeated(world: World, fake: FakeComfyUI) -> None:
+    """Until the prompt is in neither list."""
+    work = await _begun(world, SLOW)
+    fake.wrong.lose_interrupts = 4
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert fake.executor.remaining == 0
+
+
+async def test_a_second_cancellation_does_not_stop_the_removal(world: World, fake: FakeComfyUI) -> None:
+    """The removal is shielded."""
+    work = await _begun(world, SLOW)
+    fake.wrong.lose_interrupts = 4
+    work.cancel()
+
+    async def trying() -> bool:
+        return "POST /interrupt" in fake.requests
+
+    await until(trying)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert fake.executor.remaining == 0
+
+
+async def test_a_node_that_ignores_interrupts_costs_a_restart(world: World) -> None:
+    """After the time allowed; the engine comes back by itself."""
+    work = await _begun(world, w.through("HWStubborn", seconds=60))
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert len(world.server.restarts) == 1
+    assert "interrupt" in world.server.restarts[0]
+    async with asyncio.timeout(10):
+        await world.engine.wait_ready()
+    await world.run(w.picture())
+
+
+async def test_a_stuck_engine_that_we_cannot_restart_takes_no_work_until_it_is_free(foreign: World) -> None:
+    """Unhealthy with its reason, healthy again when ComfyUI gives up the prompt."""
+    work = await _begun(foreign, w.through("HWStubborn", seconds=3.5))
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert not foreign.engine.healthy
+    assert "interrupt" in (foreign.engine.down_reason or "")
+    with pytest.raises(EngineUnreachable):
+        await foreign.execute(w.picture())
+    async with asyncio.timeout(10):
+        await foreign.engine.wait_ready()
+    await foreign.run(w.picture())
+
+
+async def test_a_dead_executor_is_found_and_restarted(world: World, fake: FakeComfyUI) -> None:
+    """HTTP answers, prompts wait, nothing runs: the prompt is lost without having started."""
+    await fake.kill_executor()
+    with pytest.raises(EngineDied) as caught:
+        async with asyncio.timeout(10):
+            await world.execute(w.picture())
+    assert caught.value.started is False
+    assert "executor" in world.server.restarts[0]
+    async with asyncio.timeout(10):
+        await world.engine.wait_ready()
+    await world.run(w.picture())
+
+
+async def test_a_running_prompt_on_a_dead_executor_ends_by_its_deadline(world: World) -> None:
+    """SystemExit in a node prints nothing and answers nothing; the deadline and the restart get us out."""
+    with pytest.raises(JobTimeout):
+        await world.execute(w.through("HWFail", kind="sysexit"), timeout_s=0.3)
+    assert len(world.server.restarts) == 1
+
+
+async def test_a_sticky_gpu_fault_restarts_comfyui(world: World) -> None:
+    """Every later prompt would fail; this one may be tried again after the restart."""
+    with pytest.raises(EngineDied, match="illegal memory access") as caught:
+        await world.execute(w.through("HWFail", kind="cuda"))
+    assert caught.value.started is True
+    assert len(world.server.restarts) == 1
+
+
+async def test_out_of_memory_frees_the_models(world: World, fake: FakeComfyUI) -> None:
+    """POST /free, and no restart."""
+    with pytest.raises(OutOfMemory):
+        await world.execute(w.through("HWFail", kind="oom"))
+    assert fake.executor.freed == [{"unload_models": True, "free_memory": True}]
+    assert world.server.restarts == []
+
+
+async def test_the_end_of_the_process_is_told_at_once_with_its_last_words(world: World, fake: FakeComfyUI) -> None:
+    """The running prompt counts as started, the pending one does not; nothing waits for a time-out."""
+    running = await _begun(world, SLOW)
+    pending = world.begin(w.picture())
+    await until(lambda: _remaining(fake, 2))
+    world.server.lines = ["loading /opt/secret/models/x.safetensors", "Killed"]
+    world.server.went_down("ComfyUI ended with -9")
+    results = await asyncio.wait_for(asyncio.gather(running, pending, return_exceptions=True), 1)
+    first, second = results
+    assert isinstance(first, EngineDied) and isinstance(second, EngineDied)
+    assert (first.started, second.started) == (True, False)
+    assert "ended with -9" in first.message
+    assert first.details["log_tail"] == ["loading x.safetensors", "Killed"]
+    assert not world.engine.healthy
+    assert world.engine.down_reason == "ComfyUI ended with -9"
+
+
+async def _remaining(fake: FakeComfyUI, count: int) -> bool:
+    return fake.executor.remaining == count
+
+
+async def test_an_attached_server_that_goes_away_is_noticed_by_its_socket(foreign: World, fake: FakeComfyUI) -> None:
+    """Nobody tells us; the connection does, and a refused one is the proof."""
+    work = await _begun(foreign, SLOW)
+    await fake.kill()
+    with pytest.raises(EngineDied):
+        await asyncio.wait_for(work, 3)
+    assert not foreign.engine.healthy
+    with pytest.raises(EngineUnreachable):
+        await foreign.execute(w.picture())
+    await fake.start()
+    async with asyncio.timeout(10):
+        await foreign.engine.wait_ready()
+    await foreign.run(w.picture())
+
+
+async def test_a_quick_restart_behind_our_back_loses_the_prompt(foreign: World, fake: FakeComfyUI) -> None:
+    """It answers again before we look: history and queue have no trace."""
+    work = await _begun(foreign, SLOW)
+    await fake.kill()
+    await fake.start()
+    with pytest.raises(EngineDied):
+        await asyncio.wait_for(work, 5)
+
+
+async def test_health_changes_are_told(world: World, fake: FakeComfyUI) -> None:
+    """Down once, up once."""
+    heard: list[bool] = []
+    world.engine.on_health(heard.append)
+    await fake.kill()
+    world.server.went_down("gone")
+    await fake.start()
+    world.server.came_back()
+    async with asyncio.timeout(10):
+        await world.engine.wait_ready()
+    assert heard == [False, True]
+
+
+async def test_withdraw_works_while_the_executor_is_busy_elsewhere(world: World, fake: FakeComfyUI) -> None:
+    """A foreign prompt runs; ours is given back."""
+    running = await _begun(world, w.through("HWSleep", seconds=0.5))
+    withdraw = asyncio.Event()
+    withdraw.set()
+    with pytest.raises(Withdrawn):
+        await world.execute(w.picture(), withdraw=withdraw)
+    await running
+    assert len(fake.posted) == 2
+
+
+async def test_a_history_that_is_gone_is_not_a_success(world: World, fake: FakeComfyUI) -> None:
+    """The socket alone is not believed."""
+    fake.wrong.forget_history = True
+    job = job_of()
+    execution = await world.execute(w.picture(), job=job)
+    with pytest.raises(EngineUnreachable):
+        await world.engine.collect(job, execution)
+
+
+async def test_a_prompt_that_was_given_up_is_removed_at_the_next_connection(fake: FakeComfyUI, tmp_path: Path) -> None:
+    """Posted perhaps, followed by nobody: it must not run beside its successor."""
+    settings = SETTINGS.model_copy(update={"request_timeout_s": 0.4})
+    async with engine_world(comfyui=fake, root=fake.folder, fetched=tmp_path, settings=settings) as world:
+        await fake.kill_executor()
+        fake.wrong.lose_posts, fake.wrong.post_delay_s = 1, 0.8
+        with pytest.raises(EngineUnreachable):
+            await world.execute(w.picture())
+        (body,) = fake.posted
+        fake.executor.put((99.0, body["prompt_id"], body["prompt"], {"client_id": "x"}, ["2"]))
+        await fake.drop_sockets()
+
+        async def gone() -> bool:
+            return fake.executor.remaining == 0
+
+        await until(gone)
+
+
+async def test_unsafe_request_ids_do_not_become_folders(world: World) -> None:
+    """Validated by dialects; checked again where it would hurt."""
+    job = job_of("../evil")
+    collected = await world.run(w.picture("a"), job=job)
+    assert Path(collected.outputs[0].local_path).parent == world.output / job.job_id

@@ -1,0 +1,140 @@
+"""From ComfyUI's errors to ours: classified by type and message, named, scrubbed."""
+
+import json
+
+import pytest
+
+from lib.comfy.faults import execution_error, gpu_fault, rejection, scrub
+from lib.comfy.messages import Failed
+from lib.errors import ExecutionFailed, OutOfMemory
+
+
+def _failed(exception_type: str, message: str) -> Failed:
+    return Failed(
+        prompt_id="p", node_id="2", node_type="KSampler", exception_type=exception_type, message=message, at_ms=None
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "scrubbed"),
+    [
+        ("No such file: '/srv/in/job/x.png'", "No such file: 'x.png'"),
+        ('File "/home/u/ComfyUI/execution.py", line 5', 'File "execution.py", line 5'),
+        ("C:\\Users\\bob\\ComfyUI\\x.png is bad", "x.png is bad"),
+        ("~/models/x.ckpt", "x.ckpt"),
+        ("see https://host/a/b/c.png", "see https://host/a/b/c.png"),
+        ("and/or 1/2/3, models/x", "and/or 1/2/3, models/x"),
+        ("ratio 3/4 of 16:9", "ratio 3/4 of 16:9"),
+    ],
+)
+def test_host_paths_shrink_to_their_last_name(text: str, scrubbed: str) -> None:
+    """Links, fractions and relative names stay."""
+    assert scrub(text) == scrubbed
+
+
+@pytest.mark.parametrize(
+    ("exception_type", "message", "expected"),
+    [
+        ("torch.OutOfMemoryError", "CUDA out of memory.", OutOfMemory),
+        ("torch.cuda.OutOfMemoryError", "", OutOfMemory),
+        ("RuntimeError", "CUDA error: out of memory", OutOfMemory),
+        ("RuntimeError", "[enforce fail] DefaultCPUAllocator: not enough memory", OutOfMemory),
+        ("torch.AcceleratorError", "Allocation on device 0 would exceed", OutOfMemory),
+        ("ValueError", "boom", ExecutionFailed),
+    ],
+)
+def test_memory_errors_are_told_apart(exception_type: str, message: str, expected: type) -> None:
+    """By type; by message where torch has no type for it."""
+    error = execution_error(_failed(exception_type, message))
+    assert type(error) is expected
+    assert error.details["node_id"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("exception_type", "message", "sticky"),
+    [
+        ("RuntimeError", "CUDA error: an illegal memory access was encountered", True),
+        ("torch.AcceleratorError", "CUDA error: device-side assert triggered", True),
+        ("RuntimeError", "CUDA error: unspecified launch failure", True),
+        ("RuntimeError", "CUDA error: out of memory", False),
+        ("ValueError", "my prompt says illegal memory access", False),
+        ("RuntimeError", "shapes do not match", False),
+    ],
+)
+def test_sticky_gpu_faults_are_told_apart(exception_type: str, message: str, sticky: bool) -> None:
+    """Only torch's own exceptions can mean it."""
+    assert (gpu_fault(_failed(exception_type, message)) is not None) is sticky
+
+
+def test_a_rejection_carries_comfyuis_own_objects_without_tracebacks() -> None:
+    """``error`` and ``node_errors``, both."""
+    problem = {
+        "type": "exception_during_validation",
+        "message": "Exception when validating node",
+        "details": "'99'",
+        "extra_info": {"exception_type": "KeyError", "traceback": ['  File "/opt/comfy/execution.py"']},
+    }
+    node_errors = {"3": {"errors": [problem], "dependent_outputs": ["3"], "class_type": "SaveImage"}}
+    top = {"type": "prompt_outputs_failed_validation", "message": "Prompt outputs failed validation", "details": ""}
+    error = rejection({"error": top, "node_errors": node_errors}, classes=(), choices=lambda *_: ())
+    assert error.details["error"] == top
+    assert error.message == "node 3 (SaveImage): Exception when validating node ('99')"
+    text = json.dumps(dict(error.details))
+    assert "traceback" not in text and "/opt" not in text
+
+
+@pytest.mark.parametrize(
+    "top",
+    [
+        {
+            "type": "invalid_prompt",
+            "message": "Cannot execute because node KSamplr does not exist.",
+            "details": "Node ID '#2'",
+            "extra_info": {},
+        },
+        {
+            "type": "missing_node_type",
+            "message": "Node 'My title' not found. The custom node may not be installed.",
+            "details": "Node ID '#2'",
+            "extra_info": {"node_id": "2", "class_type": "KSamplr", "node_title": "My title"},
+        },
+    ],
+    ids=["0.3.75", "tip"],
+)
+def test_a_missing_class_comes_with_near_names(top: dict[str, object]) -> None:
+    """In both versions' words."""
+    error = rejection({"error": top, "node_errors": {}}, classes=("KSampler", "SaveImage"), choices=lambda *_: ())
+    assert "did you mean KSampler?" in error.message
+    assert "#2" in error.message
+    assert error.details["nearest"] == {"KSamplr": ["KSampler"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), "there are none"),
+        (("sd15.safetensors",), "expected one of: sd15.safetensors"),
+        (("flux1-dev.safetensors", "sd15.ckpt"), "nearest: flux1-dev.safetensors"),
+    ],
+)
+def test_a_missing_model_is_told_with_what_is_there(options: tuple[str, ...], expected: str) -> None:
+    """Nearest names, else some of them, else that there are none."""
+    problem = {
+        "type": "value_not_in_list",
+        "message": "Value not in list",
+        "details": "...",
+        "extra_info": {"input_name": "unet_name", "received_value": "flux-dev.safetensors", "input_config": None},
+    }
+    body = {"error": {}, "node_errors": {"1": {"errors": [problem], "class_type": "UNETLoader"}}}
+    error = rejection(body, classes=(), choices=lambda *_: options)
+    assert "node 1 (UNETLoader), input unet_name: 'flux-dev.safetensors'" in error.message
+    assert expected in error.message
+
+
+def test_many_errors_are_summed_up() -> None:
+    """Five sentences, then a number; the details have them all."""
+    problem = {"type": "required_input_missing", "message": "Required input is missing", "details": "x"}
+    nodes = {str(index): {"errors": [problem], "class_type": "A"} for index in range(9)}
+    error = rejection({"error": {}, "node_errors": nodes}, classes=(), choices=lambda *_: ())
+    assert error.message.endswith("and 4 more")
+    assert len(error.details["node_errors"]) == 9  # type: ignore[arg-type]

@@ -98,8 +98,11 @@ class ComfyEngine:
         await self._link.wait_ready()
 
     async def run(self) -> None:
-        """Keep the connection, for ever."""
-        await self._link.run()
+        """Keep the connection, for ever; what is still in ComfyUI's history goes when this is cancelled."""
+        try:
+            await self._link.run()
+        finally:
+            await self._forgetter.close()
 
     async def execute(
         self,

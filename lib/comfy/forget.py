@@ -11,6 +11,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 16
 DELAY_S = 1.0
+CLOSE_S = 1.0
 
 
 class Forgetter:
@@ -40,6 +41,14 @@ class Forgetter:
                 await self._client.forget(ids)
         except EngineUnreachable as error:
             log.debug("history was not deleted", extra={"event": "engine.forget_failed", "cause": error.message})
+
+    async def close(self) -> None:
+        """Delete what waits, if ComfyUI takes that within a second."""
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self.flush()
+        except TimeoutError:
+            log.debug("history was not deleted", extra={"event": "engine.forget_failed"})
 
     async def _drain(self) -> None:
         try:

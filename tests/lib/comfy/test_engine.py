@@ -91,6 +91,14 @@ async def test_history_is_deleted_in_batches(world: World, fake: FakeComfyUI) ->
     assert fake.requests.count("POST /history") == 1
 
 
+async def test_the_last_entries_go_when_the_engine_stops(fake: FakeComfyUI, tmp_path: Path) -> None:
+    """A ComfyUI that lives on keeps nothing of ours."""
+    async with engine_world(comfyui=fake, root=fake.folder, fetched=tmp_path) as world:
+        await world.run(w.picture())
+        assert len(fake.executor.history) == 1
+    assert fake.executor.history == {}
+
+
 @pytest.mark.parametrize("muted", [{"end"}, {"end", "execution_success", "executing", "executed", "execution_start"}])
 async def test_a_lost_end_marker_is_made_up_for_by_the_history(
     world: World, fake: FakeComfyUI, muted: set[str]

@@ -68,8 +68,8 @@ class Harvester:
 
     async def _paths(
         self, items: tuple[Item, ...], folders: Folders | None, ticket: Ticket
-    ) -> tuple[dict[Item, Path | None], tuple[str, ...]]:
-        paths: dict[Item, Path | None] = {}
+    ) -> tuple[dict[Item, str | None], tuple[str, ...]]:
+        paths: dict[Item, str | None] = {}
         problems: list[str] = []
         for item in items:
             if item.text is not None or item in paths:
@@ -80,7 +80,7 @@ class Harvester:
                 paths[item] = await self._fetch(item, self._target(ticket), problems)
         return paths, tuple(problems)
 
-    async def _fetch(self, item: Item, target: Path, problems: list[str]) -> Path | None:
+    async def _fetch(self, item: Item, target: Path, problems: list[str]) -> str | None:
         """Bring a file over by ``/view``, into the place that its name has under ``target``."""
         own = Folders(output=target, input=target, temp=target / "temp")
         path = outputs.located(item, own)
@@ -90,7 +90,7 @@ class Harvester:
             async with self._client.view(
                 filename=item.filename, subfolder=item.subfolder, folder_type=item.folder_type
             ) as chunks:
-                file = await asyncio.to_thread(_create, path)
+                file = await asyncio.to_thread(_create, Path(path))
                 try:
                     async for chunk in chunks:
                         await asyncio.to_thread(file.write, chunk)
@@ -109,7 +109,7 @@ class _Gathering:
     """All file work of one prompt, for one thread."""
 
     items: tuple[Item, ...]
-    paths: Mapping[Item, Path | None]
+    paths: Mapping[Item, str | None]
     restorer: Restorer
     ticket: Ticket
     target: Path
@@ -120,7 +120,7 @@ class _Gathering:
         if not pictures:
             return found
         saved = {self._item(index, picture): picture for index, picture in enumerate(pictures, 1)}
-        own = {item: _write(self.target / item.filename, picture.data) for item, picture in saved.items()}
+        own = {item: str(_write(self.target / item.filename, picture.data)) for item, picture in saved.items()}
         found += outputs.inspect(saved, paths=own, restorer=self.restorer)
         rank = {node_id: index for index, node_id in enumerate(self.ticket.caller_graph)}
         return tuple(sorted(found, key=lambda output: rank.get(output.node_id, len(rank))))

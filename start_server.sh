@@ -156,15 +156,15 @@ install_packages() {
 }
 
 run_worker() {  # gives the worker's exit status; SIGTERM reaches the worker, which drains
-    local status=0 worker
+    local status="" worker interrupted=1 ended
     "$venv/bin/python" "workers/$BACKEND/worker.py" &
     worker=$!
-    # shellcheck disable=SC2064  # the number is meant as it is now
-    trap "kill -TERM $worker 2>/dev/null || true" TERM INT
-    wait "$worker" || status=$?
-    while kill -0 "$worker" 2>/dev/null; do
-        status=0
-        wait "$worker" || status=$?
+    trap 'interrupted=1; kill -TERM "$worker" 2>/dev/null || true' TERM INT
+    while [[ -n "$interrupted" ]]; do  # a trap ends wait early, with a status that is not the worker's
+        interrupted=""
+        ended=0
+        wait "$worker" || ended=$?
+        [[ "$ended" -eq 127 && -n "$status" ]] || status="$ended"  # 127: nothing left to wait for
     done
     return "$status"
 }

@@ -20,8 +20,12 @@ class Bars:
         self._bars: dict[str, tqdm[NoReturn]] = {}
 
     def start(self, name: str, *, done: int, total: int | None) -> None:
-        """Show a bar, or the old one at another place."""
-        self.finish(name)
+        """Show a bar, or move the one that is there: a download that goes on after a break."""
+        known = self._bars.get(name)
+        if known is not None:
+            known.total, known.n = total, done
+            known.refresh()
+            return
         bar: tqdm[NoReturn] = tqdm(desc=f"    {name}", initial=done, total=total, unit="B", unit_scale=True)
         self._bars[name] = bar
 

@@ -27,7 +27,7 @@ LAUNCHER = REPOSITORY / "workers" / "comfyui-json" / "worker.py"
 STUB = """
 import json, os, signal, sys
 names = ("WORKSPACE_DIR", "PYWORKER_HOST_READY", "REPORT_ADDR", "BACKEND")
-signal.signal(signal.SIGTERM, lambda *_: (print("DRAINED", flush=True), sys.exit(5)))
+signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b"DRAINED\\n"), sys.exit(5)))
 print("WORKER", json.dumps({name: os.environ.get(name) for name in names}), flush=True)
 if os.environ.get("STUB_WAITS"):
     signal.pause()

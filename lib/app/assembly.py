@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from lib.app import provisioned, summary
 from lib.app.boot import BootBenchmark, ServiceRunner
 from lib.app.condition import Condition
-from lib.app.core import Core, build_core
+from lib.app.core import Core, build_core, open_clients
 from lib.app.engines import EngineWatch
 from lib.app.front import Front, build_front
 from lib.app.health import Health
@@ -85,10 +85,11 @@ class Worker:
         cause = await asyncio.to_thread(provisioned.failure, self._workspace)
         if cause is not None:
             self._condition.trouble("provisioning", cause)
+        clients = await open_clients(self._settings, stack)
         tasks = await stack.enter_async_context(Tasks())
         core = await build_core(
             self._settings,
-            stack=stack,
+            clients=clients,
             tasks=tasks,
             clock=self._clock,
             condition=self._condition,

@@ -35,6 +35,28 @@ from lib.workflow.cost import ConstantCost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Clients:
+    """Connections that tasks use; entered before the tasks are, so that they outlive them."""
+
+    comfy_http: aiohttp.ClientSession
+    guard: AddressGuard
+    guarded_http: GuardedHttp
+    stores: S3Stores
+
+
+async def open_clients(settings: Settings, stack: AsyncExitStack) -> Clients:
+    """Enter every client on ``stack``; nothing is connected yet."""
+    own = [f"http://{name}:{settings.worker_http_port}/session/end" for name in ("localhost", "127.0.0.1", "[::1]")]
+    guard = AddressGuard(allow=settings.storage.allow_hosts, own_urls=own)
+    return Clients(
+        comfy_http=await stack.enter_async_context(_comfy_http()),
+        guard=guard,
+        guarded_http=await stack.enter_async_context(GuardedHttp(guard)),
+        stores=await stack.enter_async_context(S3Stores(guard=guard)),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Core:
     """What the rest of the assembly needs of it."""
 
@@ -52,7 +74,7 @@ class Core:
 async def build_core(
     settings: Settings,
     *,
-    stack: AsyncExitStack,
+    clients: Clients,
     tasks: Tasks,
     clock: Clock,
     condition: Condition,
@@ -60,13 +82,9 @@ async def build_core(
     speed: SpeedGauge,
     metrics: WorkerMetrics,
 ) -> Core:
-    """Build and enter everything behind ``JobService``. Raises EngineUnreachable when there is no ComfyUI to use."""
+    """Build everything behind ``JobService``. Raises EngineUnreachable when there is no ComfyUI to use."""
     workspace = settings.engine.workspace.resolve()
-    http = await stack.enter_async_context(_comfy_http())
-    own = [f"http://{name}:{settings.worker_http_port}/session/end" for name in ("localhost", "127.0.0.1", "[::1]")]
-    guard = AddressGuard(allow=settings.storage.allow_hosts, own_urls=own)
-    guarded = await stack.enter_async_context(GuardedHttp(guard))
-    stores = await stack.enter_async_context(S3Stores(guard=guard))
+    http = clients.comfy_http
     servers = tuple(
         await find_servers(settings.engine, serverless=settings.serverless, http=http, tasks=tasks, clock=clock)
     )
@@ -77,13 +95,13 @@ async def build_core(
     preparer = InputPreparer(
         servers=servers,
         http=http,
-        fetcher=Downloads(store=store, http=guarded, settings=settings.storage, tasks=tasks),
+        fetcher=Downloads(store=store, http=clients.guarded_http, settings=settings.storage, tasks=tasks),
         settings=settings.storage,
         uploads=_uploads(engines),
     )
     caps = InlineCaps(file_bytes=settings.delivery.base64_max_bytes, total_bytes=settings.delivery.base64_total_bytes)
     uploads = Uploads(
-        open_store=s3_opener(stores, settings.delivery),
+        open_store=s3_opener(clients.stores, settings.delivery),
         expires_s=settings.delivery.s3_url_expires_s,
     )
     delivery = OutputDelivery(uploads=uploads, caps=caps)
@@ -118,8 +136,8 @@ async def build_core(
         engines=engines,
         servers=servers,
         queue=queue,
-        guard=guard,
-        guarded_http=guarded,
+        guard=clients.guard,
+        guarded_http=clients.guarded_http,
         workspace=workspace,
         cache=cache,
     )

@@ -5,7 +5,6 @@ connection and knows whether ComfyUI lives is ``link``.
 """
 
 import asyncio
-import os
 import re
 import uuid
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from lib.clock import Clock, SystemClock
 from lib.comfy import faults
 from lib.comfy.catalog import Catalog, read_class
 from lib.comfy.client import ComfyClient, ConnectionRefused, Reply, loads
+from lib.comfy.folders import JobFolders
 from lib.comfy.follow import Follower, Terms
 from lib.comfy.forget import Forgetter
 from lib.comfy.harvest import Harvester, Ticket
@@ -62,6 +62,7 @@ class ComfyEngine:
         self._clock = clock or SystemClock()
         self._client = ComfyClient(server.base_url, http, timeout_s=settings.request_timeout_s)
         self._link = Link(server=server, client=self._client, settings=settings, clock=self._clock)
+        self._folders = JobFolders()
         self._forgetter = Forgetter(self._client, tasks)
         self._follower = Follower(self._client, self._link, settings=settings, tasks=tasks, forgetter=self._forgetter)
         self._harvester = Harvester(self._client, server=server, fetch_folder=fetch_folder)
@@ -148,11 +149,10 @@ class ComfyEngine:
 
     async def _plan(self, job: Job, prepared: Prepared, *, nonce: str) -> Plan:
         folder = job.spec.request_id if _SAFE_NAME.fullmatch(job.spec.request_id) else job.job_id
-        folders, first = self._server.folders, job.run == 1
+        folders, again = self._server.folders, job.attempts > 0
         if folders is not None:
-            loop = asyncio.get_running_loop()
-            folder = await loop.run_in_executor(None, _free_folder, str(folders.output), folder, job.run)
-        elif not first or job.attempts:
+            folder = await self._folders.claim(folders.output, folder, run=job.run, again=again)
+        elif job.run > 1 or again:
             folder = f"{folder}/{nonce[:8]}"
         now = self._clock.now().astimezone()
         return plan(prepared.graph, self.catalog, folder=folder, nonce=nonce, now=now)
@@ -277,13 +277,3 @@ class ComfyEngine:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _free_folder(root: str, name: str, run: int) -> str:
-    """Return a folder, relative to ``root``, that nothing was written to yet."""
-    if run == 1 and not os.path.lexists(f"{root}/{name}"):
-        return name
-    number = max(2, run)
-    while os.path.lexists(f"{root}/{name}/{number}"):
-        number += 1
-    return f"{name}/{number}"

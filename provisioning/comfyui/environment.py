@@ -31,6 +31,7 @@ LEFT_OUT = frozenset({"torch", "torchvision", "torchaudio", "comfyui-workflow-te
 LIMITS = ("transformers<5",)
 CUDA_PACKAGE = re.compile(r"(nvidia|cuda|cupy|triton|pytorch[-_]triton)(?![a-z])", re.IGNORECASE)
 SHIMS = Path(__file__).parent / "shims"
+NO_CACHES = shutil.ignore_patterns("__pycache__")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,15 +183,19 @@ def _without_prompts(arguments: Sequence[str]) -> tuple[str, ...]:
 
 def _stand_ins(python: Path, folder: Path) -> dict[str, str]:
     """Put what doesn't import on ``PYTHONPATH``, and nothing where the real packages do."""
-    shutil.rmtree(folder, ignore_errors=True)
+    made = folder.with_name(f".{folder.name}.new")  # swapped in whole: a ComfyUI may be starting with the old one
+    shutil.rmtree(made, ignore_errors=True)
     if not imports(python, "torchvision"):
-        shutil.copytree(SHIMS / "torchvision_operators", folder, dirs_exist_ok=True)
+        shutil.copytree(SHIMS / "torchvision_operators", made, dirs_exist_ok=True, ignore=NO_CACHES)
     if not imports(python, "torchaudio"):
-        shutil.copytree(SHIMS / "torchaudio_stub", folder, dirs_exist_ok=True)
-    path = str(folder) if folder.exists() else ""
-    if not imports(python, "torch, torchvision, torchaudio", python_path=path):
+        shutil.copytree(SHIMS / "torchaudio_stub", made, dirs_exist_ok=True, ignore=NO_CACHES)
+    if not imports(python, "torch, torchvision, torchaudio", python_path=str(made) if made.exists() else ""):
         raise ProvisioningError(
             f"torch or a package beside it does not import in {python}.",
             remedy=f"Remove {python.parent.parent} and start again.",
         )
-    return {"PYTHONPATH": path} if path else {}
+    shutil.rmtree(folder, ignore_errors=True)
+    if not made.exists():
+        return {}
+    made.replace(folder)
+    return {"PYTHONPATH": str(folder)}

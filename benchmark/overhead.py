@@ -32,8 +32,6 @@ TIME_LIMIT_S = 600.0
 MEMORY_RESERVE_S = 110.0
 """Kept free of the time limit for the memory figures."""
 WANTED_ROUNDS = 6
-VOID_LIMIT = 4
-"""So many void rounds of a case are repeated."""
 WORKER_ENVIRONMENT = {"MAX_QUEUE_SIZE": "3000", "FETCH_ALLOW_HOSTS": "127.0.0.1"}
 
 
@@ -74,9 +72,16 @@ class OverheadReport:
 
 
 async def measure_overhead(
-    announce: Callable[[str], None], *, cases: tuple[Case, ...] = CASES, memory: bool = True
+    announce: Callable[[str], None],
+    *,
+    cases: tuple[Case, ...] = CASES,
+    rounds: int = WANTED_ROUNDS,
+    memory: bool = True,
 ) -> OverheadReport:
-    """Start ComfyUI and our worker, measure, stop them. Raises: NoComfyUI, ServerFailed, ServiceError."""
+    """Start ComfyUI and our worker, measure, stop them; void rounds are repeated, two for each three that are wanted.
+
+    Raises: NoComfyUI, ServerFailed, ServiceError.
+    """
     began = time.monotonic()
     record = servers.find_record(os.environ)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
@@ -88,7 +93,7 @@ async def measure_overhead(
             facts = await gather_facts(await raw.get("/system_stats"))
             announce(f"On {facts.describe()}, torch {facts.torch}, ComfyUI {facts.comfyui}")
             deadline = began + TIME_LIMIT_S - (MEMORY_RESERVE_S if memory else 0)
-            bench = _Overhead(comfy=comfy, raw=raw, announce=announce, deadline=deadline)
+            bench = _Overhead(comfy=comfy, raw=raw, announce=announce, deadline=deadline, wanted=rounds)
             comparisons = await bench.compare_all(cases, folder / "worker")
             figures = None
             if memory:
@@ -111,6 +116,7 @@ class _Overhead:
     raw: RawComfy
     announce: Callable[[str], None]
     deadline: float
+    wanted: int = WANTED_ROUNDS
     notes: list[str] = field(default_factory=list)
     leg: int = 0
     chance: random.Random = field(default_factory=lambda: random.Random(1))
@@ -138,13 +144,14 @@ class _Overhead:
         await self._raw_leg(warm)
         await self._our_leg(warm, api)
         rounds: list[Round] = []
-        while sum(not one.void for one in rounds) < WANTED_ROUNDS and len(rounds) < WANTED_ROUNDS + VOID_LIMIT:
+        most = self.wanted * 5 // 3
+        while sum(not one.void for one in rounds) < self.wanted and len(rounds) < most:
             if time.monotonic() > deadline:
                 self.notes.append(f"{case.name} at {case.concurrency}: time was up after {len(rounds)} rounds")
                 break
             rounds.append(await self._round(case, worker, api))
             self.announce(_line(case, len(rounds), rounds[-1]))
-        return compare(case.name, rounds, concurrency=case.concurrency, wanted=WANTED_ROUNDS)
+        return compare(case.name, rounds, concurrency=case.concurrency, wanted=self.wanted)
 
     async def _round(self, case: Case, worker: servers.Server, api: ApiClient) -> Round:
         raw = await self._raw_leg(case)

@@ -17,8 +17,8 @@ import orjson
 from lib.errors import EngineUnreachable, ExecutionFailed, InvalidWorkflow, JobTimeout
 from lib.lifecycle import Tasks
 
-END_MARKER = '{"type": "executing", "data": {"node": null'
-"""How ComfyUI's own serializer starts the message that ends a prompt; others are not even parsed."""
+EXECUTING = '{"type": "executing"'
+"""How ComfyUI's own serializer starts the message that may end a prompt; others are not even parsed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,10 +121,12 @@ class RawComfy:
 
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         async for message in socket:
-            if message.type is aiohttp.WSMsgType.TEXT and message.data.startswith(END_MARKER):
-                future = self._waiting.get(orjson.loads(message.data)["data"].get("prompt_id"))
-                if future is not None and not future.done():
-                    future.set_result(None)
+            if message.type is not aiohttp.WSMsgType.TEXT or not message.data.startswith(EXECUTING):
+                continue
+            data = orjson.loads(message.data)["data"]
+            future = self._waiting.get(data.get("prompt_id")) if data.get("node") is None else None
+            if future is not None and not future.done():
+                future.set_result(None)
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(EngineUnreachable(f"ComfyUI at {self._base} closed its socket."))

@@ -5,6 +5,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
+import aiohttp
 import orjson
 
 from benchmark.ours import ApiClient, ApiRun
@@ -27,7 +28,10 @@ class RawRunner:
         return await self._comfy.run(fill(orjson.loads(workflow), rng=self._rng), timeout_s=timeout_s)
 
     async def checkpoints(self) -> tuple[str, ...] | None:
-        return tuple(await self._comfy.get("/models/checkpoints"))
+        try:
+            return tuple(await self._comfy.get("/models/checkpoints"))
+        except aiohttp.ClientResponseError:  # versions without this route
+            return None
 
     async def system_stats(self) -> Mapping[str, Any] | None:
         stats: Mapping[str, Any] = await self._comfy.get("/system_stats")

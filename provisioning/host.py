@@ -4,13 +4,13 @@ What is decided here is where ComfyUI comes from (``choose_engine``); each part 
 """
 
 import shutil
-import subprocess
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 import requests
 
+from lib.comfy import supervisor
 from lib.settings import Settings
 from provisioning.apply import HostFacts, apply_manifest, causes, run_script, was_run
 from provisioning.comfyui.checkpoint import ensure_random_checkpoint
@@ -24,7 +24,6 @@ from provisioning.settings import REPOSITORY, HostSettings, InstallSettings
 from provisioning.steps import digest, say
 from provisioning.tls import TlsPaths, ensure_certificate
 
-SUPERVISOR_FOLDER = Path("/etc/supervisor/conf.d")
 USUAL_PORTS = (18188, 8188)
 OWN_BENCHMARK = REPOSITORY / "workers" / "comfyui-json" / "misc" / "benchmark.json"
 
@@ -80,22 +79,11 @@ def choose_engine(worker: Settings, around: Surroundings) -> EnginePlan:
 
 def look_around(*, timeout_s: float) -> Surroundings:
     """See whether a supervisor owns ComfyUI and whether one answers at a usual port."""
-    configured = SUPERVISOR_FOLDER.is_dir() and any(SUPERVISOR_FOLDER.glob("*comfyui*.conf"))
-    supervised = configured or _supervisor_knows_comfyui()
     bases = (f"http://127.0.0.1:{port}" for port in USUAL_PORTS)
     return Surroundings(
-        supervised=supervised, running_at=next((base for base in bases if _is_comfyui(base, timeout_s)), None)
+        supervised=supervisor.owns_comfyui(),
+        running_at=next((base for base in bases if _is_comfyui(base, timeout_s)), None),
     )
-
-
-def _supervisor_knows_comfyui() -> bool:
-    if shutil.which("supervisorctl") is None:
-        return False
-    try:
-        status = subprocess.run(["supervisorctl", "status", "comfyui"], capture_output=True, timeout=10, check=False)
-    except subprocess.TimeoutExpired:
-        return False
-    return b"RUNNING" in status.stdout or b"STARTING" in status.stdout or b"STOPPED" in status.stdout
 
 
 def _is_comfyui(base: str, timeout_s: float) -> bool:

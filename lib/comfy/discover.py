@@ -1,7 +1,8 @@
 """Which ComfyUI servers there are: attached to, waited for, or launched. Decides once, at start.
 
 ``COMFYUI_API_BASE`` or ``COMFYUI_BACKENDS``: those, and never another one. Unset and standalone: a ComfyUI that runs
-at a usual port, else our own. Unset and serverless: the supervisor's, at the image's port; it is waited for.
+at a usual port, else our own. Unset and serverless, or where a supervisor owns ComfyUI: the supervisor's, at the
+image's port; it is waited for.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from pathlib import Path
 import aiohttp
 
 from lib.clock import Clock, SystemClock
+from lib.comfy import supervisor
 from lib.comfy.attached import AttachedServer
 from lib.comfy.child import Child, Claim, RunRecord
 from lib.comfy.install import Launch, parse_args, plan, read_install
@@ -49,7 +51,7 @@ async def servers(
     clock = clock or SystemClock()
     if settings.attached_bases:
         return await _attached(settings, settings.attached_bases, http=http, clock=clock)
-    if serverless:
+    if serverless or await asyncio.to_thread(supervisor.owns_comfyui):
         base = f"http://127.0.0.1:{USUAL_PORTS[0]}"
         log.info("waiting for the supervisor's ComfyUI", extra={"event": "comfyui.supervised", "base_url": base})
         return await _attached(settings, [base], http=http, clock=clock)

@@ -87,12 +87,7 @@ class Pipeline:
             begun = self._clock.monotonic()
             lease = await self._turn(live)
         self._time(live, wait_s=self._clock.monotonic() - begun)
-        execution, engine_lease = await self._execute(live, prepared, lease)
-        live.change(stage=Stage.COLLECT, message="Collecting outputs")
-        begun = self._clock.monotonic()
-        collected = await engine_lease.engine.collect(live.job, execution)
-        self._time(live, execute_s=execution.execute_s, collect_s=self._clock.monotonic() - begun)
-        return execution, collected
+        return await self._execute(live, prepared, lease)
 
     async def _prepare(self, live: LiveJob) -> Prepared:
         begun = self._clock.monotonic()
@@ -113,11 +108,12 @@ class Pipeline:
             job.sequence, expected_s=self._speed.expected_s(job.cost), engine=job.spec.engine
         )
 
-    async def _execute(self, live: LiveJob, prepared: Prepared, lease: Lease) -> tuple[Execution, Lease]:
+    async def _execute(self, live: LiveJob, prepared: Prepared, lease: Lease) -> tuple[Execution, Collected]:
         losses = refusals = 0
         while True:
             try:
-                return await self._once(live, prepared, lease), lease
+                execution = await self._once(live, prepared, lease)
+                return execution, await self._collect(live, lease, execution)
             except Withdrawn:
                 log.debug("prompt moved to an idle engine", extra={"event": "job.moved"})
             except EngineDied as error:
@@ -145,10 +141,21 @@ class Pipeline:
         finally:
             self._queue.release(lease)
 
+    async def _collect(self, live: LiveJob, lease: Lease, execution: Execution) -> Collected:
+        live.change(stage=Stage.COLLECT, message="Collecting outputs")
+        begun = self._clock.monotonic()
+        try:
+            collected = await lease.engine.collect(live.job, execution)
+        except EngineUnreachable as error:  # it ended between the prompt's end and our look at its history
+            raise EngineDied(error.message, started=True, details=error.details) from error
+        self._time(live, execute_s=execution.execute_s, collect_s=self._clock.monotonic() - begun)
+        return collected
+
     def _requeue(self, live: LiveJob, cause: str) -> None:
         log.warning("job is resubmitted", extra={"event": "job.resubmitted", "cause": cause})
         live.advance(
             JobStatus.QUEUED,
+            stage=Stage.EXECUTE,
             message="ComfyUI ended; the job is resubmitted",
             warnings=(*live.job.warnings, f"resubmitted: {cause}"),
             prompt_id=None,

@@ -33,6 +33,7 @@ class FakeEngine:
         self.ran: list[str] = []
         self.cancelled: list[str] = []
         self.most_posted = 0
+        self.collect_errors: list[ServiceError] = []
 
     async def execute(
         self,
@@ -65,6 +66,8 @@ class FakeEngine:
             self._start_next()
 
     async def collect(self, job: Job, execution: Execution) -> Collected:
+        if self.collect_errors:
+            raise self.collect_errors.pop()
         output = Output(node_id="9", kind=OutputKind.IMAGE, source_key="images", filename="a.png", size_bytes=10)
         return Collected(outputs=(output,), response={"p": {}})
 

@@ -103,7 +103,7 @@ def test_supervised_host_leaves_script_and_manifest_to_its_image(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Vast's images run both before their supervisor starts ComfyUI; the manifest there has another format."""
-    monkeypatch.setattr("provisioning.host.SUPERVISOR_FOLDER", tmp_path)
+    monkeypatch.setattr("lib.comfy.supervisor.FOLDER", tmp_path)
     (tmp_path / "comfyui.conf").touch()
     prepare(tmp_path, settings(), script="/absent.sh", image_manifest="/absent.yaml")
     assert json.loads((tmp_path / "w" / FILE_NAME).read_text())["status"] == "ok"

@@ -177,6 +177,18 @@ async def test_a_pending_prompt_keeps_its_resubmission(world: World) -> None:
     assert done.attempts == 1
 
 
+async def test_an_engine_that_dies_before_its_history_is_read(world: World) -> None:
+    """The prompt had ended, its history is gone with the process: the job runs once more."""
+    world.engines[0].collect_errors.append(EngineUnreachable("refused"))
+    job = await world.service.submit(spec())
+    await settle()
+    world.engines[0].finish()
+    await settle()
+    world.engines[0].finish()
+    done = await finished(world, job)
+    assert (done.status, done.attempts) == (JobStatus.COMPLETED, 2)
+
+
 async def test_a_pending_prompt_moves_to_an_engine_that_falls_idle() -> None:
     """Two engines, three jobs: the pending one is withdrawn and runs where the GPU is free."""
     world = build([FakeEngine("gpu0"), FakeEngine("gpu1")])

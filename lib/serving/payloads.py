@@ -29,6 +29,7 @@ async def read_body(request: web.Request, *, limit: int) -> bytes:
                 raise _too_large(limit)
             chunks.append(chunk)
     except (web.RequestPayloadError, HttpProcessingError) as error:
+        request.content.feed_eof()  # else aiohttp reads on after the answer, and logs the same error as its own
         raise InvalidRequest(
             "The body's encoding is broken",
             details={"errors": [{"type": "body_encoding", "loc": [], "msg": type(error).__name__}]},

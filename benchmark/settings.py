@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from lib.settings import SettingsError
+from lib.settings import ALIASES_ONLY, SettingsError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -13,7 +13,14 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 class BenchmarkSettings(BaseSettings):
     """Which workflow is measured, how large, and for how long."""
 
-    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        frozen=True,
+        env_ignore_empty=True,
+        extra="ignore",
+        populate_by_name=True,
+        case_sensitive=True,
+        env_prefix=ALIASES_ONLY,
+    )
 
     json_path: Path | None = Field(
         None, validation_alias="BENCHMARK_JSON_PATH", description="The operator's own workflow, API format."

@@ -14,6 +14,9 @@ from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, Validation
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MEBIBYTE = 1 << 20
+ALIASES_ONLY = "="
+"""As ``env_prefix``: keeps a variable that happens to be named like a field (``PYTHON``, ``port``) from being read,
+since no variable's name can hold this; fields still can be given by name in code."""
 
 
 class SettingsError(Exception):
@@ -45,7 +48,12 @@ def _env(default: Any, *names: str, help: str, **bounds: Any) -> Any:  # noqa: A
 
 class _Branch(BaseSettings):
     model_config = SettingsConfigDict(
-        frozen=True, env_ignore_empty=True, extra="ignore", populate_by_name=True, case_sensitive=True
+        frozen=True,
+        env_ignore_empty=True,
+        extra="ignore",
+        populate_by_name=True,
+        case_sensitive=True,
+        env_prefix=ALIASES_ONLY,
     )
 
 

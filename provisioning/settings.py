@@ -9,7 +9,7 @@ from typing import TypeVar
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from lib.settings import Flag
+from lib.settings import ALIASES_ONLY, Flag
 from provisioning.errors import ProvisioningError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -19,7 +19,14 @@ Model = TypeVar("Model", bound=BaseSettings)
 class InstallSettings(BaseSettings):
     """Where ComfyUI comes from and what it runs on."""
 
-    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        frozen=True,
+        env_ignore_empty=True,
+        extra="ignore",
+        populate_by_name=True,
+        case_sensitive=True,
+        env_prefix=ALIASES_ONLY,
+    )
 
     install_path: Path | None = Field(
         None, validation_alias="COMFYUI_INSTALL_PATH", description="Folder of an installed ComfyUI (with main.py)."
@@ -51,7 +58,14 @@ class InstallSettings(BaseSettings):
 class HostSettings(BaseSettings):
     """What ``python -m provisioning host`` does beyond the installation."""
 
-    model_config = SettingsConfigDict(frozen=True, env_ignore_empty=True, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        frozen=True,
+        env_ignore_empty=True,
+        extra="ignore",
+        populate_by_name=True,
+        case_sensitive=True,
+        env_prefix=ALIASES_ONLY,
+    )
 
     workspace: Path | None = Field(
         None,

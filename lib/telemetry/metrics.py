@@ -29,6 +29,7 @@ class WorkerMetrics:
         self._perf = Gauge("pyworker_perf", "Measured workload units per second", registry=registry)
         self._engine_up = Gauge("pyworker_engine_up", "Whether an engine is healthy", ["engine"], registry=registry)
         self._restarts = Counter("pyworker_engine_restarts", "Restarts of ComfyUI by us", registry=registry)
+        self._restart_count = 0
         self._webhooks = Counter("pyworker_webhook_attempts", "Webhook attempts", ["result"], registry=registry)
         for result in ("delivered", "failed"):
             self._webhooks.labels(result)
@@ -57,9 +58,10 @@ class WorkerMetrics:
         """Set one engine's health."""
         self._engine_up.labels(name).set(up)
 
-    def engine_restarted(self) -> None:
-        """Count a restart of ComfyUI."""
-        self._restarts.inc()
+    def engine_restarts(self, count: int) -> None:
+        """Bring the count of ComfyUI's restarts up to ``count``, of all engines since the start."""
+        self._restarts.inc(max(count - self._restart_count, 0))
+        self._restart_count = max(count, self._restart_count)
 
     def webhook_attempted(self, *, delivered: bool) -> None:
         """Count one attempt to tell a webhook."""

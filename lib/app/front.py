@@ -2,18 +2,15 @@
 
 import asyncio
 import ssl
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from aiohttp import web
-from aiohttp.typedefs import Handler
-
 from lib.app.condition import Condition
 from lib.app.core import Core
 from lib.app.health import Health
+from lib.app.sites import LOOPBACK, api_site, plain_site, public_site
 from lib.app.summary import Addresses
 from lib.clock import Clock
 from lib.delivery.plan import plan_s3, plan_webhook
@@ -25,22 +22,16 @@ from lib.dialects.wrapper.translate import WrapperPayload
 from lib.errors import ServiceError
 from lib.fleet.ledger import Ledger
 from lib.fleet.pubkey import PubkeySource
+from lib.jobs.model import JobStatus
 from lib.lifecycle import Tasks
 from lib.protocol.auth import SignatureCheck
 from lib.serving.application import Site
-from lib.serving.openapi import Docs, Operation, build
-from lib.serving.origins import OriginPolicy
-from lib.serving.payloads import json_response
 from lib.serving.probes import Probes
 from lib.serving.server import Listener, tls_context
 from lib.settings import Settings
 from lib.telemetry.metrics import WorkerMetrics
 from lib.upkeep.worker import Upkeep
 from lib.workflow.template import load_templates
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-TITLE = "comfyui-pyworker"
-DESCRIPTION = "ComfyUI as an API. Every example on this page runs as it is."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,23 +100,25 @@ async def build_front(
         max_body_bytes=settings.server.max_body_bytes,
     )
 
+    metrics.announce(
+        dialects=(wrapper.name, vast.name), outcomes=[status.value for status in JobStatus if status.terminal]
+    )
+
     def exposition() -> tuple[bytes, str]:
         service = core.service
         metrics.queue(jobs=service.in_flight_count, load=service.load, wait_s=service.predicted_wait_s())
+        metrics.engine_restarts(sum(max(server.generation - 1, 0) for server in core.servers))
         return metrics.render()
 
     probes = Probes(health=health.health, ready=health.ready, metrics=exposition)
-    api_site = _api_site(settings, wrapper=wrapper, probes=probes, upkeep=upkeep, version=version)
-    api = await stack.enter_async_context(_api_listener(settings, api_site))
+    site = api_site(settings, wrapper=wrapper, probes=probes, upkeep=upkeep, version=version)
+    api = await stack.enter_async_context(_api_listener(settings, site))
     api_base.append(api.url)
-    public_site = Site(max_body_bytes=settings.server.max_body_bytes)
-    public_site.mount(vast.routes(), owner="vast", render_error=vast.render_error)
-    public_site.mount(probes.public_routes(), owner="probes")
-    public = await stack.enter_async_context(await _public_listener(settings, public_site))
-    plain_site = Site(max_body_bytes=settings.server.max_body_bytes)
-    plain_site.mount(vast.plain_routes(), owner="vast", render_error=vast.render_error)
+    site = public_site(settings, vast=vast, probes=probes)
+    public = await stack.enter_async_context(await _public_listener(settings, site))
+    site = plain_site(settings, vast=vast)
     plain = await stack.enter_async_context(
-        Listener(plain_site.app, name="plain", host=settings.worker_host, port=settings.worker_http_port)
+        Listener(site.app, name="plain", host=settings.worker_host, port=settings.worker_http_port)
     )
     stack.push_async_callback(sessions.close_all)  # before the listeners go: a close route may be our own
     return Front(addresses=Addresses(api=api.url, public=public.url, plain=plain.url))
@@ -149,21 +142,6 @@ async def _payload(settings: Settings, core: Core) -> WrapperPayload:
         plan_webhook=partial(plan_webhook, settings=settings.delivery, guard=core.guard),
         settings=settings.jobs,
     )
-
-
-def _api_site(settings: Settings, *, wrapper: WrapperDialect, probes: Probes, upkeep: Upkeep, version: str) -> Site:
-    server = settings.server
-    policy = OriginPolicy(
-        hosts=frozenset({*server.api_allowed_hosts, server.api_host}), any_address=server.api_host not in LOOPBACK
-    )
-    site = Site(max_body_bytes=server.max_body_bytes, policy=policy)
-    site.mount(wrapper.routes(), owner=wrapper.name, render_error=wrapper.render_error)
-    site.mount(probes.routes(), owner="probes")
-    site.mount([web.get("/internal/live", _live(upkeep))], owner="upkeep")
-    operations: Sequence[Operation] = [*wrapper.operations(), *probes.operations()]
-    docs = Docs(partial(build, title=TITLE, version=version, description=DESCRIPTION, operations=operations))
-    site.mount(docs.routes(), owner="docs")
-    return site
 
 
 def _api_listener(settings: Settings, site: Site) -> Listener:
@@ -193,12 +171,3 @@ def _tls(certificate: Path, key: Path) -> ssl.SSLContext:
             f"USE_SSL is true, and {certificate} or {key} can't be used: {error}. Start with start_server.sh, which "
             "has them signed, name others with SSL_CERT_PATH and SSL_KEY_PATH, or set USE_SSL=false."
         ) from error
-
-
-def _live(upkeep: Upkeep) -> Handler:
-    """What the clean-up's cron process asks: folders of ours, and what in them must stay."""
-
-    async def answer(request: web.Request) -> web.Response:
-        return json_response(upkeep.answer())
-
-    return answer

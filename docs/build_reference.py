@@ -1,0 +1,340 @@
+"""Writes ``docs/reference.md`` from the code: settings, metrics, error codes, routes.
+
+``python -m docs.build_reference``, from the repository's root, writes the file; ``tests/contract/test_reference.py``
+fails while it is out of date.
+What the code can't say about itself (variables of the start script, routes outside the OpenAPI document) has its
+sentence in a table here; an entry without one stops the build.
+"""
+
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from prometheus_client import CollectorRegistry
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import AliasChoices, SecretStr
+from pydantic.fields import FieldInfo
+
+from benchmark.settings import BenchmarkSettings
+from lib import errors
+from lib.app.sites import api_site, plain_site, public_site
+from lib.dialects.vast import translate as vast
+from lib.dialects.vast.routes import VastDialect
+from lib.dialects.wrapper import translate as wrapper
+from lib.dialects.wrapper.docs import operations
+from lib.dialects.wrapper.routes import WrapperDialect
+from lib.errors import ErrorCode, ServiceError
+from lib.jobs.model import JobStatus
+from lib.serving.application import Site
+from lib.serving.errors import status_of
+from lib.serving.probes import Probes
+from lib.settings import Settings
+from lib.telemetry.metrics import WorkerMetrics
+from lib.upkeep.worker import Upkeep
+from provisioning.settings import HostSettings, InstallSettings
+
+ROOT = Path(__file__).resolve().parents[1]
+TARGET = ROOT / "docs" / "reference.md"
+COMMAND = "python -m docs.build_reference"
+HEAD = f"""# Reference
+
+Written by `{COMMAND}` from the code; don't edit it by hand.
+
+## Environment variables
+
+All are optional, but for what serverless mode needs (`CONTAINER_ID`, `REPORT_ADDR` or `SERVERLESS=true`,
+`PUBLIC_IPADDR` and the mapped port, which Vast sets). A variable that is set to an empty string counts as unset. A
+wrong value stops the start and names the variable, the value and what was expected. Where several names are given,
+the first one wins. Flags are true for `1`, `true`, `t`, `yes`, `y`, `on` in any letter case, and false for anything
+else. Lists are separated by commas. Sizes are bytes, times are seconds.
+"""
+STARTER = {
+    "BACKEND": ("`comfyui-json`", "Folder under `workers/` that is started."),
+    "COMFYUI_TEST_DIR": ("`.comfyui`", "`make`: where the ComfyUI of the tests lies."),
+    "IS_DEPLOYMENT": ("false", "Vast's deployments are not served here: true stops the start with a message."),
+    "PYTHON": ("-", "Python 3.11 or newer that makes the environment; else one is looked for."),
+    "PYWORKER_REF": ("-", "Tag, branch or commit of this project that an update checks out."),
+    "PYWORKER_VENV": ("`.venv`", "Folder of the Python environment."),
+    "PYWORKER_VERSION": ("`0`", "`version` in the report of a start that failed."),
+    "URL": ("-", "`url` in the report of a start that failed."),
+}
+"""Variables that only ``start_server.sh``, the launcher and the Makefile read: default and meaning."""
+INTERNAL = frozenset({"BASH_SOURCE", "DEBIAN_FRONTEND", "HOME", "PYWORKER_HOST_READY", "PYWORKER_SECOND_INTERPRETER"})
+"""Names in those files that nobody sets by hand."""
+ROUTES = {
+    "/": "Redirects to `/docs`.",
+    "/docs": "The API page; works without internet.",
+    "/docs/start.js": "Part of that page.",
+    "/docs/{asset}": "Part of that page.",
+    "/openapi.json": "The OpenAPI document.",
+    "/internal/live": "What the clean-up's cron process asks: our folders, and paths that must stay.",
+}
+PUBLIC_ROUTES = {
+    "/generate/sync": "Run a workflow and wait for its result, in Vast's envelope. Signed.",
+    "/session/create": "Open a session. Signed.",
+    "/session/get": "What the session is. Its `session_auth`.",
+    "/session/health": '`{"ok": true}` while it is open. Its `session_auth`.',
+    "/session/end": "End it. Its `session_auth`.",
+    "/pyworker/update": "Ask for an update at the next start. `Authorization: Bearer <MASTER_TOKEN>`.",
+}
+HTTP_CODES = """
+Errors that no job and no dialect has: `bad_request` 400, `not_found` 404, `method_not_allowed` 405,
+`unsupported_media_type` 415, with `message` and `request_id`. Every answer carries `X-Request-ID`; one that the caller
+sends (letters, digits, `.`, `_`, `:`, `-`) is kept and is in the log.
+"""
+
+
+def main() -> int:
+    """Write the file."""
+    TARGET.write_text(build(), encoding="utf-8")
+    sys.stdout.write(f"{TARGET} is written\n")
+    return 0
+
+
+def build() -> str:
+    """Return the whole document."""
+    parts = [HEAD, *_settings(), *_starter(), *_metrics(), *_errors(), *_routes()]
+    return "\n".join(part.strip("\n") + "\n" for part in parts)
+
+
+# -- settings --------------------------------------------------------------------------------------------------------
+
+
+def settings_fields() -> Iterable[tuple[str, str, str, FieldInfo]]:
+    """Give each setting: heading, the branch's sentence, the field's name, the field."""
+    branches: list[tuple[str, Any]] = [
+        *((name.capitalize(), branch.annotation) for name, branch in Settings.model_fields.items()),
+        ("Benchmark", BenchmarkSettings),
+        ("Installation of ComfyUI", InstallSettings),
+        ("Host", HostSettings),
+    ]
+    for heading, model in branches:
+        for field, info in model.model_fields.items():
+            yield heading, _sentence(model), field, info
+
+
+def _settings() -> Iterable[str]:
+    seen: set[str] = set()
+    heading = ""
+    rows: list[Sequence[str]] = []
+    for title, sentence, name, info in settings_fields():
+        if title != heading:
+            yield from _table(_SETTING_COLUMNS, rows)
+            heading, rows = title, []
+            yield f"### {title}\n\n{sentence}"
+        names = variables(info)
+        if seen.isdisjoint(names):
+            rows.append((_codes(names), _kind(name, info), _default(info), _bounds(info), _text(str(info.description))))
+        seen.update(names)
+    yield from _table(_SETTING_COLUMNS, rows)
+
+
+_SETTING_COLUMNS = ("variable", "value", "default", "bounds", "meaning")
+
+
+def variables(info: FieldInfo) -> list[str]:
+    """Names under which a setting is read, the one that wins first."""
+    alias = info.validation_alias
+    return [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else [str(alias)]
+
+
+def _kind(name: str, info: FieldInfo) -> str:
+    if get_origin(info.annotation) is Literal:
+        return " or ".join(f"`{value}`" for value in get_args(info.annotation))
+    unit = next((text for end, text in (("_s", "seconds"), ("_bytes", "bytes")) if name.endswith(end)), "")
+    if get_origin(info.annotation) is tuple:
+        return "list"
+    words = {bool: "flag", int: unit or "integer", float: unit or "number", Path: "path", SecretStr: "secret"}
+    return next((word for kind, word in words.items() if kind in _parts(info.annotation)), "text")
+
+
+def _parts(annotation: Any) -> set[Any]:
+    """The types inside a union, without what ``Annotated`` adds."""
+    return {annotation}.union(*(_parts(part) for part in get_args(annotation)))
+
+
+def _default(info: FieldInfo) -> str:
+    value = info.default
+    if value is None or value in ((), ""):
+        return "-"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"`{','.join(value)}`"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def _bounds(info: FieldInfo) -> str:
+    found = []
+    for item in info.metadata:
+        match item:
+            case Ge(ge=bound):
+                found.append(f"≥ {bound}")
+            case Gt(gt=bound):
+                found.append(f"> {bound}")
+            case Le(le=bound):
+                found.append(f"≤ {bound}")
+            case Lt(lt=bound):
+                found.append(f"< {bound}")
+    return ", ".join(found)
+
+
+def _starter() -> Iterable[str]:
+    yield "### Start script\n\nRead by `start_server.sh`, the launcher and the Makefile only."
+    known = {name for *_, info in settings_fields() for name in variables(info)}
+    found = starter_variables() - known - INTERNAL
+    if found != set(STARTER):
+        raise SystemExit(f"{__file__}: STARTER and the start scripts differ: {sorted(found ^ set(STARTER))}")
+    yield from _table(("variable", "default", "meaning"), [(f"`{name}`", *STARTER[name]) for name in sorted(STARTER)])
+
+
+def starter_variables() -> set[str]:
+    """Names of the variables that the start scripts read."""
+    script = (ROOT / "start_server.sh").read_text(encoding="utf-8")
+    launcher = (ROOT / "workers" / "comfyui-json" / "worker.py").read_text(encoding="utf-8")
+    report = (ROOT / "provisioning" / "error_report.py").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    names = set(re.findall(r"\$\{([A-Z][A-Z_]+)(?:,,)?:-", script))
+    names |= set(re.findall(r"environ\.get\(\"([A-Z_]+)\"", launcher + report))
+    return names | {
+        name for name in re.findall(r"^([A-Z_]+) \?=", makefile, re.MULTILINE) if name.startswith("COMFYUI")
+    }
+
+
+# -- metrics ---------------------------------------------------------------------------------------------------------
+
+
+def _metrics() -> Iterable[str]:
+    yield "## Metrics\n\n`GET /metrics` on the API listener, Prometheus text format. Labels are closed sets."
+    rows = [
+        (f"`{name}`", kind, ", ".join(f"`{label}`" for label in labels), help_text)
+        for name, kind, labels, help_text in metric_families()
+    ]
+    yield from _table(("family", "type", "labels", "meaning"), rows)
+    outcomes = ", ".join(f"`{status.value}`" for status in JobStatus if status.terminal)
+    yield (
+        f"`outcome`: {outcomes}. `dialect`: `{wrapper.NAME}` (API listener), `{vast.NAME}` (signed). `stage`: "
+        "`prepare` (inputs fetched), `wait` (for an engine), `execute` (ComfyUI), `collect` (outputs found), `deliver` "
+        "(uploads, base64). `engine`: `comfyui-1`, `comfyui-2`, ... `result`: `delivered`, `failed`. Runs of the boot "
+        "benchmark are not counted."
+    )
+
+
+def metric_families() -> Iterable[tuple[str, str, Sequence[str], str]]:
+    """Name as exposed, type, labels, help; from a registry in which every family has a sample."""
+    metrics = WorkerMetrics(CollectorRegistry())
+    metrics.job_finished(dialect=wrapper.NAME, outcome=JobStatus.COMPLETED)
+    metrics.stage_took("execute", 1.0)
+    metrics.engine("comfyui-1", up=True)
+    for family in text_string_to_metric_families(metrics.render()[0].decode()):
+        samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
+        if not samples:
+            continue
+        labels = [label for label in samples[0].labels if label != "le"]
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        yield name, family.type, labels, family.documentation
+
+
+# -- errors ----------------------------------------------------------------------------------------------------------
+
+
+def _errors() -> Iterable[str]:
+    yield (
+        "## Error codes\n\n`error` in an error body. Codes are stable; texts are for people. The two columns are the "
+        "HTTP status on the API listener (the API wrapper's mapping) and in Vast's envelope, whose SDK repeats 5xx and "
+        "429 on another worker. `retryable`: the same request may succeed later or elsewhere."
+    )
+    rows = []
+    for code in ErrorCode:
+        error = error_class(code)
+        bare = error.__new__(error)
+        api, signed = status_of(bare, wrapper.STATUS), status_of(bare, vast.STATUS)
+        rows.append((f"`{code.value}`", str(api), str(signed), "yes" if error.retryable else "", _sentence(error)))
+    yield from _table(("code", "API", "Vast", "retryable", "meaning"), rows)
+    yield HTTP_CODES
+
+
+def error_class(code: ErrorCode) -> type[ServiceError]:
+    """The one class of ``lib.errors`` that has this code of its own."""
+    (found,) = (
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, ServiceError) and vars(kind).get("code") is code
+    )
+    return found
+
+
+# -- routes ----------------------------------------------------------------------------------------------------------
+
+
+def _routes() -> Iterable[str]:
+    yield "## Routes\n\nPaths of one listener; any other is 404, a known path with another method 405."
+    for name, place, routes in listeners():
+        yield f"### {name}\n\n{place}"
+        yield from _table(("method", "path", "what"), [(method, f"`{path}`", text) for method, path, text in routes])
+
+
+def listeners() -> Iterable[tuple[str, str, Sequence[tuple[str, str, str]]]]:
+    """Each listener: its name, where it is, its routes with a sentence each."""
+    settings = Settings()
+    probes = Probes(health=_never, ready=_never, metrics=_never)
+    vast_dialect = object.__new__(VastDialect)
+    api = api_site(
+        settings, wrapper=object.__new__(WrapperDialect), probes=probes, upkeep=object.__new__(Upkeep), version=""
+    )
+    known = ROUTES | {operation.path: f"{operation.summary}." for operation in (*operations(), *probes.operations())}
+    yield "API listener", "`API_HOST:API_PORT`, `http://127.0.0.1:18288` by default; no credentials.", _of(api, known)
+    public = public_site(settings, vast=vast_dialect, probes=probes)
+    yield (
+        "Public listener",
+        "`WORKER_HOST:WORKER_PORT`, 3000; TLS in serverless mode.",
+        _of(public, known | PUBLIC_ROUTES),
+    )
+    plain = plain_site(settings, vast=vast_dialect)
+    yield "Plain listener", "`WORKER_HOST:WORKER_HTTP_PORT`, `WORKER_PORT` + 1.", _of(plain, PUBLIC_ROUTES)
+
+
+def _of(site: Site, known: Mapping[str, str]) -> Sequence[tuple[str, str, str]]:
+    found = []
+    for route in site.app.router.routes():
+        path = route.resource.canonical if route.resource is not None else ""
+        if route.method != "HEAD":
+            if path not in known:
+                raise SystemExit(f"{__file__}: the route {route.method} {path} has no sentence")
+            found.append((route.method, path, known[path]))
+    return found
+
+
+def _never(*_: object) -> Any:
+    raise AssertionError("routes are listed, not called")
+
+
+# -- text ------------------------------------------------------------------------------------------------------------
+
+
+def _sentence(thing: type) -> str:
+    """The first sentence of a docstring, as Markdown."""
+    text = " ".join((thing.__doc__ or "").split())
+    first = re.split(r"(?<=\.)\s|(?<=\.)$", text, maxsplit=1)[0]
+    return first.replace("``", "`")
+
+
+def _text(sentence: str) -> str:
+    return sentence.replace("<", "\\<")
+
+
+def _codes(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterable[str]:
+    if rows:
+        lines = [columns, ["---"] * len(columns), *rows]
+        yield "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,7 +11,18 @@ from lib.jobs.transitions import advance
 class LiveJob:
     """Holds the newest snapshot of one job and tells ``publish`` of each change. Used on the event loop only."""
 
-    __slots__ = ("_publish", "begun", "cancel_early", "cancel_reason", "done", "grace", "job", "task", "waiter_count")
+    __slots__ = (
+        "_publish",
+        "begun",
+        "cancel_early",
+        "cancel_reason",
+        "done",
+        "ending",
+        "grace",
+        "job",
+        "task",
+        "waiter_count",
+    )
 
     def __init__(self, job: Job, publish: Callable[[Job], None]) -> None:
         self.job = job
@@ -21,6 +32,8 @@ class LiveJob:
         self.waiter_count = 0
         self.grace: asyncio.TimerHandle | None = None
         self.begun = False
+        self.ending = False
+        """Cancelled, and not yet off the engine: nobody may attach any more."""
         self.cancel_early = False
         self.cancel_reason = "Request cancelled"
 

@@ -182,19 +182,26 @@ class JobService:
     # -- inside ------------------------------------------------------------------------------------------------
 
     async def _known(self, spec: JobSpec) -> Job | None:
+        """The job that this request repeats, if there is one. A job that is being cancelled is waited for and not
+        attached to: a caller who left and came back wants the work, not the end of the earlier attempt."""
+        while (live := self._repeated(spec)) is not None:
+            if not live.ending:
+                return live.job
+            await asyncio.shield(live.done)
+        if not spec.tag or (job_id := self._by_tag.get((spec.tag, spec.body_hash))) is None:
+            return None
+        job = await self._store.get(job_id)
+        return job if job is not None and job.status is JobStatus.COMPLETED else None
+
+    def _repeated(self, spec: JobSpec) -> LiveJob | None:
         if (live := self._live.get(self._by_request.get(spec.request_id, ""))) is not None:
             if live.job.spec.body_hash != spec.body_hash:
                 raise JobConflict(
                     "This request_id is in use by a job that is not finished, with another body; choose another id.",
                     details={"request_id": spec.request_id, "status": str(live.job.status)},
                 )
-            return live.job
-        if not spec.tag or (job_id := self._by_tag.get((spec.tag, spec.body_hash))) is None:
-            return None
-        if (live := self._live.get(job_id)) is not None:
-            return live.job
-        job = await self._store.get(job_id)
-        return job if job is not None and job.status is JobStatus.COMPLETED else None
+            return live
+        return self._live.get(self._by_tag.get((spec.tag, spec.body_hash), "")) if spec.tag else None
 
     async def _new_job(self, spec: JobSpec) -> Job:
         previous = await self._store.latest(spec.request_id)
@@ -257,16 +264,14 @@ class JobService:
             self._idle.set()
 
     def _forget_tag_later(self, job: Job) -> None:
-        if not job.spec.tag:
-            return
-        key = (job.spec.tag, job.spec.body_hash)
-        keep_s = REPLAY_S if job.status is JobStatus.COMPLETED else 0.0
+        if job.spec.tag:
+            key = (job.spec.tag, job.spec.body_hash)
+            keep_s = REPLAY_S if job.status is JobStatus.COMPLETED else 0.0
+            asyncio.get_running_loop().call_later(keep_s, self._forget_tag, key, job.job_id)  # ids: no job stays alive
 
-        def forget() -> None:
-            if self._by_tag.get(key) == job.job_id:
-                del self._by_tag[key]
-
-        asyncio.get_running_loop().call_later(keep_s, forget)
+    def _forget_tag(self, key: tuple[int, str], job_id: str) -> None:
+        if self._by_tag.get(key) == job_id:
+            del self._by_tag[key]
 
     async def _replay(self, job: Job) -> Job:
         """Put back what the store does not keep: inlined files are read again from disk."""
@@ -291,7 +296,7 @@ class JobService:
     def _cancel(live: LiveJob, reason: str) -> None:
         if live.task is None or live.done.done():
             return
-        live.cancel_reason = reason
+        live.cancel_reason, live.ending = reason, True
         if live.begun:
             live.task.cancel()
         else:  # a task that is cancelled before its first step would never run, and never record the outcome

@@ -34,6 +34,8 @@ class FakeEngine:
         self.cancelled: list[str] = []
         self.most_posted = 0
         self.collect_errors: list[ServiceError] = []
+        self.removal: asyncio.Event | None = None
+        """A cancelled prompt is off the engine when this is set, where there is one."""
 
     async def execute(
         self,
@@ -58,6 +60,8 @@ class FakeEngine:
             return Execution(engine=self.name, prompt_id="p", started_at=datetime.now(UTC), execute_s=1.0)
         except asyncio.CancelledError:
             self.cancelled.append(job.spec.request_id)
+            if self.removal is not None:
+                await self.removal.wait()
             raise
         finally:
             asked.cancel()

@@ -1,6 +1,7 @@
 """JobService with pipeline and queue, on engines under the test's control."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -249,6 +250,38 @@ async def test_a_retry_attaches_within_the_grace_period(world: World) -> None:
     await settle()
     world.engines[0].finish()
     await finished(world, other)
+
+
+async def test_a_retry_does_not_attach_to_a_job_that_is_being_cancelled(world: World) -> None:
+    """The caller left, the removal takes its time, the caller comes back: the job runs anew, once for all who came."""
+    first = await world.service.submit(spec())
+    await settle()
+    removed = world.engines[0].removal = asyncio.Event()
+    waiter = asyncio.ensure_future(world.service.wait(first.job_id))
+    await settle()
+    waiter.cancel()
+    await settle()
+    retries = [asyncio.ensure_future(world.service.submit(spec())) for _ in range(2)]
+    await settle()
+    assert not any(retry.done() for retry in retries)
+    removed.set()
+    await settle()
+    again, same = [await retry for retry in retries]
+    assert first.job_id != again.job_id == same.job_id
+    world.engines[0].finish()
+    assert (await finished(world, again)).status is JobStatus.COMPLETED
+
+
+async def test_a_finished_job_is_not_kept_whole_for_a_retry(world: World) -> None:
+    """While a router's number is remembered, the request's bytes and inlined files are not."""
+    job = await world.service.submit(spec(tag=9, workflow=b'{"prompt": "%s"}' % (b"x" * 5000)))
+    await settle()
+    world.engines[0].finish()
+    await finished(world, job)
+    await settle()
+    del job
+    gc.collect()
+    assert not [found for found in gc.get_objects() if isinstance(found, JobSpec) and len(found.workflow) > 5000]
 
 
 async def test_a_repeated_request_id(world: World) -> None:

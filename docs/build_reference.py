@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
-from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
@@ -225,7 +224,7 @@ def _metrics() -> Iterable[str]:
 
 def metric_families() -> Iterable[tuple[str, str, Sequence[str], str]]:
     """Name as exposed, type, labels, help; from a registry in which every family has a sample."""
-    metrics = WorkerMetrics(CollectorRegistry())
+    metrics = WorkerMetrics()
     metrics.job_finished(dialect=wrapper.NAME, outcome=JobStatus.COMPLETED)
     metrics.stage_took("execute", 1.0)
     metrics.engine("comfyui-1", up=True)

@@ -5,8 +5,6 @@ import logging
 import signal
 from contextlib import AsyncExitStack
 
-from prometheus_client import CollectorRegistry
-
 from lib.app import provisioned, summary
 from lib.app.boot import BootBenchmark, ServiceRunner
 from lib.app.condition import Condition
@@ -41,7 +39,7 @@ class Worker:
         self._clock = SystemClock()
         self._workspace = settings.engine.workspace.resolve()
         self._speed = SpeedGauge()
-        self._metrics = WorkerMetrics(CollectorRegistry())
+        self._metrics = WorkerMetrics()
         self._url = ""
 
     async def run(self) -> int:

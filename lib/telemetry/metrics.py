@@ -1,4 +1,4 @@
-"""The worker's Prometheus families, on a registry that is passed in; plain methods that ``lib.app`` connects to events.
+"""The worker's Prometheus families, on an injected registry; plain methods that ``lib.app`` connects to events.
 
 The only module that imports the Prometheus client. Labels are closed sets, never ids or URLs.
 """
@@ -13,10 +13,10 @@ _STAGE_BUCKETS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 
 
 
 class WorkerMetrics:
-    """Everything that the worker counts."""
+    """Everything that the worker counts; on a registry of its own unless one is passed in."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self._registry = registry = registry or CollectorRegistry()
         self._jobs = Counter("pyworker_jobs", "Finished jobs", ["dialect", "outcome"], registry=registry)
         self._stages = Histogram(
             "pyworker_stage_seconds", "Time in one stage", ["stage"], buckets=_STAGE_BUCKETS, registry=registry

@@ -10,7 +10,7 @@ import orjson
 
 from lib import errors
 from lib.dialects.wrapper.schema import Input, parse
-from lib.errors import InvalidRequest, ServiceError
+from lib.errors import InvalidRequest, JobCancelled, ServiceError
 from lib.jobs.model import (
     DeliverySpec,
     Job,
@@ -165,13 +165,10 @@ def render_refusal(error: ServiceError, request_id: str) -> dict[str, Any]:
 
 def http_status(job: Job) -> int:
     """Return the HTTP status of a job's result; 2xx only while it is unfinished or when it is completed."""
-    match job.status:
-        case JobStatus.FAILED:
-            return status_of(job.error, STATUS) if job.error is not None else 500
-        case JobStatus.CANCELLED:
-            return 499
-        case _:
-            return 200
+    if not job.status.terminal or job.status is JobStatus.COMPLETED:
+        return 200
+    unexplained = JobCancelled if job.status is JobStatus.CANCELLED else ServiceError
+    return status_of(job.error or unexplained(job.message), STATUS)
 
 
 def _unknown_modifier(name: str, known: Mapping[str, Template]) -> InvalidRequest:

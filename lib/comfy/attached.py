@@ -101,19 +101,19 @@ class AttachedServer:
             )
         if self._restarting:
             return
-        self._restarting = True
+        log.warning("restarting ComfyUI", extra={"event": "comfyui.restart", "engine": self.name, "reason": reason})
+        self._restarting, self._down_reason = True, reason
         try:
-            self._went_down(reason)
             await self._run_restart_cmd(self._restart_cmd)
-            self._generation += 1
+        except EngineUnreachable:
+            self._down_reason = None  # it runs on as it was, with all that is in it
+            raise
         finally:
             self._restarting = False
-
-    def _went_down(self, reason: str) -> None:
-        log.warning("restarting ComfyUI", extra={"event": "comfyui.restart", "engine": self.name, "reason": reason})
-        self._down_reason = reason
-        for callback in self._callbacks:
-            callback(reason)
+        self._generation += 1
+        if self._down_reason is not None:  # not seen to answer again meanwhile
+            for callback in self._callbacks:
+                callback(reason)
 
     async def _run_restart_cmd(self, command: str) -> None:
         """Run it to its end. Raises: EngineUnreachable when it fails."""
@@ -188,6 +188,7 @@ def _found_and_removed(folder: Path, token: str) -> bool:
 
 
 def is_loopback(base_url: str) -> bool:
+    """Whether a server is on this host, by its URL."""
     host = URL(base_url).host or ""
     try:
         return ip_address(host).is_loopback

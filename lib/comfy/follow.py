@@ -116,6 +116,7 @@ class Follower:
         elif session.stalled_since is None:
             session.stalled_since = _now()
         elif _now() - session.stalled_since >= self._settings.stall_timeout_s:
+            session.stalled_since = None  # where no restart is possible, the next complaint takes as long
             await self._link.restart("its executor is dead: prompts wait and nothing runs")
 
     async def _expire(self, session: PromptSession, timeout_s: float) -> None:

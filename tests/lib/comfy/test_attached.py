@@ -142,7 +142,7 @@ async def test_without_a_command_no_restart_is_possible(attach: Attach) -> None:
 
 
 async def test_the_command_restarts_it(attach: Attach, tmp_path: Path) -> None:
-    """Listeners are told at once; the generation grows; it counts as up when it answers."""
+    """Listeners are told; the generation grows; it counts as up when it answers."""
     server = attach.server(restart_cmd=f"{sys.executable} -c \"open(r'{tmp_path / 'done'}', 'x')\"")
     reasons: list[str] = []
     server.on_down(reasons.append)
@@ -155,12 +155,14 @@ async def test_the_command_restarts_it(attach: Attach, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["/nowhere/restart", "'open", f"{sys.executable} -c \"raise SystemExit('no')\""])
 async def test_a_command_that_fails_is_an_error(attach: Attach, command: str) -> None:
-    """With what it said; a later attempt is free to try again."""
+    """With what it said; a later attempt is free to try again, and nothing that runs is given up for lost."""
     server = attach.server(restart_cmd=command)
+    reasons: list[str] = []
+    server.on_down(reasons.append)
     for _ in range(2):
         with pytest.raises(EngineUnreachable, match="COMFYUI_RESTART_CMD"):
             await server.restart("dead executor")
-    assert server.generation == 1
+    assert (server.generation, server.down_reason, reasons) == (1, None, [])
 
 
 def test_what_a_server_tells_of_itself() -> None:

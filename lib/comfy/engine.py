@@ -194,6 +194,7 @@ class ComfyEngine:
             found = await self._follower.look(session)
         except EngineUnreachable as gone:
             # It had the prompt, and is gone, perhaps for that reason: this counts as an attempt.
+            self._link.strays.add(session.prompt_id)
             session.lose(await self._link.explain(gone.message))
             died = self._link.died(session)
             died.started = True

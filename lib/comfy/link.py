@@ -139,6 +139,7 @@ class Link:
         self._failures += 1
         if self._failures >= self._settings.failure_threshold:
             self._set_ready(False, error.message)
+            self.strays.update(self.sessions)  # it may be silent only, and still work on them
             self.lose_all(error.message)
             self._drop()
 

@@ -37,6 +37,8 @@ class Misbehaviour:
     lose_interrupts: int = 0
     forget_history: bool = False
     """History entries are gone as soon as they are there."""
+    silent: bool = False
+    """Every call breaks off without an answer; open sockets stay."""
 
 
 class FakeComfyUI:
@@ -152,6 +154,8 @@ class FakeComfyUI:
     @web.middleware
     async def _record(self, request: web.Request, handler: Any) -> web.StreamResponse:
         self.requests.append(f"{request.method} {request.path}")
+        if self.wrong.silent and request.transport is not None:
+            request.transport.abort()
         return await handler(request)
 
     def _emit(self, kind: str, data: dict[str, Any], client_id: str | None) -> None:

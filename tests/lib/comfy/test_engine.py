@@ -4,9 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
+from lib.comfy.attached import AttachedServer
+from lib.comfy.engine import ComfyEngine
 from lib.errors import (
     EngineDied,
     EngineUnreachable,
@@ -14,7 +17,8 @@ from lib.errors import (
     JobTimeout,
     OutOfMemory,
 )
-from lib.jobs.ports import Withdrawn
+from lib.jobs.ports import Prepared, Withdrawn
+from lib.lifecycle import Tasks
 from tests.fakes import workflows as w
 from tests.fakes.comfyui import FakeComfyUI
 from tests.fakes.engine_world import SETTINGS, Recorder, World, engine_world, job_of, until
@@ -355,6 +359,57 @@ async def test_a_prompt_that_was_given_up_is_removed_at_the_next_connection(fake
             return fake.executor.remaining == 0
 
         await until(gone)
+
+
+async def test_a_prompt_that_was_lost_in_silence_does_not_run_beside_its_successor(
+    fake: FakeComfyUI, tmp_path: Path
+) -> None:
+    """ComfyUI stops answering, is given up, and answers again: what it still runs of ours is stopped."""
+    settings = SETTINGS.model_copy(update={"request_timeout_s": 0.2})
+    async with engine_world(comfyui=fake, root=fake.folder, fetched=tmp_path, settings=settings) as world:
+        work = await _begun(world, SLOW)
+        fake.stall_events()
+        fake.wrong.silent = True
+        with pytest.raises(EngineDied):
+            async with asyncio.timeout(10):
+                await work
+        assert fake.executor.remaining == 1
+        fake.wrong.silent = False
+        fake.stall_events(False)
+
+        async def gone() -> bool:
+            return fake.executor.remaining == 0
+
+        await until(gone)
+
+
+async def test_a_restart_command_that_fails_leaves_comfyui_in_use(fake: FakeComfyUI, tmp_path: Path) -> None:
+    """The stuck prompt goes on; when ComfyUI gives it up, the engine is healthy again by itself."""
+    async with aiohttp.ClientSession() as http, Tasks() as tasks:
+        server = AttachedServer(fake.base_url, name="one", http=http, settings=SETTINGS, restart_cmd="false")
+        engine = ComfyEngine(
+            name="one", server=server, http=http, settings=SETTINGS, tasks=tasks, fetch_folder=tmp_path
+        )
+        tasks.spawn(engine.run(), name="test.engine")
+        graph, observer = w.through("HWStubborn", seconds=3.5), Recorder()
+        async with asyncio.timeout(20):
+            await engine.wait_ready()
+            work = tasks.spawn(
+                engine.execute(
+                    job_of(),
+                    Prepared(graph=graph, caller_graph=graph),
+                    observer=observer,
+                    withdraw=asyncio.Event(),
+                    timeout_s=None,
+                ),
+                name="test.execute",
+            )
+            await observer.began.wait()
+            work.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await work
+            assert "interrupt" in (engine.down_reason or "")
+            await engine.wait_ready()
 
 
 async def test_unsafe_request_ids_do_not_become_folders(world: World) -> None:

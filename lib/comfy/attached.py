@@ -41,12 +41,16 @@ class AttachedServer:
         http: aiohttp.ClientSession,
         settings: EngineSettings,
         restart_cmd: str | None,
+        alone: bool = True,
         clock: Clock | None = None,
     ) -> None:
+        """``alone``: there is no other ComfyUI, so that our start fails if this one never answers."""
         self.name = name
         self.base_url = base_url.rstrip("/")
         self._http = http
         self._settings = settings
+        self._alone = alone
+        self._probe_timeout = aiohttp.ClientTimeout(total=settings.request_timeout_s)
         self._restart_cmd = restart_cmd
         self._clock = clock or SystemClock()
         self._folders: Folders | None = None
@@ -77,8 +81,8 @@ class AttachedServer:
     async def wait_answering(self) -> None:
         """Return when it answers; once it has, a later absence is waited for without limit.
 
-        Raises: EngineUnreachable when it did not within ``COMFYUI_STARTUP_TIMEOUT_S`` of our start."""
-        limit_s = None if self._located else self._settings.startup_timeout_s
+        Raises: EngineUnreachable when the only one did not within ``COMFYUI_STARTUP_TIMEOUT_S`` of our start."""
+        limit_s = self._settings.startup_timeout_s if self._alone and not self._located else None
         try:
             async with asyncio.timeout(limit_s):
                 stats = await until_answering(self._http, self.base_url, name=self.name, clock=self._clock)
@@ -152,7 +156,8 @@ class AttachedServer:
     async def _base_folder(self) -> Path | None:
         """The folder of its ``custom_nodes``, as it tells itself (an internal route: absent is fine)."""
         try:
-            async with self._http.get(f"{self.base_url}/internal/folder_paths") as response:
+            url = f"{self.base_url}/internal/folder_paths"
+            async with self._http.get(url, timeout=self._probe_timeout) as response:
                 told = orjson.loads(await response.read()) if response.status == 200 else {}
             return Path(told["custom_nodes"][0]).parent
         except (aiohttp.ClientError, TimeoutError, orjson.JSONDecodeError, KeyError, IndexError, TypeError):
@@ -166,7 +171,8 @@ class AttachedServer:
         for name, value in (("type", kind), ("subfolder", PROBE_FOLDER), ("overwrite", "true")):
             form.add_field(name, value)
         try:
-            async with self._http.post(f"{self.base_url}/upload/image", data=form) as response:
+            url = f"{self.base_url}/upload/image"
+            async with self._http.post(url, data=form, timeout=self._probe_timeout) as response:
                 if response.status != 200:
                     return False
         except (aiohttp.ClientError, TimeoutError):

@@ -71,7 +71,15 @@ async def _attached(
 ) -> list[Server]:
     command = await asyncio.to_thread(restart_command, settings, several=len(bases) > 1)
     return [
-        AttachedServer(base, name=f"comfyui-{number}", http=http, settings=settings, restart_cmd=command, clock=clock)
+        AttachedServer(
+            base,
+            name=f"comfyui-{number}",
+            http=http,
+            settings=settings,
+            restart_cmd=command,
+            alone=len(bases) == 1,
+            clock=clock,
+        )
         for number, base in enumerate(bases, start=1)
     ]
 

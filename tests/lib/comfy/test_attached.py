@@ -1,5 +1,6 @@
 """lib.comfy.attached: a server of somebody else; its folders are believed only when seen."""
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ class Elsewhere:
     argv: list[str]
     uploads: int = 0
     refusals: int = 0
+    hangs: bool = False
 
     def app(self) -> web.Application:
         app = web.Application()
@@ -41,6 +43,8 @@ class Elsewhere:
         return web.json_response({"custom_nodes": ["/comfy/custom_nodes"]})
 
     async def upload(self, request: web.Request) -> web.Response:
+        if self.hangs:
+            await asyncio.Event().wait()
         form = await request.post()
         image = form["image"]
         assert isinstance(image, web.FileField)
@@ -59,13 +63,14 @@ class Attach:
     base_url: str
     http: aiohttp.ClientSession
 
-    def server(self, *, restart_cmd: str | None = None, **settings: object) -> AttachedServer:
+    def server(self, *, restart_cmd: str | None = None, alone: bool = True, **settings: object) -> AttachedServer:
         return AttachedServer(
             self.base_url,
             name="comfyui-1",
             http=self.http,
             settings=EngineSettings(**settings),
             restart_cmd=restart_cmd,
+            alone=alone,
         )
 
 
@@ -124,6 +129,22 @@ async def test_a_silent_server_is_an_error_that_names_the_limit(attach: Attach) 
     attach.base_url = "http://127.0.0.1:1"
     with pytest.raises(EngineUnreachable, match="COMFYUI_STARTUP_TIMEOUT_S"):
         await attach.server(startup_timeout_s=0.2).wait_answering()
+
+
+async def test_one_of_several_is_waited_for_without_limit(attach: Attach) -> None:
+    """The others serve meanwhile; its absence must not end the worker."""
+    attach.elsewhere.refusals = 4
+    await attach.server(startup_timeout_s=0.05, alone=False).wait_answering()
+    assert attach.elsewhere.refusals == 0
+
+
+async def test_a_folder_probe_that_hangs_is_given_up(attach: Attach) -> None:
+    """It attaches without file access, instead of never."""
+    attach.elsewhere.hangs = True
+    server = attach.server(request_timeout_s=0.1)
+    async with asyncio.timeout(5):
+        await server.wait_answering()
+    assert server.folders is None
 
 
 async def test_one_that_answered_before_is_waited_for_without_limit(attach: Attach) -> None:

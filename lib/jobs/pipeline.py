@@ -59,13 +59,18 @@ class Pipeline:
         self.backlog_bytes = 0
         self.executing_count = 0
         self.executing_cost = 0.0
-        """Jobs that have not left the engines yet, and their workload."""
+        """Jobs that are accepted and have not left the engines yet, and their workload."""
+
+    def accept(self, job: Job) -> None:
+        """Count a job from its acceptance on: those that come at the same moment must find each other here."""
+        self.executing_count += 1
+        self.executing_cost += job.cost
 
     async def run(self, live: LiveJob) -> Job:
-        """Work on a job until its outputs are delivered; return its last snapshot, not yet terminal."""
-        self.executing_count += 1
-        self.executing_cost += live.job.cost
+        """Work on an accepted job until its outputs are delivered; return its last snapshot, not yet terminal."""
         try:
+            if live.cancel_early:
+                raise asyncio.CancelledError
             execution, collected = await self._to_outputs(live)
         finally:
             self.executing_count -= 1

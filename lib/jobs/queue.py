@@ -53,8 +53,9 @@ class SlotQueue:
         return DEPTH * len(self._engines)
 
     @property
-    def engine_count(self) -> int:
-        return len(self._engines)
+    def serving_count(self) -> int:
+        """Engines that take work now, at least one: the others are no help to a job that waits."""
+        return max(1, sum(engine.healthy for engine in self._engines))
 
     @property
     def posted_count(self) -> int:

@@ -92,6 +92,7 @@ class JobService:
         self._by_request[spec.request_id] = job.job_id
         self._idle.clear()
         self.load += job.cost
+        self._pipeline.accept(job)
         await self._store.add(job)
         if not spec.internal:
             self._ledger.received(job)
@@ -163,7 +164,7 @@ class JobService:
         if self._speed.seconds_per_unit is None:
             return None
         ahead_s = self._speed.expected_s(self._pipeline.executing_cost) - self._queue.elapsed_s()
-        return max(ahead_s, 0.0) / max(self._queue.engine_count, 1)
+        return max(ahead_s, 0.0) / self._queue.serving_count
 
     async def drain(self, timeout_s: float) -> None:
         """Admit nothing more, wait for what is there, then cancel the rest."""
@@ -223,7 +224,7 @@ class JobService:
             in_flight_count=len(self._live),
             in_flight_limit=self._limits.in_flight,
             executing_count=self._pipeline.executing_count,
-            engine_count=self._queue.engine_count,
+            engine_count=self._queue.serving_count,
             wait_s=self.predicted_wait_s(),
             backlog_bytes=self._pipeline.backlog_bytes,
             backlog_limit_bytes=self._limits.backlog_bytes,
@@ -233,8 +234,6 @@ class JobService:
         live.begun = True
         try:
             with job_context(live.job.job_id):
-                if live.cancel_early:
-                    raise asyncio.CancelledError
                 await self._pipeline.run(live)
         except asyncio.CancelledError:
             await self._finish(live, JobStatus.CANCELLED, JobCancelled(live.cancel_reason))

@@ -368,6 +368,34 @@ async def test_admission(world: World) -> None:
     await draining
 
 
+async def test_an_engine_that_is_down_promises_nothing() -> None:
+    """The predicted wait, and how many jobs are always taken, go by the engines that serve."""
+    world = build([FakeEngine("gpu0"), FakeEngine("gpu1")])
+    world.speed.benchmarked(20, engine_count=2)  # 10 s a job on each
+    for number in range(4):
+        await world.service.submit(spec(f"r{number}", max_wait_s=15))
+    assert world.service.predicted_wait_s() == 20
+    world.engines[1].healthy = False
+    assert world.service.predicted_wait_s() == 40
+    with pytest.raises(Overloaded):
+        await world.service.submit(spec("late", max_wait_s=30))
+    await settle()
+    await world.tasks.cancel()
+
+
+async def test_a_burst_is_counted_as_it_comes(world: World) -> None:
+    """Requests that arrive together find each other in the queue, although none of them has made a step."""
+    world.speed.benchmarked(10, engine_count=1)  # 10 s a job
+    answers = await asyncio.gather(
+        *(world.service.submit(spec(f"r{number}", max_wait_s=30)) for number in range(8)), return_exceptions=True
+    )
+    assert [isinstance(answer, Overloaded) for answer in answers] == [False] * 4 + [True] * 4
+    early = answers[3]
+    assert isinstance(early, Job)
+    await world.service.cancel(early.job_id, reason="changed my mind")
+    assert world.service.predicted_wait_s() == 30
+
+
 async def test_full() -> None:
     """Over MAX_QUEUE_SIZE jobs in flight: refused with the number."""
     world = build([FakeEngine()], in_flight=3)

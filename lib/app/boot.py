@@ -1,5 +1,6 @@
 """The boot benchmark's way into the service, and what the assembly expects of a benchmark."""
 
+import asyncio
 import contextlib
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -9,7 +10,7 @@ from typing import Any, Protocol
 
 from lib.clock import Clock
 from lib.comfy.engine import ComfyEngine
-from lib.errors import ServiceError
+from lib.errors import JobTimeout, ServiceError
 from lib.jobs.model import DeliverySpec, Job, JobSpec, JobStatus, OnDisconnect
 from lib.jobs.service import JobService
 
@@ -52,7 +53,9 @@ class ServiceRunner:
         return tuple(engine.name for engine in self._engines if engine.healthy)
 
     async def run(self, workflow: bytes, *, engine: str, timeout_s: float) -> RunTimes:
-        """Run one graph on ``engine``. Raises: ServiceError when it did not complete."""
+        """Run one graph on ``engine``; ``timeout_s`` bounds it all, also the wait for an engine that went down.
+
+        Raises: ServiceError when it did not complete."""
         spec = JobSpec(
             request_id=f"benchmark-{uuid.uuid4()}",
             dialect="boot",
@@ -65,7 +68,11 @@ class ServiceRunner:
             engine=engine,
         )
         begun = self._clock.monotonic()
-        job = await self._service.wait((await self._service.submit(spec)).job_id)
+        try:
+            async with asyncio.timeout(timeout_s):
+                job = await self._service.wait((await self._service.submit(spec)).job_id)
+        except TimeoutError:  # the job has nobody left who waits, and is cancelled
+            raise JobTimeout(f"The run did not end within {timeout_s:g} s.") from None
         total_s = self._clock.monotonic() - begun
         _remove_outputs(job)
         if job.status is not JobStatus.COMPLETED:

@@ -94,8 +94,9 @@ class EngineWatch:
             self._timer = asyncio.get_running_loop().call_later(self._patience_s, self._lost)
 
     def _lost(self) -> None:
+        """Jobs that were still being prepared come to wait later: they are failed at the next turn of the timer."""
         log.error("BACKEND_UNRECOVERABLE: %s", self._reason(), extra={"event": "engines.lost"})
-        self._timer = None
+        self._timer = asyncio.get_running_loop().call_later(self._patience_s, self._lost)
         self._service.engines_lost(self._reason())
 
     def _reason(self) -> str:

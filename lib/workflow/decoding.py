@@ -1,7 +1,7 @@
 """From a request's bytes to checked JSON, before any schema looks at it.
 
-Refuses what is JSON to some parsers only (NaN, Infinity), what is not kept exactly (integers beyond 64 bits) and what
-is nested so deeply that it kills ComfyUI's executor.
+Refuses what is JSON to some parsers only (NaN, Infinity), what is not kept exactly (integers beyond 64 bits), what is
+nested so deeply that it kills ComfyUI's executor, and what holds so many values that it takes gigabytes once decoded.
 """
 
 import json
@@ -13,6 +13,8 @@ import orjson
 from lib.errors import InvalidRequest
 
 MAX_DEPTH = 64
+MAX_VALUES = 1_000_000
+"""A request of 100 MB may be one picture, or 50 million empty lists that take 25 times as much memory."""
 MAX_INTEGER = 2**64 - 1
 MIN_INTEGER = -(2**63)
 _MAX_DIGITS = 20
@@ -30,6 +32,7 @@ def check(data: Any) -> Any:
         _check_tree(data)
         return data
     raw = bytes(data).removeprefix(_BOM)
+    _check_count(raw)
     value = _decode(raw)
     if _check_tree(value):
         _check_integers(raw, value)
@@ -47,6 +50,12 @@ def _decode(raw: bytes) -> Any:
     except orjson.JSONDecodeError as error:
         reason = f"{error.msg} at position {error.pos}" if raw else "the body is empty"
         raise invalid(f"The body is not JSON: {reason}", loc=(error.pos,), kind="json_invalid") from None
+
+
+def _check_count(raw: bytes) -> None:
+    """Count before decoding, by the signs that part values; those inside strings count too, which harms nobody."""
+    if len(raw) > MAX_VALUES and sum(map(raw.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise invalid(f"The JSON holds more than {MAX_VALUES} values", kind="too_many_values")
 
 
 def _check_tree(value: Any) -> bool:

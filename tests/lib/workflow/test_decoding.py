@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.errors import InvalidRequest
-from lib.workflow.decoding import MAX_DEPTH, check
+from lib.workflow.decoding import MAX_DEPTH, MAX_VALUES, check
 
 json_values = st.recursive(
     st.none()
@@ -68,6 +68,12 @@ def test_depth_is_limited() -> None:
     """64 levels are fine, one more is refused."""
     assert check(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH) is not None
     assert problem(b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1))["type"] == "too_deep"
+
+
+def test_too_many_values_are_refused_before_they_take_memory() -> None:
+    """A long text is one value; a long list of nothing is refused without being decoded."""
+    assert check(orjson.dumps(["x" * (2 * MAX_VALUES)]))
+    assert problem(b"[" + b"[]," * MAX_VALUES + b"[]]")["type"] == "too_many_values"
 
 
 def test_of_duplicate_keys_the_last_counts() -> None:

@@ -25,6 +25,9 @@ MAX_LOSSES = 1
 MAX_REFUSALS = 3
 """An engine that says it is healthy and can't be reached is believed so many times for one job."""
 
+BIG_WORKFLOW_BYTES = 256 * 1024
+"""Workflows above this (inputs inside) are decoded in a thread."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineLimits:
@@ -96,7 +99,9 @@ class Pipeline:
 
     async def _prepare(self, live: LiveJob) -> Prepared:
         begun = self._clock.monotonic()
-        workflow = orjson.loads(live.job.spec.workflow)
+        body = live.job.spec.workflow
+        big = len(body) >= BIG_WORKFLOW_BYTES
+        workflow = await asyncio.to_thread(orjson.loads, body) if big else orjson.loads(body)
         prepared = await self._preparer.prepare(live.job, workflow)
         self._time(live, prepare_s=self._clock.monotonic() - begun)
         live.change(

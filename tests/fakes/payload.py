@@ -1,6 +1,7 @@
 """The smallest job format, for envelopes: ``{"input": {"workflow_json": {...}, "request_id": "..."}}``."""
 
 import hashlib
+import threading
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +17,12 @@ class PlainPayload:
 
     name = "plain"
 
+    def __init__(self) -> None:
+        self.threads: list[threading.Thread] = []
+        """Where each request was translated."""
+
     def parse(self, payload: Mapping[str, Any], headers: Mapping[str, str]) -> JobSpec:
+        self.threads.append(threading.current_thread())
         asked = payload.get("input")
         if not isinstance(asked, dict):
             raise InvalidRequest("input is missing", details={"errors": [{"loc": ["input"], "msg": "Field required"}]})

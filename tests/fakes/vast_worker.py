@@ -62,6 +62,7 @@ class World:
     listener: Listener
     plain: Listener
     http: aiohttp.ClientSession
+    payload: PlainPayload
     posts: list[dict[str, Any]] = field(default_factory=list)
     not_ready: list[str] = field(default_factory=list)
 
@@ -144,9 +145,10 @@ async def make_world(
         clock=clock,
         tasks=tasks,
     )
+    payload = PlainPayload()
     dialect = VastDialect(
         jobs=service,
-        payload=PlainPayload(),
+        payload=payload,
         signatures=SignatureCheck(
             keys=keys,
             forms=fleet.signature_forms,
@@ -163,7 +165,9 @@ async def make_world(
     listener = await _listen(stack, dialect, plain=False, port=port)
     plain = await _listen(stack, dialect, plain=True)
     http = await stack.enter_async_context(aiohttp.ClientSession())
-    return World(engine, service, ledger, router, sessions, tasks, clock, listener, plain, http, posts, not_ready)
+    return World(
+        engine, service, ledger, router, sessions, tasks, clock, listener, plain, http, payload, posts, not_ready
+    )
 
 
 async def _listen(stack: AsyncExitStack, dialect: VastDialect, *, plain: bool, port: int = 0) -> Listener:

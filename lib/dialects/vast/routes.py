@@ -19,7 +19,7 @@ from lib.dialects.vast import translate
 from lib.dialects.vast.schema import Envelope, Refusal, decode, envelope, session_reference, session_terms
 from lib.dialects.vast.sessions import Session, Sessions
 from lib.errors import Draining, NotReady, Overloaded, ServiceError, Unauthorized
-from lib.jobs.model import Job, JobStatus
+from lib.jobs.model import Job, JobSpec, JobStatus
 from lib.jobs.ports import LoadLedger
 from lib.jobs.service import JobService
 from lib.protocol.auth import SignatureCheck
@@ -30,8 +30,9 @@ log = logging.getLogger(__name__)
 
 WORK_ROUTE = "/generate/sync"
 BIG_BODY_BYTES = 256 * 1024
-"""Bodies above this are decoded in a thread."""
+"""Bodies above this are decoded and translated in a thread."""
 PLAIN_BODY_BYTES = 1024 * 1024
+_BIG = web.RequestKey("vast_big_body", bool)
 SESSION_CLOSED = {"error": "session already closed"}
 
 request_idx: ContextVar[int | None] = ContextVar("vast_request_idx", default=None)
@@ -108,7 +109,7 @@ class VastDialect:
     async def _submit(self, request: web.Request, asked: Envelope, session: Session | None) -> str:
         tag = asked.tag if session is None else None
         try:
-            spec = self._payload.parse(asked.payload, request.headers)
+            spec = await self._spec(request, asked)
             spec = translate.job_spec(spec, asked, in_session=session is not None, settings=self._settings)
             job = await self._jobs.submit(spec)
         except (Overloaded, NotReady, Draining):
@@ -122,6 +123,11 @@ class VastDialect:
         elif job.status.terminal:
             self._ledger.replayed(job)
         return job.job_id
+
+    async def _spec(self, request: web.Request, asked: Envelope) -> JobSpec:
+        if request[_BIG]:
+            return await asyncio.to_thread(self._payload.parse, asked.payload, request.headers)
+        return self._payload.parse(asked.payload, request.headers)
 
     def _answer(self, job: Job, *, include_response: bool) -> web.Response:
         result = self._payload.render(job, include_response=include_response)
@@ -141,7 +147,8 @@ class VastDialect:
     async def _read(self, request: web.Request, limit: int) -> dict[str, Any]:
         request_idx.set(None)  # a connection's requests may share their context
         body = await read_body(request, limit=limit)
-        return decode(body) if len(body) < BIG_BODY_BYTES else await asyncio.to_thread(decode, body)
+        request[_BIG] = len(body) >= BIG_BODY_BYTES
+        return await asyncio.to_thread(decode, body) if request[_BIG] else decode(body)
 
     def _session_of(self, asked: Envelope) -> Session | None:
         if asked.session_id is None:

@@ -1,6 +1,7 @@
 """Signed work: what is admitted, how failures are told, what a retry and a lost connection mean."""
 
 import asyncio
+import threading
 from typing import Any
 
 import aiohttp
@@ -249,10 +250,11 @@ async def test_a_body_over_the_limit_is_413(world: World) -> None:
     assert (answer.status, answer.body["error"]) == (413, "body_too_large")
 
 
-async def test_a_big_body_is_decoded_too(world: World) -> None:
-    """Above the threshold the decoding happens in a thread; the answer is the same."""
-    answer = await world.work(note="x" * 300_000)
-    assert answer.status == 200
+async def test_a_big_body_holds_up_nobody_else(world: World) -> None:
+    """Above the threshold it is decoded and translated in a thread; the answer is the same."""
+    for note in ("small", "x" * 300_000):
+        assert (await world.work(note=note)).status == 200
+    assert [thread is threading.main_thread() for thread in world.payload.threads] == [True, False]
 
 
 async def test_a_hundred_levels_are_refused(world: World) -> None:

@@ -109,7 +109,7 @@ class Ledger:
         if known is None:
             return
         if not known.in_session:
-            self._delete_job(job)
+            self._delete_job(job, known.tag)
         match job.status:
             case JobStatus.COMPLETED:
                 self._count(served=known.cost)
@@ -137,8 +137,8 @@ class Ledger:
         self._delete(tag, RequestOutcome.ERROR, entered_at=now, completed_at=now)
         self._count()
 
-    def replayed(self, job: Job) -> None:
-        self._delete_job(job)
+    def replayed(self, job: Job, *, tag: int | None) -> None:
+        self._delete_job(job, tag)
         self._count()
 
     # -- LoadLedger: sessions -----------------------------------------------------------------------------------
@@ -199,11 +199,11 @@ class Ledger:
         for listener in self._listeners:
             listener()
 
-    def _delete_job(self, job: Job) -> None:
+    def _delete_job(self, job: Job, tag: int | None) -> None:
         outcome = _OUTCOMES[job.status]
         completed = outcome in (RequestOutcome.SUCCESS, RequestOutcome.ERROR)
         self._delete(
-            job.spec.tag,
+            tag,
             outcome,
             entered_at=job.timings.accepted_at,
             started_at=job.timings.execution_started_at,

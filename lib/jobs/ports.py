@@ -163,8 +163,8 @@ class LoadLedger(Protocol):
         """A request was wrong in itself and never became a job: no load, but the router's number is free again."""
         ...
 
-    def replayed(self, job: Job) -> None:
-        """A finished job answered a router's repetition of its request: no new work, but the number is free again."""
+    def replayed(self, job: Job, *, tag: int | None) -> None:
+        """A finished job answered one more request, of the number ``tag``: no new work, but the number is free."""
         ...
 
     def session_opened(self, session_id: str, *, cost: float, tag: int | None) -> None:

@@ -94,6 +94,7 @@ class VastDialect:
         if session is not None and session.closed:
             raise Refusal(410, SESSION_CLOSED)
         include_response = self._payload.wants_response(request.headers)
+        tag = asked.tag if session is None else None
         with self._sessions.running(session) if session is not None else contextlib.nullcontext():
             job_id = await self._submit(request, asked, session)
             del asked  # a request that waits keeps its job's bytes, not a parsed graph
@@ -102,6 +103,8 @@ class VastDialect:
             finally:
                 if session is not None:
                     session.job_ids.discard(job_id)
+        if tag and tag != job.spec.tag:  # it joined a job of another number, which is free by now; so is this one
+            self._ledger.replayed(job, tag=tag)
         if session is not None and session.closed and job.status is JobStatus.CANCELLED:
             raise Refusal(410, SESSION_CLOSED)
         return self._answer(job, include_response=include_response)
@@ -121,7 +124,7 @@ class VastDialect:
         if session is not None:
             await self._sessions.join(session, job.job_id)
         elif job.status.terminal:
-            self._ledger.replayed(job)
+            self._ledger.replayed(job, tag=tag)
         return job.job_id
 
     async def _spec(self, request: web.Request, asked: Envelope) -> JobSpec:

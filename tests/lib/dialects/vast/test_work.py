@@ -180,6 +180,19 @@ async def test_a_retry_attaches_to_the_running_job(build: Build) -> None:
     assert world.ledger.figures().since_report == Amounts(received=100.0, served=100.0)
 
 
+async def test_every_number_that_shared_a_job_is_given_back(build: Build) -> None:
+    """A caller's request_id came twice, under two numbers of the router's: one generation frees both."""
+    world = await build(automatic=False)
+    numbers = [world.auth(), world.auth()]
+    answers = [asyncio.create_task(world.work(auth=auth, request_id="same")) for auth in numbers]
+    await until(lambda: world.ledger.figures().seen_count == 2)
+    await settle()
+    world.engine.finish()
+    assert [(await answer).status for answer in answers] == [200, 200]
+    assert sorted(world.told) == [(auth["request_idx"], "Success") for auth in numbers]
+    assert world.ledger.figures().since_report == Amounts(received=100.0, served=100.0)
+
+
 async def test_a_retry_after_the_end_gets_the_finished_result(world: World) -> None:
     """The answer was lost on the way; the SDK asks again with the same id."""
     body = world.body()

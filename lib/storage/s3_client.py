@@ -22,6 +22,7 @@ from botocore.exceptions import (
     ReadTimeoutError,
     SSLError,
 )
+from botocore.model import OperationModel
 from botocore.parsers import ResponseParserError
 from s3transfer.manager import TransferConfig, TransferManager
 
@@ -68,6 +69,7 @@ class S3Clients:
             endpoint_url=place.endpoint_url,
             config=_config(place),
         )
+        client.meta.events.register_last("before-call.s3", _without_expect)
         if not place.trusted:
             verify = self._session.get_config_variable("ca_bundle") or True  # AWS_CA_BUNDLE: a private authority
             timeout = (place.connect_timeout_s, place.read_timeout_s)
@@ -160,6 +162,13 @@ class S3Client:
         if isinstance(error, OSError):
             return "LocalFile", f"the file can't be read: {error.strerror or type(error).__name__}"
         return type(error).__name__, f"the request could not be made (host {self._host!r})"
+
+
+def _without_expect(model: OperationModel, params: dict[str, Any], **_: object) -> None:
+    """Send small files at once. boto3 would ask ``Expect: 100-continue`` first: a round trip for each, and a server
+    that refuses then and keeps the connection takes the next request for the missing body."""
+    if model.name == "PutObject":
+        params["headers"].pop("Expect", None)
 
 
 def _config(place: S3Place) -> Config:

@@ -102,6 +102,14 @@ async def test_s3_says_why(
     assert bad.secret_access_key not in caught.value.message + repr(bad)
 
 
+async def test_a_refusal_does_not_spoil_the_connection(stores: S3Stores, place: S3Place, picture: Path) -> None:
+    """Each attempt hears S3's own reason, over the connection that is kept."""
+    for _ in range(3):
+        with pytest.raises(StorageFailed) as caught:
+            await publish(stores, replace(place, secret_access_key="wrong"), picture)
+        assert caught.value.details["reason"] == "SignatureDoesNotMatch"
+
+
 async def test_a_missing_file_is_said_to_be_missing(stores: S3Stores, place: S3Place, tmp_path: Path) -> None:
     """The local file may be gone; that is not the store's fault."""
     with pytest.raises(StorageFailed) as caught:

@@ -12,7 +12,7 @@ from benchmark.ours import ApiClient
 from benchmark.overhead import CASES, TINY, measure_overhead
 from benchmark.ports import BenchRunner
 from benchmark.raw import RawComfy
-from benchmark.report import markdown, targets, to_json
+from benchmark.report import markdown, targets, to_json, with_tables
 from benchmark.result import BenchResult
 from benchmark.runners import ApiRunner, RawRunner
 from benchmark.servers import NoComfyUI, ServerFailed
@@ -45,13 +45,14 @@ def main() -> None:
         "--json", type=Path, default=RESULT_FILE, help=f"where the figures go, by default {RESULT_FILE}"
     )
     overhead.add_argument("--no-memory", action="store_true", help="leave the memory figures out")
+    overhead.add_argument("--page", type=Path, help="put the tables into this page, between its two markers")
     overhead.add_argument("--only", choices=("tiny", "sd"), help="one of the two workflows")
     options = parser.parse_args()
     try:
         if options.command == "boot":
             asyncio.run(_boot(options.url, options.api, options.workspace))
         else:
-            _overhead(options.json, memory=not options.no_memory, only=options.only)
+            _overhead(options.json, page=options.page, memory=not options.no_memory, only=options.only)
     except (ServiceError, SettingsError, NoComfyUI, ServerFailed) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
@@ -70,12 +71,14 @@ async def _boot(url: str, api: str | None, workspace: Path | None) -> None:
     print(json.dumps(result.to_json(), indent=2))
 
 
-def _overhead(path: Path, *, memory: bool, only: str | None) -> None:
+def _overhead(path: Path, *, page: Path | None, memory: bool, only: str | None) -> None:
     cases = tuple(case for case in CASES if only is None or (case.name == TINY) == (only == "tiny"))
     report = asyncio.run(measure_overhead(_say, cases=cases, memory=memory))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(to_json(report), indent=2) + "\n")
     print(markdown(report))
+    if page is not None:
+        page.write_text(with_tables(page.read_text(), markdown(report)))
     missed = [target.what for target in targets(report) if target.met is False]
     _say(f"MISSED: {', '.join(missed)}" if missed else "All measured targets are met.")
     _say(f"Figures: {path}")

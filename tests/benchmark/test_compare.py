@@ -1,6 +1,7 @@
 """Rounds of raw, ours, raw': what counts and what is thrown away."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,7 @@ from benchmark.facts import HostFacts
 from benchmark.load import Leg, drive
 from benchmark.memory import MemoryFigures
 from benchmark.overhead import CASES, TINY, OverheadReport
-from benchmark.report import markdown, targets, to_json
+from benchmark.report import markdown, targets, to_json, with_tables
 
 
 def leg(job_s: float, jobs: int = 100) -> Leg:
@@ -102,9 +103,9 @@ def report(*, ours_s: float = 0.002, growth_mb: float | None = 10.0) -> Overhead
 
 
 def test_every_promise_is_held_against_a_figure() -> None:
-    """Twelve targets; all met when we cost nothing."""
+    """Eleven targets; all met when we cost nothing."""
     found = targets(report())
-    assert len(found) == 12
+    assert len(found) == 11
     assert all(target.met for target in found)
 
 
@@ -131,3 +132,14 @@ def test_the_cases_cover_both_workflows_at_each_concurrency() -> None:
         (t, c) for t in (True, False) for c in (1, 8, 64)
     }
     assert all(6 * (case.count or case.jobs) >= 60 for case in CASES)
+
+
+def test_the_docs_page_takes_the_tables_of_a_run() -> None:
+    """Everything between the markers is replaced, the prose stays; a page without markers is refused."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md").read_text()
+    changed = with_tables(page, "| new |")
+    assert "| new |" in changed
+    assert changed.splitlines()[0] == page.splitlines()[0]
+    assert with_tables(changed, "| new |") == changed
+    with pytest.raises(ValueError, match="markers"):
+        with_tables("# nothing", "| new |")

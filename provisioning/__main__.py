@@ -13,7 +13,7 @@ from provisioning.comfyui.checkpoint import ensure_random_checkpoint
 from provisioning.comfyui.install import ensure_comfyui
 from provisioning.comfyui.record import read_record
 from provisioning.error_report import report_error
-from provisioning.errors import ProvisioningError
+from provisioning.errors import ProvisioningError, without_secrets
 from provisioning.host import apply_only, manifest_location, prepare_host
 from provisioning.manifest import load_manifest
 from provisioning.settings import default_workspace, read_host_settings, read_install_settings
@@ -93,11 +93,12 @@ def _apply(parsed: argparse.Namespace) -> None:
 def _check(parsed: argparse.Namespace) -> None:
     location = parsed.manifest or manifest_location(read_host_settings())
     load_manifest(location)
-    say(f"{location} is a valid manifest")
+    say(f"{without_secrets(location)} is a valid manifest")
 
 
 def _tell_retry(details: stamina.instrumentation.RetryDetails) -> None:
-    say(f"    attempt {details.retry_num} failed ({details.caused_by}); again in {details.wait_for:.0f} s")
+    cause = without_secrets(details.caused_by)
+    say(f"    attempt {details.retry_num} failed ({cause}); again in {details.wait_for:.0f} s")
 
 
 if __name__ == "__main__":

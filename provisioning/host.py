@@ -18,7 +18,7 @@ from provisioning.comfyui.environment import detect_device
 from provisioning.comfyui.install import ensure_comfyui
 from provisioning.comfyui.locate import find_installed
 from provisioning.comfyui.record import Device, InstallRecord, read_record
-from provisioning.errors import ProvisioningError
+from provisioning.errors import ProvisioningError, without_secrets
 from provisioning.manifest import DEFAULT_MANIFEST, Condition, load_manifest, read_location
 from provisioning.settings import REPOSITORY, HostSettings, InstallSettings
 from provisioning.steps import digest, say
@@ -127,7 +127,7 @@ def _operators_script(host: HostSettings, around: Surroundings, facts: HostFacts
         return
     key = digest(host.script)
     if not was_run("operator", key, facts):
-        say(f"Provisioning script {host.script}")
+        say(f"Provisioning script {without_secrets(host.script)}")
         run_script("operator", read_location(host.script), facts, key=key)
 
 
@@ -155,7 +155,7 @@ def _known_root(install: InstallSettings, worker: Settings) -> Path | None:
 def _manifest(host: HostSettings, around: Surroundings, facts: HostFacts) -> None:
     image_reads_it = around.supervised and host.own_manifest is None
     location = DEFAULT_MANIFEST if image_reads_it else manifest_location(host)
-    say(f"Provisioning by {location}")
+    say(f"Provisioning by {without_secrets(location)}")
     report = apply_manifest(load_manifest(location), facts)
     if report.failures:
         say(f"    The worker will start, but not be ready: {causes(report.failures)}")

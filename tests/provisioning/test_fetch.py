@@ -223,3 +223,12 @@ def test_stopped_download_keeps_what_it_has(server: FileServer, target: Path, lo
     with pytest.raises(ProvisioningError, match="stopped"):
         work.fetch(Download(url=server.add("/m", DATA), target=target))
     assert not target.exists()
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_token_in_the_address_is_not_told(server: FileServer, target: Path, lock: Path, answered: bool) -> None:
+    """Neither when the server refuses, nor when there is none: the text is shown on the health page."""
+    base = server.add("/m", DATA).removesuffix("/m") if answered else "http://127.0.0.1:1"
+    with pytest.raises(ProvisioningError) as caught:
+        fetcher(lock).fetch(Download(url=f"{base}/absent?token=s3cret", target=target))
+    assert "/absent" in str(caught.value) and "s3cret" not in str(caught.value)

@@ -51,8 +51,9 @@ class BenchResult:
 
     @property
     def trustworthy(self) -> bool:
-        """Whether a later start may take this score over."""
-        return math.isfinite(self.perf) and self.perf > 0 and bool(self.engines) and not self.from_warmup
+        """Whether a later start may take this score over: it is one, of all engines, and of warm ones."""
+        complete = bool(self.engines) and len(self.engines) == self.key.get("engines")
+        return math.isfinite(self.perf) and self.perf > 0 and complete and not self.from_warmup
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values, without the cache key."""

@@ -128,6 +128,16 @@ async def test_an_engine_that_never_completes_adds_nothing_and_is_named(tmp_path
     assert "engine b completed no run" in result.warnings
 
 
+async def test_the_score_of_some_engines_is_not_taken_for_that_of_all(tmp_path: Path) -> None:
+    """One failed at the last start and works again: the stored half is measured anew."""
+    clock = FakeClock()
+    broken = ScriptedRunner(clock, a=[3.0, 2.0, 2.0, 2.0], b=[EngineDied("gone", started=True)] * 9)
+    half, _ = await boot(broken, tmp_path, clock)
+    assert half.perf == pytest.approx(50.0)
+    result, _ = await boot(ScriptedRunner(clock, a=[3.0, 2.0, 2.0, 2.0], b=[3.0, 2.0, 2.0, 2.0]), tmp_path, clock)
+    assert (result.cached, result.perf) == (False, pytest.approx(100.0))
+
+
 async def test_when_every_run_fails_there_is_an_error_and_no_score(tmp_path: Path) -> None:
     """Never perf 0: the error carries the cause and says what to do."""
     clock = FakeClock()

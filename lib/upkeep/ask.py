@@ -71,8 +71,11 @@ def recorded_areas(workspace: Path) -> Areas:
     inputs = [record["input"] for record in records if record and record.get("input")]
     temps = [record["temp"] for record in records if record and record.get("temp")]
     return Areas(
-        outputs=_paths([*outputs, workspace / "output"]),
-        inputs=tuple(own for folder in _paths([*inputs, workspace / "input"]) for own in own_inputs(folder)),
+        outputs=_paths([*outputs, workspace / "output", workspace / "outputs"]),
+        inputs=(
+            *(own for folder in _paths([*inputs, workspace / "input"]) for own in own_inputs(folder)),
+            workspace / "inputs",
+        ),
         temps=_paths(temps),
     )
 

@@ -85,14 +85,14 @@ async def test_without_an_answer_there_is_none(tmp_path: Path) -> None:
 
 
 def test_a_workspace_shows_its_folders(tmp_path: Path) -> None:
-    """Launched processes recorded theirs; of inputs only our part."""
+    """Launched processes recorded theirs, what we fetched lies in the workspace; of inputs only our part."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "comfyui-1.json").write_text('{"output": "/o", "input": "/i", "temp": "/t"}')
     (tmp_path / "run" / "comfyui-2.json").write_text("{broken")
     areas = recorded_areas(tmp_path)
-    assert areas.outputs == (Path("/o"), tmp_path / "output") and areas.temps == (Path("/t"),)
+    assert areas.outputs == (Path("/o"), tmp_path / "output", tmp_path / "outputs") and areas.temps == (Path("/t"),)
     assert Path("/i/pyworker") in areas.inputs and Path("/i/3d/pyworker") in areas.inputs
-    assert Path("/i") not in areas.inputs
+    assert tmp_path / "inputs" in areas.inputs and Path("/i") not in areas.inputs
 
 
 async def run_command(workspace: Path, *arguments: str, port: int = 1) -> tuple[int, str]:

@@ -36,6 +36,8 @@ _BY_SUFFIX = {
     ".yaml": "text/yaml",
     ".srt": "text/plain",
 }
+_REGISTERED = {"audio/x-flac": "audio/flac", "audio/x-wav": "audio/wav"}
+"""Names that players and browsers know for those that ``filetype`` still gives."""
 _TEXTS = frozenset({"application/json", "application/xml", "application/yaml"})
 
 
@@ -48,7 +50,7 @@ def mime_of(name: str, header: bytes) -> str:
         return _BY_SUFFIX[suffix]
     guessed = filetype.guess_mime(header) if header else None
     if guessed:
-        return str(guessed)
+        return _REGISTERED.get(guessed, str(guessed))
     return _BY_SUFFIX.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
 
 

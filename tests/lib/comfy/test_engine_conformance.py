@@ -139,7 +139,7 @@ async def test_outputs_come_in_the_callers_order_and_temp_only_when_asked(world:
         (w.animated_png(), OutputKind.IMAGE, "image/png"),
         (w.webm(), OutputKind.VIDEO, "video/webm"),
         (w.mp4(), OutputKind.VIDEO, "video/mp4"),
-        (w.audio(), OutputKind.AUDIO, "audio/x-flac"),
+        (w.audio(), OutputKind.AUDIO, "audio/flac"),
     ],
     ids=["webp", "apng", "webm", "mp4", "flac"],
 )

@@ -49,6 +49,8 @@ def test_cut_or_broken_headers_are_no_error(header: bytes, data: st.DataObject) 
         ("x.obj", b"v 1 2 3", "model/obj", OutputKind.MODEL_3D),
         ("x.mp4", b"", "video/mp4", OutputKind.VIDEO),
         ("x.flac", b"", "audio/flac", OutputKind.AUDIO),
+        ("x.flac", b"fLaC" + bytes(60), "audio/flac", OutputKind.AUDIO),
+        ("x.wav", b"RIFF\x24\0\0\0WAVEfmt " + bytes(48), "audio/wav", OutputKind.AUDIO),
         ("x.unknown", b"???", "application/octet-stream", OutputKind.FILE),
         ("noname", b"", "application/octet-stream", OutputKind.FILE),
     ],

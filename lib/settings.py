@@ -5,12 +5,14 @@ sentence; ``docs/reference.md`` lists each one. Names of Vast's PyWorker and of 
 aliases. An empty variable counts as unset.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
+from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MEBIBYTE = 1 << 20
@@ -34,6 +36,25 @@ def _truth(value: object) -> object:
     if isinstance(value, str):
         return value.strip().lower() in {"1", "true", "t", "yes", "y", "on"}
     return value
+
+
+def _level(value: str) -> str:
+    if value.upper() not in logging.getLevelNamesMapping():
+        raise ValueError("expected DEBUG, INFO, WARNING, ERROR or CRITICAL")
+    return value
+
+
+def _base_url(value: str) -> str:
+    """``host:port`` is taken for http, as people write it."""
+    url = value if "://" in value else f"http://{value}"
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{value!r} is not a base URL; expected one such as http://127.0.0.1:8188")
+    return url
+
+
+def _base_urls(values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(_base_url(value) for value in values)
 
 
 Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
@@ -97,8 +118,12 @@ class ServerSettings(_Branch):
 class EngineSettings(_Branch):
     """ComfyUI: where it is, how it is started, watched and asked."""
 
-    api_base: str | None = _env(None, "COMFYUI_API_BASE", help="A ComfyUI to attach to; never start another one.")
-    backends: Listed = _env((), "COMFYUI_BACKENDS", help="Several ComfyUI servers to attach to, comma list.")
+    api_base: Annotated[str, AfterValidator(_base_url)] | None = _env(
+        None, "COMFYUI_API_BASE", help="A ComfyUI to attach to; never start another one."
+    )
+    backends: Annotated[Listed, AfterValidator(_base_urls)] = _env(
+        (), "COMFYUI_BACKENDS", help="Several ComfyUI servers to attach to, comma list."
+    )
     install_path: Path | None = _env(None, "COMFYUI_INSTALL_PATH", help="Folder of an installed ComfyUI (main.py).")
     install_record: Path | None = _env(
         None, "COMFYUI_INSTALL_RECORD", help="JSON written by provisioning; <workspace>/comfyui.json when unset."
@@ -272,7 +297,9 @@ class UpkeepSettings(_Branch):
 class TelemetrySettings(_Branch):
     """Logs."""
 
-    log_level: str = _env("INFO", "LOG_LEVEL", "VAST_LOG_LEVEL", help="Least level that is logged.")
+    log_level: Annotated[str, AfterValidator(_level)] = _env(
+        "INFO", "LOG_LEVEL", "VAST_LOG_LEVEL", help="Least level that is logged."
+    )
     log_format: Literal["text", "json"] = _env("text", "LOG_FORMAT", help="text for people, json for machines.")
 
 
@@ -369,4 +396,5 @@ def _explain(item: Any) -> str:
     name = str(item["loc"][-1]) if item["loc"] else ""
     secret = any(part in name for part in ("SECRET", "TOKEN", "KEY"))
     value = "***" if secret else repr(item.get("input"))
-    return f"{name}={value}: {item['msg']}" if name else str(item["msg"]).removeprefix("Value error, ")
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return f"{name}={value}: {message}" if name else message

@@ -118,7 +118,13 @@ async def build_front(
     public = await stack.enter_async_context(await _public_listener(settings, site))
     site = plain_site(settings, vast=vast)
     plain = await stack.enter_async_context(
-        Listener(site.app, name="plain", host=settings.worker_host, port=settings.worker_http_port)
+        Listener(
+            site.app,
+            name="plain",
+            host=settings.worker_host,
+            port=settings.worker_http_port,
+            setting="WORKER_HTTP_PORT",
+        )
     )
     stack.push_async_callback(sessions.close_all)  # before the listeners go: a close route may be our own
     return Front(addresses=Addresses(api=api.url, public=public.url, plain=plain.url))
@@ -151,6 +157,7 @@ def _api_listener(settings: Settings, site: Site) -> Listener:
         name="api",
         host=settings.server.api_host,
         port=18288 if port is None else port,
+        setting="API_PORT",
         next_free=port is None,
     )
 
@@ -160,7 +167,9 @@ async def _public_listener(settings: Settings, site: Site) -> Listener:
     tls: ssl.SSLContext | None = None
     if settings.use_ssl:
         tls = await asyncio.to_thread(_tls, server.ssl_cert_path, server.ssl_key_path)
-    return Listener(site.app, name="public", host=settings.worker_host, port=server.worker_port, tls=tls)
+    return Listener(
+        site.app, name="public", host=settings.worker_host, port=server.worker_port, setting="WORKER_PORT", tls=tls
+    )
 
 
 def _tls(certificate: Path, key: Path) -> ssl.SSLContext:

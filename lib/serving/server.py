@@ -28,7 +28,8 @@ def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
 class Listener:
     """Serves ``app`` on ``host`` and ``port`` while it is entered.
 
-    With ``next_free`` a taken port is passed over for the next one. A client that disconnects cancels its handler.
+    With ``next_free`` a taken port is passed over for the next one; else the error names the ``setting`` that moves it.
+    A client that disconnects cancels its handler.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Listener:
         name: str,
         host: str,
         port: int,
+        setting: str = "",
         next_free: bool = False,
         tls: ssl.SSLContext | None = None,
         shutdown_timeout_s: float = 2.0,
@@ -45,6 +47,7 @@ class Listener:
         self.name = name
         self.host = host
         self._wanted = port
+        self._setting = setting
         self._next_free = next_free
         self._tls = tls
         self._runner = web.AppRunner(
@@ -87,9 +90,18 @@ class Listener:
             try:
                 await site.start()
             except OSError as error:
-                if error.errno != errno.EADDRINUSE or port == last:
+                if error.errno != errno.EADDRINUSE:
                     raise
+                if port == last:
+                    raise self._taken(port) from error
                 await site.stop()
                 log.warning("port is taken", extra={"event": "http.port_taken", "listener": self.name, "port": port})
             else:
                 return
+
+    def _taken(self, port: int) -> OSError:
+        remedy = f"stop it, or choose another port with {self._setting}" if self._setting else "stop it"
+        return OSError(
+            errno.EADDRINUSE,
+            f"the {self.name} listener can't have port {port}: another program listens there; {remedy}",
+        )

@@ -64,11 +64,13 @@ def _prepare_host() -> int:
 
 def _serve() -> int:
     from benchmark.boot import boot_benchmark
+    from benchmark.settings import load_benchmark_settings
     from lib.app import run
     from lib.settings import SettingsError, load_settings
 
     try:
         settings = load_settings()
+        load_benchmark_settings()  # a wrong value is told now, and not when ComfyUI is up
     except SettingsError as error:
         return _fail(str(error))
     return run(settings, boot_benchmark=boot_benchmark)

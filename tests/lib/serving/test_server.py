@@ -20,7 +20,7 @@ async def fine(request: web.Request) -> web.Response:
 
 
 async def test_a_taken_port_is_passed_over_only_when_asked() -> None:
-    """With next_free the next free port is bound and told; without, the start fails."""
+    """With next_free the next free port is bound and told; without, the start fails and says what to set."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -28,8 +28,8 @@ async def test_a_taken_port_is_passed_over_only_when_asked() -> None:
         async with Listener(site_with().app, name="a", host="127.0.0.1", port=port, next_free=True) as listener:
             assert listener.port > port
             assert listener.url == f"http://127.0.0.1:{listener.port}"
-        with pytest.raises(OSError, match=str(port)):
-            async with Listener(site_with().app, name="a", host="127.0.0.1", port=port):
+        with pytest.raises(OSError, match=rf"listener can't have port {port}: .* SOME_PORT"):
+            async with Listener(site_with().app, name="a", host="127.0.0.1", port=port, setting="SOME_PORT"):
                 pass
 
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
+from docs import build_reference
 from provisioning.manifest import load_manifest
 from tests.docs.pages import ROOT, Block, anchors, blocks, links, pages
 from tests.integration.harness import WorkerProcess
@@ -72,6 +74,27 @@ def test_examples_run(name: str, checkout: Path, substitutes: dict[str, str], en
             assert differences(json.loads(block.text), json.loads(output)) == [], block.place
         elif block.language in RUN and block.not_run is None:
             output = run(block, checkout, substitutes, environment)
+
+
+@pytest.mark.comfyui
+def test_examples_of_the_api_page_run(fleet_worker: WorkerProcess) -> None:
+    """Each request body that ``/docs`` offers is completed, by a click on "Execute"."""
+    paths = fleet_worker.get("/openapi.json").json()["paths"]
+    offered = paths["/generate/sync"]["post"]["requestBody"]["content"]["application/json"]["examples"]
+    assert len(offered) >= 4
+    for title, example in offered.items():
+        reply = fleet_worker.generate(example["value"]["input"])
+        assert (reply.status_code, reply.json()["status"]) == (200, "completed"), title
+
+
+@pytest.mark.comfyui
+def test_listeners_have_the_routes_of_the_reference(fleet_worker: WorkerProcess) -> None:
+    """What the reference lists is there: a method that no route has is told which ones there are."""
+    bases = (fleet_worker.api, fleet_worker.public, fleet_worker.plain)
+    for (_, _, routes), base in zip(build_reference.listeners(), bases, strict=True):
+        for method, path, _ in routes:
+            reply = requests.delete(base + path.replace("{asset}", "x"), timeout=10)
+            assert (reply.status_code, method in reply.headers.get("Allow", "")) == (405, True), f"{base} {path}"
 
 
 def run(block: Block, folder: Path, substitutes: dict[str, str], environment: dict[str, str]) -> str:

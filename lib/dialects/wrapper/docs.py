@@ -70,7 +70,7 @@ _COMPLETED: dict[str, Any] = {
     "output": [
         {
             "filename": "example_00001_.png",
-            "local_path": "/workspace/ComfyUI/output/example_00001_.png",
+            "local_path": "/workspace/output/0f1b6c0e-7d5c-4c57-9d0b-1f6f7b1f8a11/example_00001_.png",
             "type": "output",
             "subfolder": "",
             "node_id": "2",

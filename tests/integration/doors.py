@@ -3,6 +3,8 @@
 import asyncio
 import itertools
 import json
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
@@ -12,7 +14,7 @@ from typing import Any, Literal
 
 import requests
 
-from tests.comfyui_fixture import RealComfyUI, free_port
+from tests.comfyui_fixture import REPOSITORY, RealComfyUI, free_port
 from tests.fakes.http_hosts import WebHost
 from tests.integration.harness import WorkerProcess, autoscaler, picture, worker
 
@@ -51,31 +53,71 @@ class Doors:
         return self.auth | {"request_idx": next(_NUMBERS)}
 
 
-@contextmanager
-def fleet(folder: Path, comfyui: str, **env: str) -> Iterator[Doors]:
-    """A serverless worker on a running ComfyUI, with an autoscaler of its own; its score is of a tiny picture."""
-    public = free_port()
+def fleet_settings(folder: Path, router: str) -> dict[str, str]:
+    """Serverless, no TLS; the score is of a tiny picture."""
     measured = folder / "measured.json"
     measured.write_text(json.dumps(picture(prefix="measured/__RANDOM_INT__")))
-    with (
-        autoscaler() as router,
-        worker(
-            folder,
-            COMFYUI_API_BASE=comfyui,
-            SERVERLESS="true",
-            REPORT_ADDR=router,
-            CONTAINER_ID="7",
-            MASTER_TOKEN="master-token",
-            PUBLIC_IPADDR="127.0.0.1",
-            WORKER_PORT=str(public),
-            WORKER_HOST="127.0.0.1",
-            USE_SSL="false",
-            BENCHMARK_JSON_PATH=str(measured),
-            **env,
-        ) as process,
-    ):
-        process.public = f"http://127.0.0.1:{public}"
-        yield Doors(process, router)
+    return {
+        "SERVERLESS": "true",
+        "REPORT_ADDR": router,
+        "CONTAINER_ID": "7",
+        "MASTER_TOKEN": "master-token",
+        "PUBLIC_IPADDR": "127.0.0.1",
+        "WORKER_PORT": str(free_port()),
+        "WORKER_HOST": "127.0.0.1",
+        "USE_SSL": "false",
+        "BENCHMARK_JSON_PATH": str(measured),
+    }
+
+
+@contextmanager
+def fleet(folder: Path, comfyui: str, **env: str) -> Iterator[Doors]:
+    """A worker on one or more running ComfyUIs (comma list), with an autoscaler of its own."""
+    with autoscaler() as router:
+        settings = fleet_settings(folder, router) | {"COMFYUI_BACKENDS": comfyui} | env
+        with worker(folder, **settings) as process:
+            process.public = f"http://127.0.0.1:{settings['WORKER_PORT']}"
+            yield Doors(process, router)
+
+
+def reports(router: str) -> list[dict[str, Any]]:
+    """What an autoscaler was told so far, oldest first."""
+    return list(requests.get(f"{router}/recorded/", timeout=10).json()["statuses"])
+
+
+class FakeEngine:
+    """The fake ComfyUI as a process; ``kill`` and ``start`` end it and bring it back on its port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.base_url = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "tests.fakes.comfyui", "--port", str(self.port), "--folder", str(self.folder)]
+        self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE)
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline()
+
+    def kill(self) -> None:
+        if self.process is not None and self.process.stdout is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process.stdout.close()
+
+
+@contextmanager
+def fake_engines(*folders: Path) -> Iterator[list[FakeEngine]]:
+    """Fake ComfyUIs, one a folder."""
+    engines = [FakeEngine(folder) for folder in folders]
+    try:
+        for engine in engines:
+            engine.start()
+        yield engines
+    finally:
+        for engine in engines:
+            engine.kill()
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Builds the worker's objects in order on one exit stack, starts its loops, waits for the end, and drains."""
 
 import asyncio
+import gc
 import logging
 import signal
 from contextlib import AsyncExitStack
@@ -161,6 +162,8 @@ class Worker:
         await watch.wait_ready()
         self._condition.enter("warming up (benchmark)")
         score = await self._benchmark(core, health)
+        gc.collect()
+        gc.freeze()  # what is there now stays for good: collections under load need not walk it
         self._condition.opened()
         if not self._settings.serverless:
             self._summarise(core, front, score)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from lib.errors import JobCancelled, ServiceError
 from lib.jobs.model import Job, JobStatus, Progress
 from lib.jobs.transitions import advance
 
@@ -15,7 +16,7 @@ class LiveJob:
         "_publish",
         "begun",
         "cancel_early",
-        "cancel_reason",
+        "cancel_error",
         "done",
         "ending",
         "grace",
@@ -35,7 +36,7 @@ class LiveJob:
         self.ending = False
         """Cancelled, and not yet off the engine: nobody may attach any more."""
         self.cancel_early = False
-        self.cancel_reason = "Request cancelled"
+        self.cancel_error: ServiceError = JobCancelled("Request cancelled")
 
     def change(self, **changes: Any) -> Job:
         """Replace fields other than the status."""

@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 from lib.clock import Clock
-from lib.errors import EngineUnreachable, JobAlreadyFinished, JobCancelled, JobConflict, JobNotFound, ServiceError
+from lib.errors import (
+    Draining,
+    EngineUnreachable,
+    JobAlreadyFinished,
+    JobCancelled,
+    JobConflict,
+    JobNotFound,
+    ServiceError,
+)
 from lib.jobs.admission import Situation, decide
 from lib.jobs.live import LiveJob
 from lib.jobs.model import Job, JobSpec, JobStatus, OnDisconnect, Timings, new_job_id
@@ -141,7 +149,7 @@ class JobService:
         if live is None:
             job = await self.get(job_id)
             raise JobAlreadyFinished(f"The job is already {job.status}", details={"status": str(job.status)})
-        self._cancel(live, reason)
+        self._cancel(live, JobCancelled(reason))
         return await asyncio.shield(live.done)
 
     def listen(self, listener: JobListener) -> None:
@@ -167,13 +175,15 @@ class JobService:
         return max(ahead_s, 0.0) / self._queue.serving_count
 
     async def drain(self, timeout_s: float) -> None:
-        """Admit nothing more, wait for what is there, then cancel the rest."""
+        """Admit nothing more, wait for what is there, then end the rest: our failure, so that callers go elsewhere."""
         self._draining = True
         try:
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         except TimeoutError:
             for live in list(self._live.values()):
-                self._cancel(live, "The worker is shutting down")
+                self._cancel(
+                    live, Draining("The worker is shutting down; send the request to another one.", retry_after_s=5)
+                )
             await self._idle.wait()
 
     def engines_lost(self, reason: str) -> None:
@@ -236,7 +246,7 @@ class JobService:
             with job_context(live.job.job_id):
                 await self._pipeline.run(live)
         except asyncio.CancelledError:
-            await self._finish(live, JobStatus.CANCELLED, JobCancelled(live.cancel_reason))
+            await self._finish(live, _outcome(live.cancel_error), live.cancel_error)
             raise
         except ServiceError as error:
             await self._finish(live, _outcome(error), error)
@@ -284,18 +294,19 @@ class JobService:
         spec = live.job.spec
         if spec.on_disconnect is OnDisconnect.KEEP:
             return
-        reason = "Request cancelled due to client disconnection"
+        error = JobCancelled("Request cancelled due to client disconnection")
         if spec.disconnect_grace_s <= 0:
-            self._cancel(live, reason)
+            self._cancel(live, error)
             return
         loop = asyncio.get_running_loop()
-        live.grace = loop.call_later(spec.disconnect_grace_s, self._cancel, live, reason)
+        live.grace = loop.call_later(spec.disconnect_grace_s, self._cancel, live, error)
 
     @staticmethod
-    def _cancel(live: LiveJob, reason: str) -> None:
+    def _cancel(live: LiveJob, error: ServiceError) -> None:
         if live.task is None or live.done.done():
             return
-        live.cancel_reason, live.ending = reason, True
+        if not live.ending:
+            live.cancel_error, live.ending = error, True
         if live.begun:
             live.task.cancel()
         else:  # a task that is cancelled before its first step would never run, and never record the outcome

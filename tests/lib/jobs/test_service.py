@@ -396,6 +396,25 @@ async def test_a_burst_is_counted_as_it_comes(world: World) -> None:
     assert world.service.predicted_wait_s() == 30
 
 
+async def test_what_a_drain_ends_may_be_sent_elsewhere(world: World) -> None:
+    """A caller did not cancel it: it failed, for a reason that another worker does not have."""
+    running = await world.service.submit(spec("running"))
+    left = await world.service.submit(spec("left"))
+    world.engines[0].removal = asyncio.Event()
+    await settle()
+    waiters = [asyncio.ensure_future(world.service.wait(job.job_id)) for job in (running, left)]
+    leaving = asyncio.ensure_future(world.service.cancel(left.job_id, reason="changed my mind"))
+    await settle()
+    draining = asyncio.ensure_future(world.service.drain(0))
+    await settle()
+    world.engines[0].removal.set()
+    ended, changed = await asyncio.gather(*waiters)
+    assert ended.status is JobStatus.FAILED
+    assert isinstance(ended.error, Draining)
+    assert changed.status is JobStatus.CANCELLED
+    await asyncio.gather(leaving, draining)
+
+
 async def test_full() -> None:
     """Over MAX_QUEUE_SIZE jobs in flight: refused with the number."""
     world = build([FakeEngine()], in_flight=3)

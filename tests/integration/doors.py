@@ -32,6 +32,7 @@ class Doors:
         self.process = process
         self.router = router
         ticket = {"endpoint": "ep", "api_key": "endpoint-key", "cost": 100, "request_idx": 0}
+        process.wait_for(lambda: any(report["loadtime"] for report in reports(router)), "reported as loaded")
         self.auth: dict[str, Any] = requests.post(f"{router}/route/", json=ticket, timeout=10).json()
 
     def send(self, door: Door, body: Mapping[str, Any] | bytes, *, timeout_s: float = 60) -> requests.Response:

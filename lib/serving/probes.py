@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aiohttp import web
@@ -23,6 +23,9 @@ class ProbeReply:
 
 Probe = Callable[[], ProbeReply]
 
+PUBLIC_KEYS = ("status", "ready")
+"""What strangers are told; reasons, load and the host's facts stay on the API listener."""
+
 
 class Probes:
     """``/healthz`` (the process lives), ``/health`` (all that is known), ``/ready`` (admits jobs), ``/metrics``.
@@ -37,14 +40,19 @@ class Probes:
 
     def routes(self) -> Sequence[web.RouteDef]:
         """All four; ``/metrics`` belongs on a listener that strangers don't reach."""
-        return [*self.public_routes(), web.get("/metrics", self._show_metrics)]
-
-    def public_routes(self) -> Sequence[web.RouteDef]:
-        """Those that say nothing about callers or load."""
         return [
             web.get("/healthz", self._alive),
             web.get("/health", self._show_health),
             web.get("/ready", self._show_ready),
+            web.get("/metrics", self._show_metrics),
+        ]
+
+    def public_routes(self) -> Sequence[web.RouteDef]:
+        """The first three for strangers: the same verdicts and statuses, without reasons, load and host."""
+        return [
+            web.get("/healthz", self._alive),
+            web.get("/health", self._tell_health),
+            web.get("/ready", self._tell_ready),
         ]
 
     def operations(self) -> Sequence[Operation]:
@@ -65,6 +73,12 @@ class Probes:
     async def _show_ready(self, request: web.Request) -> web.Response:
         return _respond(self._ready())
 
+    async def _tell_health(self, request: web.Request) -> web.Response:
+        return _respond(_for_strangers(self._health()))
+
+    async def _tell_ready(self, request: web.Request) -> web.Response:
+        return _respond(_for_strangers(self._ready()))
+
     async def _show_metrics(self, request: web.Request) -> web.Response:
         body, content_type = await asyncio.to_thread(self._metrics)
         return web.Response(body=body, headers={"Content-Type": content_type})
@@ -73,6 +87,10 @@ class Probes:
 def _described(path: str, summary: str, good: str, bad: str | None) -> Operation:
     answers = {200: Answer(description=good)} | ({503: Answer(description=bad)} if bad else {})
     return Operation(method="GET", path=path, tag="Probes", summary=summary, answers=answers)
+
+
+def _for_strangers(reply: ProbeReply) -> ProbeReply:
+    return replace(reply, body={key: reply.body[key] for key in PUBLIC_KEYS if key in reply.body})
 
 
 def _respond(reply: ProbeReply) -> web.Response:

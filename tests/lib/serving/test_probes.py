@@ -28,10 +28,15 @@ async def test_probes_say_what_their_callbacks_say(serve: Serve) -> None:
     assert (ready.status, ready.headers["Retry-After"], await ready.json()) == (503, "4", {"ready": False})
 
 
-async def test_strangers_see_no_metrics(serve: Serve) -> None:
-    """The public routes leave /metrics out."""
-    reply = ProbeReply(ok=True)
+async def test_strangers_get_the_verdict_only(serve: Serve) -> None:
+    """The public routes leave /metrics out, and say neither why nor what runs here."""
+    body = {"status": "unhealthy", "ready": False, "reason": "/opt/x is missing", "host": {"cpu_count": 2}}
+    reply = ProbeReply(ok=False, body=body)
     probes = Probes(health=lambda: reply, ready=lambda: reply, metrics=lambda: (b"", "text/plain"))
     site = Site(max_body_bytes=1)
     site.mount(probes.public_routes(), owner="probes")
-    assert (await (await serve(site)).client.get("/metrics")).status == 404
+    client = (await serve(site)).client
+    assert (await client.get("/metrics")).status == 404
+    for path in ("/health", "/ready"):
+        answer = await client.get(path)
+        assert (answer.status, await answer.json()) == (503, {"status": "unhealthy", "ready": False})

@@ -19,7 +19,7 @@ from lib.errors import (
     NotReady,
     Overloaded,
 )
-from lib.jobs.model import DeliverySpec, Job, JobSpec, JobStatus, OnDisconnect
+from lib.jobs.model import DeliverySpec, Job, JobSpec, JobStatus, OnDisconnect, S3Target
 from lib.jobs.pipeline import Pipeline, PipelineLimits
 from lib.jobs.queue import SlotQueue
 from lib.jobs.service import JobService, ServiceLimits
@@ -139,6 +139,21 @@ async def test_a_slow_upload_does_not_hold_the_next_job(world: World) -> None:
     world.delivery.gate.set()
     assert (await finished(world, first)).status is JobStatus.COMPLETED
     assert (await finished(world, second)).status is JobStatus.COMPLETED
+
+
+async def test_uploads_to_a_callers_place_that_hangs_hold_up_nobody_else(world: World) -> None:
+    """More of them than there are seats for delivery: a job without such an upload is delivered all the same."""
+    world.engines[0].automatic = True
+    hanging = S3Target(bucket_name="b", access_key_id="k", secret_access_key="s", endpoint_url="https://nowhere")
+    world.delivery.gate.clear()
+    stuck = [await world.service.submit(spec(f"s{n}", delivery=DeliverySpec(s3=hanging))) for n in range(3)]
+    await settle()
+    world.delivery.ungated.add("quick")
+    quick = await world.service.submit(spec("quick"))
+    assert (await finished(world, quick)).status is JobStatus.COMPLETED
+    world.delivery.gate.set()
+    for job in stuck:
+        assert (await finished(world, job)).status is JobStatus.COMPLETED
 
 
 async def test_a_running_job_is_resubmitted_once_when_the_engine_dies(world: World) -> None:

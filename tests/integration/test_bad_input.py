@@ -470,6 +470,18 @@ def test_a_node_that_fails_at_run_time(world: World, door: Door) -> None:
     works(world)
 
 
+@pytest.mark.parametrize("door", DOORS)
+def test_what_a_node_says_of_the_host_stays_here(world: World, door: Door) -> None:
+    """Its message comes through, the paths in it do not."""
+    graph = picture(1) | {"3": {"class_type": "HWFail", "inputs": {"image": ["1", 0], "kind": "value"}}}
+    graph["2"]["inputs"]["images"] = ["3", 0]
+    reply = world.send(door, ask(graph))
+    assert reply.json()["details"]["exception_type"] == "ValueError"
+    assert "boom from test node" in reply.json()["message"]
+    assert "/opt/secret" not in reply.text
+    assert "hw_pack" not in reply.text
+
+
 def test_fields_of_comfyuis_own_request_are_not_passed_on(world: World) -> None:
     """``client_id`` as an object ends ComfyUI's process, ``extra_data: null`` is a 500: the caller's are dropped."""
     body = ask() | {"client_id": {}, "extra_data": None, "prompt_id": [], "number": None}
@@ -587,6 +599,19 @@ def test_other_addresses_that_lead_inside(world: World, door: Door, field: str) 
         assert answer["details"]["field"] == ("input.webhook.url" if field == "url" else "input.s3.endpoint_url")
 
 
+@pytest.mark.parametrize("door", DOORS)
+def test_a_picture_that_is_corrupt(world: World, door: Door) -> None:
+    """It looks like one until ComfyUI reads it: a failed job that names the loader and the cause."""
+    world.host.files["/corrupt.png"] = (b"\x89PNG\r\n\x1a\ncorrupt", "image/png")
+    reply = world.send(door, loader(world.host.url("/corrupt.png")))
+    assert reply.status_code in (400, 422, 500 if door == "api" else 422), reply.text
+    answer = reply.json()
+    assert answer["status"] == "failed"
+    assert answer["retryable"] is False
+    assert "LoadImage" in answer["message"]
+    works(world)
+
+
 # -- mistakes that cost no picture --------------------------------------------------------------------------------
 
 
@@ -603,7 +628,8 @@ def test_wrong_s3_settings(world: World, nanio_server: S3Server, door: Door, wro
     reply = world.send(door, ask(s3=block))
     assert reply.status_code == 200, reply.text
     (entry,) = reply.json()["output"]
-    assert entry["upload_error"]
+    reason = {"secret": "SignatureDoesNotMatch", "key": "InvalidAccessKeyId", "bucket": "NoSuchBucket"}[wrong]
+    assert reason in entry["upload_error"]
     assert "url" not in entry
     assert entry["data"]
     assert entry["mimetype"] == "image/png"
@@ -680,7 +706,7 @@ def spoiled(draw: st.DrawFn) -> Any:
 
 
 @settings(
-    max_examples=120,
+    max_examples=300,
     derandomize=True,
     database=None,
     deadline=None,

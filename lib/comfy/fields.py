@@ -180,6 +180,20 @@ def safe_name(site: Site) -> str:
     return value
 
 
+def check_named(site: Site, graph: Workflow) -> None:
+    """Refuse a picture without a name: ComfyUI would take its whole folder for the file, and fail at run time.
+
+    A loader that no node uses may be left empty, it never runs. Raises: UnsafeInput, naming node and field.
+    """
+    if site.kind == _IMAGE and not site.value.strip("./ ") and _is_used(site.path[0], graph):
+        raise _unsafe(site, "the name of a file in ComfyUI's input folder, a URL, or a file as base64")
+
+
+def _is_used(node_id: str | int, graph: Workflow) -> bool:
+    values = (value for node in graph.values() for value in node["inputs"].values())
+    return any(isinstance(value, list) and len(value) == 2 and value[0] == node_id for value in values)
+
+
 def _unsafe(site: Site, expected: str) -> UnsafeInput:
     details = {
         "field": site.label,

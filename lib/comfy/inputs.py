@@ -17,6 +17,7 @@ from lib.comfy.fields import (
     Path,
     Site,
     UploadInputs,
+    check_named,
     is_data_uri,
     is_url,
     may_be_base64,
@@ -81,7 +82,9 @@ class InputPreparer:
         for site in found.values():
             if await self._is_content(site):
                 foreign.append(site)
-            elif (name := safe_name(site)) != site.value:
+                continue
+            check_named(site, workflow)
+            if (name := safe_name(site)) != site.value:
                 changes[site.path] = name
         placed: tuple[str, ...] = ()
         if foreign:

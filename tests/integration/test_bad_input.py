@@ -357,6 +357,8 @@ EARLY: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         ("Export (API)",),
     ),
     "wrapped in prompt": (ask({"prompt": picture(1)}), ("`prompt`",)),
+    "no input named": (loader(""), ("image", "input folder")),
+    "the input folder itself": (loader("./"), ("image", "input folder")),
     "absolute input": (loader("/etc/passwd"), ("'1'", "image", "input folder")),
     "input above the folder": (loader("../output/x.png"), ("image", "..")),
     "input goes up inside": (loader("a/../../x.png"), ("image", "..")),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.comfy.fields import Site, is_url, safe_name, sites, url_sites, with_values
+from lib.comfy.fields import Site, check_named, is_url, safe_name, sites, url_sites, with_values
 from lib.errors import UnsafeInput
 
 
@@ -138,3 +138,15 @@ def test_replacing_copies_only_the_way_to_the_change() -> None:
     assert graph["1"]["inputs"]["x"] == ["a", {"b": "c"}]
     assert changed["2"] is graph["2"]
     assert with_values(graph, {}) is graph
+
+
+@pytest.mark.parametrize("value", ["", ".", "./", "  "])
+def test_a_picture_that_is_used_needs_a_name(value: str) -> None:
+    """ComfyUI would take its whole folder for the file; a loader that nobody uses may be left empty."""
+    graph = {"1": node("LoadImage", image=value), "2": node("ImageInvert", image=["1", 0])}
+    (found,) = sites(graph, no_uploads)
+    with pytest.raises(UnsafeInput) as caught:
+        check_named(found, graph)
+    assert caught.value.details["field"] == "workflow.1.inputs.image"
+    check_named(found, {"1": graph["1"]})
+    check_named(site("a.png"), graph)

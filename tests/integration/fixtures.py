@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+import requests
 
 from tests.comfyui_fixture import RealComfyUI
 from tests.integration.harness import WorkerProcess, autoscaler, worker
@@ -45,4 +46,10 @@ def fleet_worker(
         FETCH_ALLOW_HOSTS="127.0.0.1",
     ) as process:
         process.public = f"http://127.0.0.1:{public}"
+        process.wait_for(lambda: _routed(autoscaler_url), "known to its autoscaler")  # told a moment after it is ready
         yield process
+
+
+def _routed(autoscaler_url: str) -> bool:
+    body = {"endpoint": "ep", "api_key": "endpoint-key", "cost": 100, "request_idx": 0}
+    return "url" in requests.post(f"{autoscaler_url}/route/", json=body, timeout=10).json()

@@ -1,11 +1,13 @@
 """``make bench`` in small: a real ComfyUI, a real worker, a few jobs."""
 
 import json
+import random
 
 import pytest
 
-from benchmark.overhead import TINY, Case, measure_overhead
+from benchmark.overhead import TINY, Case, job_graph, measure_overhead
 from benchmark.report import markdown, to_json
+from benchmark.workload import WORKFLOWS
 
 
 @pytest.mark.comfyui
@@ -14,7 +16,7 @@ async def test_our_service_is_measured_against_the_same_comfyui() -> None:
     lines: list[str] = []
     cases = (
         Case(name=TINY, concurrency=2, jobs=6, reserve_s=0),
-        Case(name="sd", concurrency=4, jobs=4, count=2, reserve_s=0),
+        Case(name=TINY, concurrency=8, jobs=12, count=4, reserve_s=0),
     )
     report = await measure_overhead(lines.append, cases=cases, rounds=1, memory=False)
     rounds = [line for line in lines if ", round " in line]
@@ -24,3 +26,13 @@ async def test_our_service_is_measured_against_the_same_comfyui() -> None:
     assert report.facts.comfyui
     assert json.loads(json.dumps(to_json(report)))["targets"]
     assert markdown(report)
+
+
+@pytest.mark.parametrize("name", ["tiny.json", "sd15.json"])
+def test_no_job_is_like_another(name: str) -> None:
+    """Caches answer nothing, no job writes into another's folder, and no placeholder is left to one side only."""
+    text, chance = (WORKFLOWS / name).read_bytes(), random.Random(1)
+    graphs = [json.dumps(job_graph(text, prefix=f"bench/{number}/x", chance=chance)) for number in range(50)]
+    assert all(f"bench/{number}/x" in graph for number, graph in enumerate(graphs))
+    assert len({graph.replace(f"bench/{number}/x", "") for number, graph in enumerate(graphs)}) == 50
+    assert not any("__RANDOM" in graph for graph in graphs)

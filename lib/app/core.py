@@ -146,7 +146,10 @@ async def build_core(
 def _comfy_http() -> aiohttp.ClientSession:
     """The pooled client for ComfyUI: no limit, no proxy of the environment; each call sets its own time-out."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60), timeout=aiohttp.ClientTimeout(total=None)
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
+        timeout=aiohttp.ClientTimeout(total=None),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=("Accept-Encoding",),
     )
 
 

@@ -57,6 +57,7 @@ class ComfyClient:
         base = URL(base_url.rstrip("/") + "/")
         self._base = base
         self._urls = {path: base / path for path in ("prompt", "queue", "history", "interrupt", "free")}
+        self._history = str(self._urls["history"])
         self._http = http
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._stream_timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout_s, sock_read=timeout_s)
@@ -67,7 +68,7 @@ class ComfyClient:
 
     async def history(self, prompt_id: str) -> dict[str, Any] | None:
         """Return the history entry, or ``None`` for unknown, pending and running prompts alike."""
-        reply = await self._ok("GET", self._urls["history"] / prompt_id)
+        reply = await self._ok("GET", URL(f"{self._history}/{prompt_id}", encoded=True))
         entry = (reply.json or {}).get(prompt_id)
         return entry if isinstance(entry, dict) else None
 

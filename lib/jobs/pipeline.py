@@ -14,7 +14,7 @@ from lib.clock import Clock
 from lib.errors import EngineDied, EngineUnreachable
 from lib.jobs.live import LiveJob
 from lib.jobs.model import Job, JobStatus, Progress, Stage
-from lib.jobs.ports import Collected, Delivery, Execution, Prepared, Preparer, Withdrawn
+from lib.jobs.ports import Delivery, Execution, Prepared, Preparer, Withdrawn
 from lib.jobs.queue import Lease, SlotQueue
 from lib.jobs.speed import SpeedGauge
 
@@ -76,27 +76,20 @@ class Pipeline:
         try:
             if live.cancel_early:
                 raise asyncio.CancelledError
-            execution, collected = await self._to_outputs(live)
+            execution = await self._to_outputs(live)
         finally:
             self.executing_count -= 1
             self.executing_cost -= live.job.cost
         if not live.job.spec.internal:
             self._speed.served(live.job.cost, execution.execute_s)
-        live.change(
-            outputs=collected.outputs,
-            response=collected.response,
-            warnings=live.job.warnings + collected.warnings,
-            stage=Stage.DELIVER,
-            message="Generation complete. Queued for post-processing.",
-        )
         return await self._deliver(live)
 
-    async def _to_outputs(self, live: LiveJob) -> tuple[Execution, Collected]:
+    async def _to_outputs(self, live: LiveJob) -> Execution:
         async with self._prepared_seats:
             prepared = await self._prepare(live)
             begun = self._clock.monotonic()
             lease = await self._turn(live)
-        self._time(live, wait_s=self._clock.monotonic() - begun)
+        live.change(timings=replace(live.job.timings, wait_s=self._clock.monotonic() - begun))
         return await self._execute(live, prepared, lease)
 
     async def _prepare(self, live: LiveJob) -> Prepared:
@@ -105,8 +98,8 @@ class Pipeline:
         big = len(body) >= BIG_WORKFLOW_BYTES
         workflow = await asyncio.to_thread(orjson.loads, body) if big else orjson.loads(body)
         prepared = await self._preparer.prepare(live.job, workflow)
-        self._time(live, prepare_s=self._clock.monotonic() - begun)
         live.change(
+            timings=replace(live.job.timings, prepare_s=self._clock.monotonic() - begun),
             inputs=prepared.fetched_inputs,
             warnings=live.job.warnings + prepared.warnings,
             stage=Stage.EXECUTE,
@@ -120,12 +113,13 @@ class Pipeline:
             job.sequence, expected_s=self._speed.expected_s(job.cost), engine=job.spec.engine
         )
 
-    async def _execute(self, live: LiveJob, prepared: Prepared, lease: Lease) -> tuple[Execution, Collected]:
+    async def _execute(self, live: LiveJob, prepared: Prepared, lease: Lease) -> Execution:
         losses = refusals = 0
         while True:
             try:
                 execution = await self._once(live, prepared, lease)
-                return execution, await self._collect(live, lease, execution)
+                await self._collect(live, lease, execution)
+                return execution
             except Withdrawn:
                 log.debug("prompt moved to an idle engine", extra={"event": "job.moved"})
             except EngineDied as error:
@@ -153,15 +147,22 @@ class Pipeline:
         finally:
             self._queue.release(lease)
 
-    async def _collect(self, live: LiveJob, lease: Lease, execution: Execution) -> Collected:
+    async def _collect(self, live: LiveJob, lease: Lease, execution: Execution) -> None:
         live.change(stage=Stage.COLLECT, message="Collecting outputs")
         begun = self._clock.monotonic()
         try:
             collected = await lease.engine.collect(live.job, execution)
         except EngineUnreachable as error:  # it ended between the prompt's end and our look at its history
             raise EngineDied(error.message, started=True, details=error.details) from error
-        self._time(live, execute_s=execution.execute_s, collect_s=self._clock.monotonic() - begun)
-        return collected
+        collect_s = self._clock.monotonic() - begun
+        live.change(
+            timings=replace(live.job.timings, execute_s=execution.execute_s, collect_s=collect_s),
+            outputs=collected.outputs,
+            response=collected.response,
+            warnings=live.job.warnings + collected.warnings,
+            stage=Stage.DELIVER,
+            message="Generation complete. Queued for post-processing.",
+        )
 
     def _requeue(self, live: LiveJob, cause: str) -> None:
         log.warning("job is resubmitted", extra={"event": "job.resubmitted", "cause": cause})
@@ -183,12 +184,8 @@ class Pipeline:
                 outputs = await self._delivery.deliver(live.job, live.job.outputs)
         finally:
             self.backlog_bytes -= size
-        self._time(live, deliver_s=self._clock.monotonic() - begun)
-        return live.change(outputs=outputs)
-
-    @staticmethod
-    def _time(live: LiveJob, **seconds: float) -> None:
-        live.change(timings=replace(live.job.timings, **seconds))  # type: ignore[arg-type]
+        timings = replace(live.job.timings, deliver_s=self._clock.monotonic() - begun)
+        return live.change(timings=timings, outputs=outputs)
 
 
 class _Observer:

@@ -304,6 +304,8 @@ def test_methods_and_paths_that_are_not_there(world: World) -> None:
         refused(requests.get(f"{base}/..%2f..%2fetc/passwd", timeout=10), world, status=404)
     for path in ("/metrics", "/docs", "/openapi.json", "/internal/live"):
         assert requests.get(process.public + path, timeout=10).status_code == 404
+    shown = requests.get(f"{process.public}/health", timeout=10).json()
+    assert not {"host", "backends", "benchmark", "queues"} & set(shown)
 
 
 # -- graphs -----------------------------------------------------------------------------------------------------

@@ -204,10 +204,10 @@ class _Bench:
 
     def _failure(self) -> BenchmarkFailed:
         first = next(iter(self.causes.values()), None)
+        cause = first.message.rstrip(".") if first else "no engine"
         error = BenchmarkFailed(
-            f"No run of the benchmark workflow ({self.workload.source}) completed: "
-            f"{first.message if first else 'no engine'} Put a workflow that runs here into {OPERATOR_FILE} or name one "
-            "in BENCHMARK_JSON_PATH.",
+            f"No run of the benchmark workflow ({self.workload.source}) completed: {cause}. "
+            f"Put a workflow that runs here into {OPERATOR_FILE} or name one in BENCHMARK_JSON_PATH.",
             details={"causes": list(self.causes), **(first.details if first else {})},
         )
         error.__cause__ = first

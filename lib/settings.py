@@ -279,6 +279,9 @@ class FleetSettings(_Branch):
     max_sessions: int = _env(10, "MAX_SESSIONS", help="Most open sessions; 0 = unlimited.", ge=0)
     force_update_path: Path = _env(Path("/.force_update"), "FORCE_UPDATE_PATH", help="Written by /pyworker/update.")
     report_interval_s: float = _env(1.0, "REPORT_INTERVAL_S", help="Shortest time between two reports.", gt=0)
+    benchmark_retry_s: float = _env(
+        60.0, "BENCHMARK_RETRY_S", help="Pause before a boot benchmark that failed is tried again (serverless).", gt=0
+    )
     report_idle_s: float = _env(10.0, "REPORT_IDLE_S", help="A report is sent at least so often.", gt=0)
 
 

@@ -1,10 +1,10 @@
 """Assembly: the one place that builds every object and sees every package. ``run`` is the worker."""
 
-import asyncio
 import logging
 import sys
 
 import stamina
+import uvloop
 
 from lib.app.assembly import Worker
 from lib.app.boot import BootBenchmark
@@ -21,7 +21,7 @@ def run(settings: Settings, *, boot_benchmark: BootBenchmark) -> int:
     stamina.instrumentation.set_on_retry_hooks(())  # its default registers metrics of its own, at the first retry
     configure_logging(level=settings.telemetry.log_level, log_format=settings.telemetry.log_format)
     try:
-        return asyncio.run(Worker(settings, boot_benchmark=boot_benchmark).run())
+        return uvloop.run(Worker(settings, boot_benchmark=boot_benchmark).run())
     except KeyboardInterrupt:
         return 130
     except Exception as error:

@@ -162,6 +162,10 @@ class Worker:
         await watch.wait_ready()
         self._condition.enter("warming up (benchmark)")
         score = await self._benchmark(core, health)
+        while score is None and self._settings.serverless:
+            await self._clock.sleep(self._settings.fleet.benchmark_retry_s)
+            score = await self._benchmark(core, health)
+        self._condition.cleared("benchmark")
         gc.collect()
         gc.freeze()  # what is there now stays for good: collections under load need not walk it
         self._condition.opened()

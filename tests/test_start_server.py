@@ -416,6 +416,7 @@ def test_launcher_imports_only_what_is_agreed() -> None:
     ours = {name for name in names if name.split(".")[0] not in sys.stdlib_module_names}
     assert ours == {
         "benchmark.boot",
+        "benchmark.settings",
         "lib.app",
         "lib.settings",
         "provisioning.error_report",

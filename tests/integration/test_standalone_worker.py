@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -167,9 +166,8 @@ def test_sigterm_drains(standalone: WorkerProcess) -> None:
     standalone.wait_for(lambda: running(standalone), "running")
     assert standalone.process is not None
     standalone.process.send_signal(signal.SIGTERM)
-    until = time.monotonic() + 10
-    while standalone.generate({"workflow_json": picture(19)}).status_code != 503:
-        assert time.monotonic() < until
+    standalone.wait_for(lambda: "shutting down" in standalone.get("/ready").text, "draining", 10)
+    assert standalone.generate({"workflow_json": picture(19)}).status_code == 503
     assert call.result().json()["status"] == "completed"
     assert standalone.process.wait(30) == 0
     assert not alive(pid)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-import shutil
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -98,12 +98,12 @@ async def test_equal_graphs_give_a_new_file_each_while_the_rest_is_cached(world:
 
 async def test_a_second_run_of_a_request_does_not_touch_the_first_ones_files(world: World) -> None:
     """Folder of the first run: the request id; of later ones: below it."""
-    first = await world.run(w.picture("a"), job=job_of("again"))
-    second = await world.run(w.picture("a"), job=job_of("again", run=2))
-    after_restart = await world.run(w.picture("a"), job=job_of("again"))
+    name = f"again-{uuid.uuid4()}"  # the shared ComfyUI keeps what other tests wrote
+    first = await world.run(w.picture("a"), job=job_of(name))
+    second = await world.run(w.picture("a"), job=job_of(name, run=2))
+    after_restart = await world.run(w.picture("a"), job=job_of(name))
     folders = [Path(c.outputs[0].local_path).parent.relative_to(world.output) for c in (first, second, after_restart)]
-    shutil.rmtree(world.output / "again")
-    assert [str(folder) for folder in folders] == ["again", "again/2", "again/3"]
+    assert [str(folder) for folder in folders] == [name, f"{name}/2", f"{name}/3"]
     assert {c.outputs[0].filename for c in (first, second, after_restart)} == {"a_00001_.png"}
 
 

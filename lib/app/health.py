@@ -52,7 +52,7 @@ class Health:
         healthy = [engine for engine in self._engines if engine.healthy]
         well = self._condition.reason is None
         body = {
-            "status": "healthy" if well else ("starting" if not self._condition.error else "unhealthy"),
+            "status": self._status(),
             "ready": well,
             "reason": self._condition.reason or "",
             "version": self._version,
@@ -72,8 +72,13 @@ class Health:
     def ready(self) -> ProbeReply:
         """Whether jobs are admitted now."""
         reason = self._condition.reason
-        body = {"ready": reason is None, "reason": reason or "", "status": self._condition.phase}
+        body = {"ready": reason is None, "reason": reason or "", "status": self._status()}
         return ProbeReply(ok=reason is None, body=body, retry_after_s=5)
+
+    def _status(self) -> str:
+        if self._condition.reason is None:
+            return "healthy"
+        return "unhealthy" if self._condition.error else "starting"
 
     def _queues(self) -> dict[str, int]:
         stages = {Stage.PREPARE: 0, Stage.EXECUTE: 0, Stage.COLLECT: 0, Stage.DELIVER: 0}

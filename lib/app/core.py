@@ -33,6 +33,9 @@ from lib.storage.s3 import S3Stores
 from lib.telemetry.metrics import WorkerMetrics
 from lib.workflow.cost import ConstantCost
 
+SMALL_BYTES = 128 * 1024
+"""Files of a job that are together at most this are inlined while they are collected."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clients:
@@ -163,6 +166,7 @@ def _engine(
         settings=settings.engine,
         tasks=tasks,
         fetch_folder=settings.engine.workspace.resolve() / "outputs",
+        inline_bytes=min(SMALL_BYTES, settings.delivery.base64_max_bytes, settings.delivery.base64_total_bytes),
         clock=clock,
     )
 

@@ -54,9 +54,11 @@ class ComfyEngine:
         settings: EngineSettings,
         tasks: Tasks,
         fetch_folder: Path,
+        inline_bytes: int = 0,
         clock: Clock | None = None,
     ) -> None:
-        """``fetch_folder`` takes files that ComfyUI keeps out of our reach, or sends over the socket."""
+        """``fetch_folder`` takes files that ComfyUI keeps out of our reach, or sends over the socket;
+        ``inline_bytes`` bounds what is inlined while it is collected."""
         self._name = name
         self._server = server
         self._clock = clock or SystemClock()
@@ -65,7 +67,7 @@ class ComfyEngine:
         self._folders = JobFolders()
         self._forgetter = Forgetter(self._client, tasks)
         self._follower = Follower(self._client, self._link, settings=settings, tasks=tasks, forgetter=self._forgetter)
-        self._harvester = Harvester(self._client, server=server, fetch_folder=fetch_folder)
+        self._harvester = Harvester(self._client, server=server, fetch_folder=fetch_folder, inline_bytes=inline_bytes)
 
     @property
     def name(self) -> str:

@@ -14,6 +14,7 @@ from lib.comfy.outputs import Item
 from lib.comfy.ports import Folders, Server
 from lib.comfy.rewrite import Plan, Restorer
 from lib.comfy.session import Story
+from lib.delivery.inline import inline_small
 from lib.errors import EngineUnreachable, ExecutionFailed
 from lib.jobs.model import JobSpec, Output, Workflow
 from lib.jobs.ports import Collected
@@ -36,8 +37,10 @@ class Ticket:
 class Harvester:
     """Collects from one ComfyUI."""
 
-    def __init__(self, client: ComfyClient, *, server: Server, fetch_folder: Path) -> None:
+    def __init__(self, client: ComfyClient, *, server: Server, fetch_folder: Path, inline_bytes: int = 0) -> None:
+        """Jobs that want base64 get it here when their files are together at most ``inline_bytes``."""
         self._client = client
+        self._inline_bytes = inline_bytes
         self._server = server
         self._fetch_folder = fetch_folder
 
@@ -49,7 +52,14 @@ class Harvester:
         items = outputs.listed(entry, order=ticket.caller_graph, include_temp=spec.delivery.include_temp)
         paths, problems = await self._paths(items, folders, ticket)
         restorer = Restorer(folder=ticket.plan.folder, roots=_roots(folders))
-        gathering = _Gathering(items=items, paths=paths, restorer=restorer, ticket=ticket, target=self._target(ticket))
+        gathering = _Gathering(
+            items=items,
+            paths=paths,
+            restorer=restorer,
+            ticket=ticket,
+            target=self._target(ticket),
+            inline_bytes=self._inline_bytes if spec.delivery.inline_base64 else 0,
+        )
         found = await asyncio.get_running_loop().run_in_executor(None, gathering.outputs)
         blocked = ticket.story.blocked
         if blocked is not None and not found:
@@ -113,8 +123,13 @@ class _Gathering:
     restorer: Restorer
     ticket: Ticket
     target: Path
+    inline_bytes: int
 
     def outputs(self) -> tuple[Output, ...]:
+        found = self._found()
+        return inline_small(found, limit_bytes=self.inline_bytes) if self.inline_bytes else found
+
+    def _found(self) -> tuple[Output, ...]:
         pictures = self.ticket.story.pictures
         found = outputs.inspect(self.items, paths=self.paths, restorer=self.restorer)
         if not pictures:

@@ -24,6 +24,8 @@ class OutputDelivery:
         if wanted.s3 is not None:
             outputs = await self._uploads.upload(job, outputs, wanted.s3)
         if wanted.inline_base64:
+            if all(output.data_base64 is not None for output in outputs if output.local_path):
+                return outputs  # small ones come with their content, see ``inline_small``
             return await asyncio.to_thread(inline_all, outputs, self._caps)
         if any(output.upload_error for output in outputs):
             return await asyncio.to_thread(rescue, outputs, self._caps)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from lib.delivery.inline import InlineCaps, inline_all, rescue
+from lib.delivery.inline import InlineCaps, inline_all, inline_small, rescue
 from lib.jobs.model import Output, OutputKind
 from tests.fakes.http_hosts import png
 
@@ -59,3 +59,12 @@ def test_a_failed_upload_is_rescued(output: Callable[..., Output]) -> None:
     assert (one.data_base64, two.upload_error, three.data_base64, three.error) == (None, "why", None, None)
     assert base64.b64decode(two.data_base64 or "") == png()
     assert three.local_path == large.local_path
+
+
+def test_small_files_are_inlined_together_or_not_at_all(output: Callable[..., Output]) -> None:
+    """Under the limit all of them, over it none: what is half done would be read twice."""
+    pair = (output(), output())
+    size = pair[0].size_bytes
+    assert size > 0
+    assert all(done.data_base64 for done in inline_small(pair, limit_bytes=2 * size))
+    assert inline_small(pair, limit_bytes=2 * size - 1) == pair

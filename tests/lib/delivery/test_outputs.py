@@ -1,11 +1,12 @@
 """Delivery as the core sees it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from lib.delivery.inline import InlineCaps
 from lib.delivery.outputs import OutputDelivery
 from lib.delivery.uploads import Uploads
-from lib.jobs.model import Job, Output, S3Target
+from lib.jobs.model import Job, Output, OutputKind, S3Target
 from lib.jobs.ports import Delivery
 from tests.fakes.blobs import MemoryBlobs
 
@@ -42,3 +43,11 @@ async def test_a_failed_upload_arrives_another_way(job: Callable[..., Job], outp
     good, bad = await delivery(blobs).deliver(job(s3=TARGET), (output("a.png"), output("b.png")))
     assert (bool(good.url), good.data_base64) == (True, None)
     assert (bool(bad.upload_error), bool(bad.data_base64), bool(bad.local_path)) == (True, True, True)
+
+
+async def test_what_came_with_its_content_is_not_read_again(
+    job: Callable[..., Job], output: Callable[..., Output]
+) -> None:
+    """Small files are inlined while they are collected; delivery leaves them as they are."""
+    outputs = (replace(output(), data_base64="AAAA"), Output(node_id="1", kind=OutputKind.TEXT, source_key="text"))
+    assert await delivery(MemoryBlobs()).deliver(job(inline_base64=True), outputs) is outputs

@@ -3,24 +3,14 @@
 from pathlib import Path
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from lib.settings import ALIASES_ONLY, SettingsError
+from lib.settings import EnvironmentSettings, SettingsError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
-class BenchmarkSettings(BaseSettings):
+class BenchmarkSettings(EnvironmentSettings):
     """Which workflow is measured, how large, and for how long."""
-
-    model_config = SettingsConfigDict(
-        frozen=True,
-        env_ignore_empty=True,
-        extra="ignore",
-        populate_by_name=True,
-        case_sensitive=True,
-        env_prefix=ALIASES_ONLY,
-    )
 
     json_path: Path | None = Field(
         None, validation_alias="BENCHMARK_JSON_PATH", description="The operator's own workflow, API format."

@@ -67,7 +67,10 @@ def _env(default: Any, *names: str, help: str, **bounds: Any) -> Any:  # noqa: A
     return Field(default, validation_alias=AliasChoices(*names), description=help, **bounds)
 
 
-class _Branch(BaseSettings):
+class EnvironmentSettings(BaseSettings):
+    """How every group of settings is read, ours and those of ``benchmark`` and ``provisioning``: frozen, by documented
+    names in their exact case, an empty variable counting as unset."""
+
     model_config = SettingsConfigDict(
         frozen=True,
         env_ignore_empty=True,
@@ -78,7 +81,7 @@ class _Branch(BaseSettings):
     )
 
 
-class ServerSettings(_Branch):
+class ServerSettings(EnvironmentSettings):
     """Listeners, TLS, limits of a request."""
 
     serverless_flag: Flag = _env(False, "SERVERLESS", help="true = run as a serverless worker (reports, signatures).")
@@ -115,7 +118,7 @@ class ServerSettings(_Branch):
     drain_timeout_s: float = _env(30.0, "DRAIN_TIMEOUT_S", help="How long SIGTERM waits for running jobs.", ge=0)
 
 
-class EngineSettings(_Branch):
+class EngineSettings(EnvironmentSettings):
     """ComfyUI: where it is, how it is started, watched and asked."""
 
     api_base: Annotated[str, AfterValidator(_base_url)] | None = _env(
@@ -176,7 +179,7 @@ class EngineSettings(_Branch):
         return self.backends or ((self.api_base.rstrip("/"),) if self.api_base else ())
 
 
-class JobsSettings(_Branch):
+class JobsSettings(EnvironmentSettings):
     """Admission, pools, retention of results."""
 
     max_queue_size: int = _env(1000, "MAX_QUEUE_SIZE", help="Most jobs accepted and not finished.", ge=1)
@@ -206,7 +209,7 @@ class JobsSettings(_Branch):
     )
 
 
-class StorageSettings(_Branch):
+class StorageSettings(EnvironmentSettings):
     """Files that callers bring: what may be fetched, how much of it."""
 
     input_urls: Literal["loaders", "any"] = _env(
@@ -223,7 +226,7 @@ class StorageSettings(_Branch):
     )
 
 
-class DeliverySettings(_Branch):
+class DeliverySettings(EnvironmentSettings):
     """S3, inlining, webhooks."""
 
     s3_access_key_id: SecretStr | None = _env(None, "S3_ACCESS_KEY_ID", help="Operator's key id.")
@@ -262,7 +265,7 @@ class DeliverySettings(_Branch):
     webhook_attempts: int = _env(3, "WEBHOOK_ATTEMPTS", help="Attempts of one webhook.", ge=1)
 
 
-class FleetSettings(_Branch):
+class FleetSettings(EnvironmentSettings):
     """The autoscaler: who we are, whom we report to, whom we believe."""
 
     container_id: int | None = _env(None, "CONTAINER_ID", help="Instance id in reports.")
@@ -285,7 +288,7 @@ class FleetSettings(_Branch):
     report_idle_s: float = _env(10.0, "REPORT_IDLE_S", help="A report is sent at least so often.", gt=0)
 
 
-class UpkeepSettings(_Branch):
+class UpkeepSettings(EnvironmentSettings):
     """Clean-up of outputs, inputs that we fetched, temp files."""
 
     max_age_s: float = _env(86400.0, "CLEANUP_MAX_AGE_S", help="Files older than this may go.", ge=0)
@@ -297,7 +300,7 @@ class UpkeepSettings(_Branch):
     )
 
 
-class TelemetrySettings(_Branch):
+class TelemetrySettings(EnvironmentSettings):
     """Logs."""
 
     log_level: Annotated[str, AfterValidator(_level)] = _env(
@@ -306,7 +309,7 @@ class TelemetrySettings(_Branch):
     log_format: Literal["text", "json"] = _env("text", "LOG_FORMAT", help="text for people, json for machines.")
 
 
-class Settings(_Branch):
+class Settings(EnvironmentSettings):
     """The whole tree. Constructors take the branch that they need, never the tree."""
 
     server: ServerSettings = Field(default_factory=ServerSettings)
@@ -352,7 +355,7 @@ def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in secrets} | dict(extra)
 
 
-def _secret_names(branch: type[_Branch]) -> list[str]:
+def _secret_names(branch: type[EnvironmentSettings]) -> list[str]:
     found: list[str] = []
     for field in branch.model_fields.values():
         if SecretStr in get_args(field.annotation) and isinstance(field.validation_alias, AliasChoices):

@@ -7,26 +7,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from lib.settings import ALIASES_ONLY, Flag
+from lib.settings import EnvironmentSettings, Flag
 from provisioning.errors import ProvisioningError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-Model = TypeVar("Model", bound=BaseSettings)
+Model = TypeVar("Model", bound=EnvironmentSettings)
 
 
-class InstallSettings(BaseSettings):
+class InstallSettings(EnvironmentSettings):
     """Where ComfyUI comes from and what it runs on."""
-
-    model_config = SettingsConfigDict(
-        frozen=True,
-        env_ignore_empty=True,
-        extra="ignore",
-        populate_by_name=True,
-        case_sensitive=True,
-        env_prefix=ALIASES_ONLY,
-    )
 
     install_path: Path | None = Field(
         None, validation_alias="COMFYUI_INSTALL_PATH", description="Folder of an installed ComfyUI (with main.py)."
@@ -55,17 +45,8 @@ class InstallSettings(BaseSettings):
     )
 
 
-class HostSettings(BaseSettings):
+class HostSettings(EnvironmentSettings):
     """What ``python -m provisioning host`` does beyond the installation."""
-
-    model_config = SettingsConfigDict(
-        frozen=True,
-        env_ignore_empty=True,
-        extra="ignore",
-        populate_by_name=True,
-        case_sensitive=True,
-        env_prefix=ALIASES_ONLY,
-    )
 
     workspace: Path | None = Field(
         None,

@@ -30,10 +30,6 @@ class Leg:
     def p50_ms(self) -> float:
         return 1000 * score.percentile(self.latencies_s, 0.50)
 
-    @property
-    def p99_ms(self) -> float:
-        return 1000 * score.percentile(self.latencies_s, 0.99)
-
 
 async def drive(send: Send, *, jobs: int, concurrency: int, count: int | None = None) -> Leg:
     """Send ``jobs`` jobs from ``concurrency`` callers; end after ``count`` answers, dropping the rest.

@@ -16,10 +16,13 @@ class ErrorCode(StrEnum):
     FORBIDDEN = "forbidden"
     JOB_NOT_FOUND = "job_not_found"
     JOB_CONFLICT = "job_conflict"
+    IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
+    OUTPUT_NOT_FOUND = "output_not_found"
     JOB_ALREADY_FINISHED = "job_already_finished"
     SESSION_GONE = "session_gone"
     BODY_TOO_LARGE = "body_too_large"
     OVERLOADED = "overloaded"
+    RATE_LIMITED = "rate_limited"
     NOT_READY = "not_ready"
     DRAINING = "draining"
     ENGINE_UNREACHABLE = "engine_unreachable"
@@ -105,6 +108,18 @@ class JobAlreadyFinished(ServiceError):
     code = ErrorCode.JOB_ALREADY_FINISHED
 
 
+class IdempotencyMismatch(ServiceError):
+    """The ``Idempotency-Key`` was used before, with another body."""
+
+    code = ErrorCode.IDEMPOTENCY_MISMATCH
+
+
+class OutputNotFound(ServiceError):
+    """The job has no such file, or it was cleaned up."""
+
+    code = ErrorCode.OUTPUT_NOT_FOUND
+
+
 class SessionGone(ServiceError):
     """The session is unknown, expired or closed."""
 
@@ -122,6 +137,12 @@ class Overloaded(ServiceError):
 
     code = ErrorCode.OVERLOADED
     retryable = True
+
+
+class RateLimited(Overloaded):
+    """This caller has used up what the own key allows; others are still served."""
+
+    code = ErrorCode.RATE_LIMITED
 
 
 class NotReady(ServiceError):

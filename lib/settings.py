@@ -112,10 +112,43 @@ class ServerSettings(EnvironmentSettings):
     max_body_bytes: int = _env(
         100 * MEBIBYTE, "MAX_BODY_BYTES", help="Largest request body; ComfyUI's own limit is 100 MiB.", ge=1024
     )
+    public_base_url: Annotated[str, AfterValidator(_base_url)] | None = _env(
+        None,
+        "PUBLIC_BASE_URL",
+        help="How callers reach this worker, for links in answers; the request's own host, or PUBLIC_IPADDR with the "
+        "mapped port, when unset.",
+    )
+    long_poll_max_s: float = _env(300.0, "LONG_POLL_MAX_S", help="Longest ?wait= of one /result request.", gt=0)
+    sse_heartbeat_s: float = _env(15.0, "SSE_HEARTBEAT_S", help="A quiet event stream sends a comment so often.", gt=0)
+    sse_interval_s: float = _env(
+        0.1, "SSE_INTERVAL_S", help="Shortest time between two events of one stream; later news replaces earlier.", ge=0
+    )
     primary_dialect: Literal["native", "wrapper"] = _env(
         "native", "PRIMARY_DIALECT", help="Whose rules /health follows; wrapper = 503 while no engine is healthy."
     )
     drain_timeout_s: float = _env(30.0, "DRAIN_TIMEOUT_S", help="How long SIGTERM waits for running jobs.", ge=0)
+
+
+class AccessSettings(EnvironmentSettings):
+    """Who may use the API listener, and how much of it."""
+
+    api_keys: SecretStr | None = _env(
+        None,
+        "API_KEYS",
+        help="Keys, comma list of name:key or name:sha256:<hex>; a name may carry its tenant, as tenant/name.",
+    )
+    api_keys_file: Path | None = _env(
+        None, "API_KEYS_FILE", help="YAML file of hashed keys; `python -m lib.serving.keys new NAME` writes an entry."
+    )
+    requests_per_minute: float | None = _env(
+        None, "API_RATE_PER_MINUTE", help="Jobs that one key may submit a minute; a key's own limit wins.", gt=0
+    )
+    max_in_flight: int | None = _env(
+        None, "API_MAX_IN_FLIGHT", help="Unfinished jobs that one key may have; a key's own limit wins.", ge=1
+    )
+    output_url_expires_s: int = _env(
+        86400, "OUTPUT_URL_EXPIRES_S", help="Life of a signed URL of our own to an output file.", ge=1
+    )
 
 
 class EngineSettings(EnvironmentSettings):
@@ -169,6 +202,24 @@ class EngineSettings(EnvironmentSettings):
     embed_metadata: Flag = _env(
         False, "COMFYUI_EMBED_METADATA", help="true = files of a ComfyUI that we start carry their whole workflow."
     )
+    preview_method: Literal["none", "auto", "latent2rgb", "taesd"] = _env(
+        "none",
+        "COMFYUI_PREVIEW_METHOD",
+        help="How a ComfyUI that we start makes previews for event streams that ask for them; costs GPU time.",
+    )
+    recycle_after_jobs: int | None = _env(
+        None, "COMFYUI_RECYCLE_AFTER_JOBS", help="Restart ComfyUI, when it is idle, after so many jobs.", ge=1
+    )
+    max_rss_bytes: int | None = _env(
+        None, "COMFYUI_MAX_RSS_BYTES", help="Restart ComfyUI, between jobs, when its process is larger.", ge=1
+    )
+    min_free_memory: float = _env(
+        0.03,
+        "COMFYUI_MIN_FREE_MEMORY",
+        help="Share of the host's memory; with less free, ComfyUI is asked to unload, then restarted between jobs.",
+        ge=0,
+        lt=1,
+    )
     visible_devices: Listed = _env(
         (), "CUDA_VISIBLE_DEVICES", help="GPUs that may be used, comma list; all of them when unset."
     )
@@ -199,11 +250,31 @@ class JobsSettings(EnvironmentSettings):
         10.0, "DISCONNECT_GRACE_S", help="A Vast job with a request_idx outlives its connection so long.", ge=0
     )
     result_ttl_s: float = _env(21600.0, "API_CACHE_TTL", "RESULT_TTL_S", help="How long a result is kept.", gt=0)
-    max_results: int = _env(1000, "MAX_RESULTS", help="Most results kept in memory; the oldest go first.", ge=1)
+    max_results: int = _env(10_000, "MAX_RESULTS", help="Most results kept; the oldest go first.", ge=1)
+    results_max_bytes: int = _env(
+        1024 * MEBIBYTE, "RESULTS_MAX_BYTES", help="Most bytes of results kept; the oldest go first.", ge=MEBIBYTE
+    )
+    idempotency_ttl_s: float = _env(
+        86400.0, "IDEMPOTENCY_TTL_S", help="An Idempotency-Key is remembered so long, its result with it.", gt=0
+    )
+    store: Literal["sqlite", "memory"] = _env(
+        "sqlite", "JOB_STORE", help="sqlite = jobs survive the worker; memory = they do not."
+    )
+    state_dir: Path | None = _env(
+        None, "STATE_DIR", help="Folder of the job store and its key, on a local disk; <workspace>/state when unset."
+    )
+    max_queue_bytes: int = _env(
+        512 * MEBIBYTE, "MAX_QUEUE_BYTES", help="Most bytes of requests accepted and not finished.", ge=1024
+    )
+    cost_model: Literal["estimate", "constant"] = _env(
+        "estimate",
+        "COST_MODEL",
+        help="Workload of jobs outside Vast's envelope: estimated from the workflow, or JOB_WORKLOAD for each.",
+    )
     include_response: Flag = _env(
         True, "INCLUDE_COMFYUI_RESPONSE", help="false = comfyui_response is empty unless a header asks for it."
     )
-    workload_units: float = _env(100.0, "JOB_WORKLOAD", help="Workload of one job, constant (Vast's 100).", gt=0)
+    workload_units: float = _env(100.0, "JOB_WORKLOAD", help="Workload of a job in Vast's envelope, constant.", gt=0)
     modifiers_path: Path | None = _env(
         None, "MODIFIERS_PATH", help="Folder of further workflow templates (*.json) that requests name as modifier."
     )
@@ -242,6 +313,9 @@ class DeliverySettings(EnvironmentSettings):
         "when_required", "S3_CHECKSUM_MODE", help="boto3's checksum mode; when_required suits MinIO, R2, GCS."
     )
     s3_prefix: str = _env("", "S3_KEY_PREFIX", help="Put before every key.")
+    s3_public_base_url: Annotated[str, AfterValidator(_base_url)] | None = _env(
+        None, "S3_PUBLIC_BASE_URL", help="Base of plain URLs for a public bucket (a CDN's), instead of presigned ones."
+    )
     s3_connect_timeout_s: float = _env(60.0, "S3_CONNECT_TIMEOUT", help="Connect time-out, seconds.", gt=0)
     s3_connect_attempts: int = _env(3, "S3_CONNECT_ATTEMPTS", help="Attempts of one call.", ge=1)
     s3_url_expires_s: int = _env(
@@ -262,7 +336,24 @@ class DeliverySettings(EnvironmentSettings):
     webhook_url: str | None = _env(None, "WEBHOOK_URL", help="Default webhook.")
     webhook_secret: SecretStr | None = _env(None, "WEBHOOK_SECRET", help="Signs the default webhook.")
     webhook_timeout_s: float = _env(30.0, "WEBHOOK_TIMEOUT", help="One webhook attempt, seconds.", gt=0)
-    webhook_attempts: int = _env(3, "WEBHOOK_ATTEMPTS", help="Attempts of one webhook.", ge=1)
+    webhook_attempts: int = _env(
+        3, "WEBHOOK_ATTEMPTS", help="Attempts of one webhook in the API wrapper's scheme.", ge=1
+    )
+    webhook_scheme: Literal["wrapper", "standard"] = _env(
+        "wrapper", "WEBHOOK_SCHEME", help="Signature and schedule of the default webhook: the wrapper's, or standard."
+    )
+    webhook_events: Listed = _env(
+        (),
+        "WEBHOOK_EVENTS",
+        help="What the default webhook is told: every outcome when unset; started can be asked for.",
+    )
+    webhook_dead_ttl_s: float = _env(
+        604800.0, "WEBHOOK_DEAD_TTL_S", help="Undeliverable webhooks are shown at /webhooks/dead so long.", gt=0
+    )
+    convert_workers: int = _env(2, "CONVERT_WORKERS", help="Pictures converted at the same time.", ge=1)
+    convert_max_pixels: int = _env(
+        268_435_456, "CONVERT_MAX_PIXELS", help="Largest picture (width x height x frames) that is converted.", ge=1
+    )
 
 
 class FleetSettings(EnvironmentSettings):
@@ -307,12 +398,19 @@ class TelemetrySettings(EnvironmentSettings):
         "INFO", "LOG_LEVEL", "VAST_LOG_LEVEL", help="Least level that is logged."
     )
     log_format: Literal["text", "json"] = _env("text", "LOG_FORMAT", help="text for people, json for machines.")
+    otlp_endpoint: str | None = _env(
+        None,
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
+        help="Collector for traces (OTLP over HTTP); needs the packages of requirements-traces.txt.",
+    )
+    service_name: str = _env("comfyui-pyworker", "OTEL_SERVICE_NAME", help="Name of this service in traces.")
 
 
 class Settings(EnvironmentSettings):
     """The whole tree. Constructors take the branch that they need, never the tree."""
 
     server: ServerSettings = Field(default_factory=ServerSettings)
+    access: AccessSettings = Field(default_factory=AccessSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     jobs: JobsSettings = Field(default_factory=JobsSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
@@ -351,7 +449,7 @@ def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
 
     ComfyUI runs code of custom nodes; keys of the operator's storage and fleet are none of their business.
     """
-    secrets = {name for branch in (DeliverySettings, FleetSettings) for name in _secret_names(branch)}
+    secrets = {name for branch in (AccessSettings, DeliverySettings, FleetSettings) for name in _secret_names(branch)}
     return {name: value for name, value in os.environ.items() if name not in secrets} | dict(extra)
 
 

@@ -6,8 +6,7 @@ connection and knows whether ComfyUI lives is ``link``.
 
 import asyncio
 import re
-import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -115,9 +114,10 @@ class ComfyEngine:
         observer: ExecutionObserver,
         withdraw: asyncio.Event,
         timeout_s: float | None,
+        prompt_id: str,
+        attach: bool = False,
     ) -> Execution:
         """See ``lib.jobs.ports.Engine``."""
-        prompt_id = str(uuid.uuid4())
         if not self.healthy:
             raise self._unready()
         planned = await self._plan(job, prepared, nonce=prompt_id)
@@ -137,6 +137,16 @@ class ComfyEngine:
         finally:
             del self._link.sessions[prompt_id]
         return self._execution(session, planned, prepared)
+
+    async def holds(self, prompt_ids: Sequence[str]) -> str | None:
+        """See ``lib.jobs.ports.Engine``."""
+        queue = await self._client.queue()
+        for prompt_id in prompt_ids:
+            if prompt_id in queue.running or prompt_id in queue.pending:
+                return prompt_id
+            if await self._client.history(prompt_id) is not None:
+                return prompt_id
+        return None
 
     async def collect(self, job: Job, execution: Execution) -> Collected:
         """See ``lib.jobs.ports.Engine``."""

@@ -25,7 +25,7 @@ MAX_PENDING = 1000
 """More than so many undelivered webhooks means that their targets are dead; further ones are dropped and logged."""
 PARALLEL = 64
 
-Render = Callable[[Job], bytes]
+Render = Callable[[Job, WebhookTarget], bytes]
 OnAttempt = Callable[[bool], None]
 
 
@@ -87,9 +87,12 @@ class Webhooks:
 
         Snapshots of unfinished and of internal jobs are ignored, so it may listen to all changes.
         """
-        target = job.spec.delivery.webhook
-        if target is None or job.spec.internal or not job.status.terminal:
+        if job.spec.internal or not job.status.terminal:
             return
+        for target in job.spec.delivery.webhooks:
+            self._begin(job, target)
+
+    def _begin(self, job: Job, target: WebhookTarget) -> None:
         if len(self._pending) >= MAX_PENDING:
             log.error("webhook dropped: too many are pending", extra={"event": "webhook.dropped", **_where(target)})
             return
@@ -99,7 +102,7 @@ class Webhooks:
 
     async def _notify(self, job: Job, target: WebhookTarget) -> bool:
         async with self._seats:
-            return await self.send(target, await asyncio.to_thread(self._render, job))
+            return await self.send(target, await asyncio.to_thread(self._render, job, target))
 
     async def send(self, target: WebhookTarget, body: bytes) -> bool:
         """POST ``body``, with retries; tell whether it was delivered (answered with 2xx). Failures are logged."""

@@ -43,3 +43,14 @@ class PayloadDialect(Protocol):
     def render(self, job: Job, *, include_response: bool) -> dict[str, Any]:
         """The result object of a job in any state."""
         ...
+
+    def render_accepted(self, job: Job, *, base_url: str, job_token: str | None = None) -> dict[str, Any]:
+        """The result object of a job that was just accepted, with where to ask for it (``base_url``:
+        ``https://host:port``; the links carry ``job_token``), its expected start and duration."""
+        ...
+
+    async def stream(
+        self, request: web.Request, job_id: str, *, include_response: bool, job_token: str | None = None
+    ) -> web.StreamResponse:
+        """Answer with the job's events (SSE) until its end; resumes after the request's ``Last-Event-ID``."""
+        ...

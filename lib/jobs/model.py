@@ -73,10 +73,57 @@ class S3Target:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PutTarget:
+    """Presigned PUT URLs of the caller's own, one a file, in the order of the outputs; ``headers`` go with each."""
+
+    urls: tuple[str, ...] = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    timeout_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertSpec:
+    """Into which format pictures are turned (``png jpeg webp avif``), with the encoder's options by libvips' names."""
+
+    format: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThumbnailSpec:
+    """A small copy of each picture, fitting into ``width`` x ``height`` pixels."""
+
+    width: int
+    height: int
+    format: str = "webp"
+
+
+class JobEvent(StrEnum):
+    """What a webhook may be told."""
+
+    STARTED = "started"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+OUTCOMES = frozenset({JobEvent.COMPLETED, JobEvent.FAILED, JobEvent.CANCELLED})
+
+
+class WebhookScheme(StrEnum):
+    """Signature, headers and schedule: the API wrapper's own, or Standard Webhooks."""
+
+    WRAPPER = "wrapper"
+    STANDARD = "standard"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookTarget:
-    """Whom to tell when the job is over. ``secret`` signs the body (dialect's own scheme)."""
+    """Whom to tell of which events. ``secret`` signs the body in the scheme's way."""
 
     url: str = field(repr=False)
+    scheme: WebhookScheme = WebhookScheme.WRAPPER
+    events: frozenset[JobEvent] = OUTCOMES
     extra_params: Mapping[str, Any] = field(default_factory=dict)
     timeout_s: float = 30.0
     secret: str | None = field(default=None, repr=False)
@@ -84,13 +131,72 @@ class WebhookTarget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxItem:
+    """One message to a webhook as it is stored: rendered once, sent until it is taken or given up.
+
+    ``message_id`` stays the same over all attempts. ``next_at`` is when it is due.
+    """
+
+    message_id: str
+    job_id: str
+    owner: str
+    event: JobEvent
+    target: WebhookTarget
+    body: bytes = field(repr=False)
+    created_at: datetime
+    next_at: datetime
+    attempts: int = 0
+    last_error: str | None = None
+    dead: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """What a caller gave us to read inputs with. ``pattern`` is a URL glob (``s3://bucket/*``).
+
+    ``values`` by kind: ``s3``: ``access_key_id``, ``secret_access_key``, ``session_token``, ``endpoint_url``,
+    ``region``; ``http``: headers.
+    """
+
+    kind: str
+    pattern: str
+    values: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeliverySpec:
-    """What the caller asked to be done with the outputs."""
+    """What the caller asked to be done with the outputs.
+
+    ``keep_metadata``: ``None`` leaves files as ComfyUI wrote them. ``base_url`` is how this caller reaches us
+    (``https://host:port``), for signed URLs of our own; ``None``: no such URLs.
+    """
 
     s3: S3Target | None = None
+    put: PutTarget | None = None
     inline_base64: bool = False
-    webhook: WebhookTarget | None = None
+    convert: ConvertSpec | None = None
+    keep_metadata: bool | None = None
+    thumbnail: ThumbnailSpec | None = None
+    webhooks: tuple[WebhookTarget, ...] = ()
     include_temp: bool = False
+    base_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """How much work a workflow looks like: ``units`` by formula (100 = SD 1.5, 512x512, 20 steps, batch 1), and
+    ``shape``, a key that workflows of the same work share, under which what they took is remembered."""
+
+    units: float
+    shape: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idempotency:
+    """An ``Idempotency-Key`` and its scope (tenant and route)."""
+
+    scope: str
+    key: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +212,14 @@ class JobSpec:
     dialect: str
     workflow: bytes = field(repr=False)
     body_hash: str = ""
+    owner: str = ""
+    """Tenant, whose jobs nobody else sees; empty: the operator's own, or a caller of the public listener."""
     cost: float | None = None
+    estimate: Estimate | None = None
+    idempotency: Idempotency | None = None
+    credentials: tuple[Credential, ...] = field(default=(), repr=False)
+    traceparent: str | None = None
+    """W3C trace context of the request."""
     delivery: DeliverySpec = field(default_factory=DeliverySpec)
     on_disconnect: OnDisconnect = OnDisconnect.CANCEL
     disconnect_grace_s: float = 0.0
@@ -144,6 +257,9 @@ class Output:
     height: int | None = None
     text: str | None = None
     url: str | None = field(default=None, repr=False)
+    url_expires_at: datetime | None = None
+    thumbnail_url: str | None = field(default=None, repr=False)
+    thumbnail_base64: str | None = field(default=None, repr=False)
     upload_error: str | None = None
     data_base64: str | None = field(default=None, repr=False)
     error: str | None = None
@@ -169,8 +285,18 @@ class Progress:
 
     percent: float = 0.0
     node_id: str | None = None
+    node_type: str | None = None
     value: float | None = None
     maximum: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """A picture of the work in progress; the newest one replaces the others."""
+
+    node_id: str
+    mime_type: str
+    data: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +317,11 @@ class Job:
     stage: Stage = Stage.PREPARE
     message: str = "Request accepted"
     attempts: int = 0
+    posts: int = 0
+    """How often it was, or was about to be, posted to an engine; prompt ids follow from it (``prompt_id_of``)."""
+    expected_s: float | None = None
+    expected_wait_s: float | None = None
+    """Predictions made at acceptance: execution, and wait before its start."""
     engine: str | None = None
     prompt_id: str | None = None
     progress: Progress = field(default_factory=Progress)
@@ -206,6 +337,38 @@ class Job:
         return replace(self, **changes)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobView:
+    """A job as a watcher sees it. ``version`` grows with each change; ``position`` counts from 1 among the
+    ``waiting_count`` jobs that wait for a GPU, 0 = not waiting."""
+
+    job: Job
+    version: int
+    position: int = 0
+    waiting_count: int = 0
+    expected_wait_s: float | None = None
+    preview: Preview | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which jobs to list, newest first. ``owner`` ``None``: everybody's. ``before`` is the ``sequence`` that the
+    page before ended with."""
+
+    owner: str | None = None
+    statuses: frozenset[JobStatus] = frozenset()
+    dialect: str | None = None
+    request_id: str | None = None
+    before: int | None = None
+    limit: int = 50
+
+
 def new_job_id() -> str:
     """Mint a job id: canonical UUID4."""
     return str(uuid.uuid4())
+
+
+def prompt_id_of(job_id: str, post: int) -> str:
+    """The prompt id of a job's n-th post (from 1): known beforehand, so that a restarted worker finds its prompts in
+    ComfyUI although the post was not recorded. The first is the job's own id."""
+    return job_id if post <= 1 else str(uuid.uuid5(uuid.UUID(job_id), str(post)))

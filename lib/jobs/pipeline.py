@@ -13,7 +13,7 @@ import orjson
 from lib.clock import Clock
 from lib.errors import EngineDied, EngineUnreachable
 from lib.jobs.live import LiveJob
-from lib.jobs.model import Job, JobStatus, Progress, Stage
+from lib.jobs.model import Job, JobStatus, Preview, Progress, Stage, prompt_id_of
 from lib.jobs.ports import Delivery, Execution, Prepared, Preparer, Withdrawn
 from lib.jobs.queue import Lease, SlotQueue
 from lib.jobs.speed import SpeedGauge
@@ -135,7 +135,7 @@ class Pipeline:
             lease = await self._turn(live)
 
     async def _once(self, live: LiveJob, prepared: Prepared, lease: Lease) -> Execution:
-        live.change(engine=lease.engine.name)
+        live.change(engine=lease.engine.name, posts=live.job.posts + 1)
         try:
             return await lease.engine.execute(
                 live.job,
@@ -143,6 +143,7 @@ class Pipeline:
                 observer=_Observer(live, lease, self._queue, self._clock),
                 withdraw=lease.withdraw,
                 timeout_s=live.job.spec.timeout_s or self._limits.timeout_s,
+                prompt_id=prompt_id_of(live.job.job_id, live.job.posts),
             )
         finally:
             self._queue.release(lease)
@@ -214,3 +215,6 @@ class _Observer:
 
     def progressed(self, progress: Progress) -> None:
         self._live.progressed(progress)
+
+    def previewed(self, preview: Preview) -> None:
+        """Nobody looks at previews yet."""

@@ -1,12 +1,22 @@
 """What the core needs from the outside, as protocols; ``lib.app`` plugs the implementations in."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
-from lib.jobs.model import Job, Output, Progress, Workflow
+from lib.jobs.model import (
+    Idempotency,
+    Job,
+    JobEvent,
+    JobFilter,
+    OutboxItem,
+    Output,
+    Preview,
+    Progress,
+    Workflow,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +68,8 @@ class ExecutionObserver(Protocol):
 
     def progressed(self, progress: Progress) -> None: ...
 
+    def previewed(self, preview: Preview) -> None: ...
+
 
 class Engine(Protocol):
     """One ComfyUI process. ``execute`` is called for at most two jobs at a time (one running, one pending)."""
@@ -78,8 +90,13 @@ class Engine(Protocol):
         observer: ExecutionObserver,
         withdraw: asyncio.Event,
         timeout_s: float | None,
+        prompt_id: str,
+        attach: bool = False,
     ) -> Execution:
-        """Post the prompt and follow it to its end; return on success.
+        """Post the prompt as ``prompt_id`` and follow it to its end; return on success.
+
+        With ``attach`` an earlier life of this worker may have posted it under this id already: if ComfyUI has it
+        (running, pending, or in its history) it is followed from there and not posted again; otherwise it is posted.
 
         When the task is cancelled, the prompt is deleted or interrupted and verified absent before
         ``CancelledError`` goes on. When ``withdraw`` is set before the prompt started, it is deleted, verified
@@ -88,6 +105,12 @@ class Engine(Protocol):
         Raises: InvalidWorkflow, ExecutionFailed, OutOfMemory, JobTimeout, JobCancelled (interrupted by somebody
         else), EngineUnreachable (never posted), EngineDied, Withdrawn.
         """
+        ...
+
+    async def holds(self, prompt_ids: Sequence[str]) -> str | None:
+        """Return which of these prompts ComfyUI has in its queue or history, ``None`` for none of them.
+
+        Raises: EngineUnreachable."""
         ...
 
     async def collect(self, job: Job, execution: Execution) -> Collected:
@@ -120,20 +143,91 @@ class CostModel(Protocol):
     def cost(self, spec_cost: float | None, workflow: bytes) -> float: ...
 
 
+class Announcer(Protocol):
+    """Renders what webhooks are told; called on the event loop, must not block."""
+
+    def messages(self, job: Job, event: JobEvent) -> tuple[OutboxItem, ...]:
+        """Return one message for each of the job's webhooks that wants this event."""
+        ...
+
+    def stored(self, items: tuple[OutboxItem, ...]) -> None:
+        """The messages are recorded: send them."""
+        ...
+
+
 class JobStore(Protocol):
-    """Remembers jobs. ``finish`` writes the terminal state (and, in a durable store, its outbox) in one step."""
+    """Remembers jobs. A durable one has written when ``add`` and ``finish`` return; ``update`` returns at once and is
+    written soon, or never if ``finish`` comes first."""
 
     async def add(self, job: Job) -> None: ...
 
-    async def update(self, job: Job) -> None: ...
+    def update(self, job: Job, outbox: tuple[OutboxItem, ...] = ()) -> None: ...
 
-    async def finish(self, job: Job) -> None: ...
+    async def finish(self, job: Job, outbox: tuple[OutboxItem, ...] = ()) -> None:
+        """Write the terminal state and its webhook messages in one step."""
+        ...
 
     async def get(self, job_id: str) -> Job | None: ...
 
-    async def latest(self, request_id: str) -> Job | None:
-        """The newest run of a request id."""
+    async def latest(self, request_id: str, *, owner: str = "") -> Job | None:
+        """The newest run of a request id of this owner's."""
         ...
+
+    async def run_number(self, request_id: str, *, owner: str = "") -> int:
+        """Which run of this request id a new job would be, from 1; remembered longer than results are."""
+        ...
+
+    async def keyed(self, key: Idempotency) -> Job | None:
+        """The job that was accepted under an idempotency key in the last 24 hours."""
+        ...
+
+    async def listed(self, asked: JobFilter) -> list[Job]:
+        """Jobs that fit, newest first, without workflow and response."""
+        ...
+
+    async def unfinished(self) -> list[Job]:
+        """Jobs of an earlier life that are not over, in the order of acceptance, complete with workflow and secrets."""
+        ...
+
+    async def last_sequence(self) -> int:
+        """The highest ``Job.sequence`` ever recorded, 0 for none."""
+        ...
+
+    async def expire(self) -> None:
+        """Forget what is past its time or over the bounds."""
+        ...
+
+
+class Outbox(Protocol):
+    """Webhook messages that are stored with their jobs, until they are delivered or dead."""
+
+    async def due(self, now: datetime, *, limit: int) -> list[OutboxItem]:
+        """Messages to send now, the longest overdue first."""
+        ...
+
+    async def next_due(self) -> datetime | None:
+        """When the next one that is not dead will be due."""
+        ...
+
+    async def delivered(self, message_id: str) -> None: ...
+
+    async def postpone(self, message_id: str, *, next_at: datetime, error: str) -> None:
+        """An attempt failed; count it and try again at ``next_at``."""
+        ...
+
+    async def bury(self, message_id: str, *, error: str) -> None:
+        """Given up; kept for ``dead`` for a limited time."""
+        ...
+
+    async def revive(self, message_id: str, *, owner: str | None, now: datetime) -> bool:
+        """Make a dead message due again; false when there is none of this owner's (``None``: anybody's)."""
+        ...
+
+    async def dead(self, *, owner: str | None, limit: int) -> list[OutboxItem]:
+        """Dead messages, newest first."""
+        ...
+
+    async def pending_count(self) -> int: ...
 
 
 class LoadLedger(Protocol):

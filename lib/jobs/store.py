@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from lib.clock import Clock
-from lib.jobs.model import Job
+from lib.jobs.model import Job, OutboxItem
 
 
 class MemoryJobStore:
@@ -31,10 +31,10 @@ class MemoryJobStore:
         self._jobs[job.job_id] = job
         self._latest[job.spec.request_id] = job.job_id
 
-    async def update(self, job: Job) -> None:
+    def update(self, job: Job, outbox: tuple[OutboxItem, ...] = ()) -> None:
         self._jobs[job.job_id] = job
 
-    async def finish(self, job: Job) -> None:
+    async def finish(self, job: Job, outbox: tuple[OutboxItem, ...] = ()) -> None:
         self._jobs[job.job_id] = job.with_(response={})
         if job.response:
             self._responses[job.job_id] = _packed(job.response)

@@ -15,6 +15,8 @@ STATUS: Mapping[type[ServiceError], int] = {
     errors.JobNotFound: 404,
     errors.JobConflict: 409,
     errors.JobAlreadyFinished: 409,
+    errors.IdempotencyMismatch: 422,
+    errors.OutputNotFound: 404,
     errors.SessionGone: 410,
     errors.BodyTooLarge: 413,
     errors.Overloaded: 429,

@@ -1,6 +1,7 @@
 """An engine under the test's control: prompts start and end when the test says so."""
 
 import asyncio
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,6 +33,8 @@ class FakeEngine:
         self.posted: list[Posted] = []
         self.ran: list[str] = []
         self.cancelled: list[str] = []
+        self.kept: set[str] = set()
+        """Prompt ids that an earlier life of the worker posted."""
         self.most_posted = 0
         self.collect_errors: list[ServiceError] = []
         self.removal: asyncio.Event | None = None
@@ -45,11 +48,13 @@ class FakeEngine:
         observer: ExecutionObserver,
         withdraw: asyncio.Event,
         timeout_s: float | None,
+        prompt_id: str,
+        attach: bool = False,
     ) -> Execution:
         entry = Posted(job, observer)
         self.posted.append(entry)
         self.most_posted = max(self.most_posted, len(self.posted))
-        observer.posted(f"prompt-{job.job_id}")
+        observer.posted(prompt_id)
         self._start_next()
         asked = asyncio.ensure_future(withdraw.wait())
         try:
@@ -68,6 +73,9 @@ class FakeEngine:
             if entry in self.posted:
                 self.posted.remove(entry)
             self._start_next()
+
+    async def holds(self, prompt_ids: Sequence[str]) -> str | None:
+        return next((name for name in prompt_ids if name in self.kept), None)
 
     async def collect(self, job: Job, execution: Execution) -> Collected:
         if self.collect_errors:

@@ -14,7 +14,7 @@ import aiohttp
 from lib.comfy.client import ComfyClient
 from lib.comfy.engine import ComfyEngine
 from lib.comfy.ports import Folders
-from lib.jobs.model import DeliverySpec, Job, JobSpec, Progress, Timings
+from lib.jobs.model import DeliverySpec, Job, JobSpec, Preview, Progress, Timings
 from lib.jobs.ports import Collected, Execution, Prepared
 from lib.lifecycle import Tasks
 from lib.settings import EngineSettings
@@ -31,6 +31,7 @@ class Recorder:
 
     saw: list[str] = field(default_factory=list)
     progress: list[Progress] = field(default_factory=list)
+    previews: list[Preview] = field(default_factory=list)
     prompt_id: str = ""
     began: asyncio.Event = field(default_factory=asyncio.Event)
     ticked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -42,6 +43,9 @@ class Recorder:
     def started(self) -> None:
         self.saw.append("started")
         self.began.set()
+
+    def previewed(self, preview: Preview) -> None:
+        self.previews.append(preview)
 
     def progressed(self, progress: Progress) -> None:
         self.progress.append(progress)
@@ -88,6 +92,8 @@ class World:
         observer: Recorder | None = None,
         withdraw: asyncio.Event | None = None,
         timeout_s: float | None = None,
+        prompt_id: str | None = None,
+        attach: bool = False,
     ) -> "asyncio.Task[Execution]":
         """Execute in a task."""
         work = self.engine.execute(
@@ -96,6 +102,8 @@ class World:
             observer=observer or Recorder(),
             withdraw=withdraw or asyncio.Event(),
             timeout_s=timeout_s,
+            prompt_id=prompt_id or str(uuid.uuid4()),
+            attach=attach,
         )
         return asyncio.create_task(work, name="test.execute")
 

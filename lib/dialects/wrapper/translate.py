@@ -81,9 +81,10 @@ class WrapperPayload:
         asked = parse(payload)
         workflow = self._workflow(asked)
         check_graph(workflow)
+        webhook = self._plan_webhook(asked.webhook.model_dump() if asked.webhook else None)
         delivery = DeliverySpec(
             s3=self._plan_s3(asked.s3.model_dump() if asked.s3 else None),
-            webhook=self._plan_webhook(asked.webhook.model_dump() if asked.webhook else None),
+            webhooks=() if webhook is None else (webhook,),
             inline_base64=asked.return_outputs_as_base64 or _is_true(headers.get(INLINE_HEADER)),
             include_temp=asked.include_temp_outputs,
         )
@@ -108,9 +109,9 @@ class WrapperPayload:
         """Return the result object of a job in any state."""
         return render(job, include_response=include_response)
 
-    def render_webhook(self, job: Job) -> bytes:
+    def render_webhook(self, job: Job, target: WebhookTarget) -> bytes:
         """Return the body that a job's webhook gets."""
-        return render_webhook(job)
+        return render_webhook(job, target)
 
     def _workflow(self, asked: Input) -> dict[str, Any]:
         if not asked.modifier:
@@ -143,13 +144,12 @@ def render(job: Job, *, include_response: bool) -> dict[str, Any]:
     return result
 
 
-def render_webhook(job: Job) -> bytes:
+def render_webhook(job: Job, target: WebhookTarget) -> bytes:
     """Return the webhook's body: ``id, status, message, output, timings, extra``."""
     result = render(job, include_response=False)
     body = {name: result[name] for name in ("id", "status", "message", "output", "timings")}
-    webhook = job.spec.delivery.webhook
-    if webhook is not None and webhook.extra_params:
-        body["extra"] = webhook.extra_params
+    if target.extra_params:
+        body["extra"] = target.extra_params
     return dumps(body)
 
 

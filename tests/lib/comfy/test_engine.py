@@ -1,6 +1,7 @@
 """The engine when ComfyUI misbehaves: lost messages, lost prompts, dead executor, dead process."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -401,6 +402,7 @@ async def test_a_restart_command_that_fails_leaves_comfyui_in_use(fake: FakeComf
                     observer=observer,
                     withdraw=asyncio.Event(),
                     timeout_s=None,
+                    prompt_id=str(uuid.uuid4()),
                 ),
                 name="test.execute",
             )

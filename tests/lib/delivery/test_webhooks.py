@@ -42,7 +42,7 @@ def opened(told: list[bool]) -> Callable[..., Opened]:
             Webhooks(
                 http=http,
                 tasks=tasks,
-                render=lambda job: BODY,
+                render=lambda job, target: BODY,
                 attempts=attempts,
                 on_attempt=told.append,
                 grace_s=grace_s,
@@ -64,7 +64,7 @@ async def test_every_outcome_is_told(
 ) -> None:
     """Completed, failed and cancelled jobs tell; pending webhooks are sent before the worker is gone."""
     async with opened() as webhooks:
-        webhooks.notify(job(status=status, webhook=to(host.url("/hook", host="hooks.example"))))
+        webhooks.notify(job(status=status, webhooks=(to(host.url("/hook", host="hooks.example")),)))
         assert webhooks.pending_count == 1
     (seen,) = host.seen
     assert (seen.method, seen.body, seen.headers["Content-Type"]) == ("POST", BODY, "application/json")
@@ -75,8 +75,8 @@ async def test_who_is_not_told(host: WebHost, opened: Callable[..., Opened], job
     """Unfinished jobs, our own benchmark and jobs without a webhook tell nobody."""
     target = to(host.url("/hook", host="hooks.example"))
     async with opened() as webhooks:
-        webhooks.notify(job(status=JobStatus.RUNNING, webhook=target))
-        webhooks.notify(job(internal=True, webhook=target))
+        webhooks.notify(job(status=JobStatus.RUNNING, webhooks=(target,)))
+        webhooks.notify(job(internal=True, webhooks=(target,)))
         webhooks.notify(job())
         assert webhooks.pending_count == 0
 
@@ -129,7 +129,7 @@ async def test_shutdown_does_not_wait_for_ever(
 ) -> None:
     """After the grace what still hangs is dropped, and said."""
     async with opened(grace_s=0.1) as webhooks:
-        webhooks.notify(job(webhook=to(host.url("/hang?token=hush", host="hooks.example"), timeout_s=60)))
+        webhooks.notify(job(webhooks=(to(host.url("/hang?token=hush", host="hooks.example"), timeout_s=60),)))
         await host.arrived.wait()
     assert "webhooks given up at shutdown" in caplog.text
 
@@ -139,7 +139,7 @@ async def test_a_hanging_target_delays_no_other(
 ) -> None:
     """Others go out while one hangs."""
     async with opened(grace_s=0.0) as webhooks:
-        webhooks.notify(job(webhook=to(host.url("/hang", host="hooks.example"), timeout_s=60)))
+        webhooks.notify(job(webhooks=(to(host.url("/hang", host="hooks.example"), timeout_s=60),)))
         await host.arrived.wait()
         assert await webhooks.send(to(host.url("/hook", host="hooks.example")), BODY)
         assert webhooks.pending_count == 1

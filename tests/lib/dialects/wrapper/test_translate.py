@@ -171,7 +171,7 @@ def test_blocks_reach_the_planners() -> None:
     delivery = make_payload().parse(request(s3=s3, webhook=hook), {}).delivery
     assert delivery.s3 is not None
     assert (delivery.s3.bucket_name, delivery.s3.connect_attempts) == ("c", 5)
-    assert delivery.webhook == WebhookTarget(
+    assert delivery.webhooks[0] == WebhookTarget(
         url="https://example.com/h", extra_params={"user": 7}, timeout_s=9.0, secret="s"
     )
 
@@ -460,9 +460,9 @@ def test_refusals_are_failed_results() -> None:
 def test_a_webhook_has_exactly_the_documented_keys() -> None:
     """The extra parameters under their own key, never the history."""
     hook = WebhookTarget(url="https://h", extra_params={"user": 7})
-    spec = replace(SPEC, delivery=DeliverySpec(webhook=hook))
+    spec = replace(SPEC, delivery=DeliverySpec(webhooks=(hook,)))
     job = JOB.with_(spec=spec, status=JobStatus.COMPLETED, outputs=(PICTURE_OUTPUT,), response={"p": {}})
-    body = orjson.loads(render_webhook(job))
+    body = orjson.loads(render_webhook(job, hook))
     assert list(body) == ["id", "status", "message", "output", "timings", "extra"]
     assert (body["id"], body["status"], body["extra"]) == ("abc", "completed", {"user": 7})
     assert body["output"][0]["filename"] == "a_00001_.png"
@@ -470,7 +470,7 @@ def test_a_webhook_has_exactly_the_documented_keys() -> None:
 
 def test_without_extra_parameters_there_is_no_extra() -> None:
     """Only when not empty; a cancelled job says cancelled."""
-    body = orjson.loads(render_webhook(JOB.with_(status=JobStatus.CANCELLED)))
+    body = orjson.loads(render_webhook(JOB.with_(status=JobStatus.CANCELLED), WebhookTarget(url="https://h")))
     assert "extra" not in body
     assert body["status"] == "cancelled"
 
@@ -525,4 +525,4 @@ def test_every_state_of_a_job_renders_to_the_described_result(job: Job) -> None:
     assert Result.model_validate(result).model_dump(exclude_unset=True) == result
     files = [output for output in job.outputs if output.kind is not OutputKind.TEXT or output.filename]
     assert len(result["output"]) == len(files)
-    orjson.loads(render_webhook(job))
+    orjson.loads(render_webhook(job, WebhookTarget(url="https://h")))

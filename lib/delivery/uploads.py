@@ -44,23 +44,34 @@ def s3_opener(stores: S3Stores, settings: DeliverySettings) -> OpenStore:
     return open_
 
 
-def object_keys(outputs: Sequence[Output], *, prefix: str, request_id: str, run: int) -> list[str]:
-    """Name each output in the store: ``<prefix><request_id>/[<run>/]<filename>``, all different.
+def output_names(outputs: Sequence[Output]) -> list[str]:
+    """Give each output that is a file a name of its own within the job, empty for what is none.
 
-    From the second run of a request id on its number comes in between, so that nothing handed out is overwritten.
-    Outputs of one name get their node id before it.
+    It is the output's own name; outputs of one name get their node id before it.
     """
-    folder = f"{prefix}{request_id}/" + (f"{run}/" if run > 1 else "")
-    count = Counter(output.filename for output in outputs)
+    count = Counter(output.filename for output in outputs if output.local_path)
     taken: set[str] = set()
-    keys: list[str] = []
+    names: list[str] = []
     for output in outputs:
-        node = re.sub(r"[^A-Za-z0-9.-]", "-", output.node_id)
-        name = output.filename if count[output.filename] == 1 else f"{node}_{output.filename}"
-        name = _unused(name, taken)
-        taken.add(name)
-        keys.append(folder + name)
-    return keys
+        name = ""
+        if output.local_path:
+            node = re.sub(r"[^A-Za-z0-9.-]", "-", output.node_id)
+            name = output.filename if count[output.filename] == 1 else f"{node}_{output.filename}"
+            name = _unused(name, taken)
+            taken.add(name)
+        names.append(name)
+    return names
+
+
+def key_folder(job: Job, target: S3Target) -> str:
+    """Say where in the store the job's files go: ``<prefix>[<tenant>/]<request_id>/[<run>/]``.
+
+    In the operator's bucket each tenant has a folder, so that none overwrites another's. From the second run of a
+    request id on its number comes in between, so that nothing handed out is overwritten.
+    """
+    tenant = f"{job.spec.owner}/" if target.operator and job.spec.owner else ""
+    run = f"{job.run}/" if job.run > 1 else ""
+    return f"{target.prefix}{tenant}{job.spec.request_id}/{run}"
 
 
 def _unused(name: str, taken: set[str]) -> str:
@@ -81,13 +92,12 @@ class Uploads:
 
     async def upload(self, job: Job, outputs: Sequence[Output], target: S3Target) -> tuple[Output, ...]:
         """Upload every output that is a file and return all outputs, in order, with ``url`` or ``upload_error``."""
-        files = [output for output in outputs if output.local_path]
-        keys = iter(object_keys(files, prefix=target.prefix, request_id=job.spec.request_id, run=job.run))
+        folder, names = key_folder(job, target), output_names(outputs)
         store, seats = self._open_store(target), asyncio.Semaphore(PARALLEL)
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self._one(store, seats, output, next(keys))) if output.local_path else None
-                for output in outputs
+                group.create_task(self._one(store, seats, output, folder + name)) if name else None
+                for output, name in zip(outputs, names, strict=True)
             ]
         return tuple(task.result() if task else output for task, output in zip(tasks, outputs, strict=True))
 

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import aiohttp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.delivery.uploads import PARALLEL, Uploads, object_keys, s3_opener
+from lib.delivery.uploads import PARALLEL, Uploads, key_folder, output_names, s3_opener
 from lib.jobs.model import Job, Output, OutputKind, S3Target
 from lib.settings import DeliverySettings
 from lib.storage.guard import AddressGuard
@@ -26,21 +27,21 @@ def named(*pairs: tuple[str, str]) -> list[Output]:
     ]
 
 
-def keys(*pairs: tuple[str, str], prefix: str = "", run: int = 1) -> list[str]:
-    return object_keys(named(*pairs), prefix=prefix, request_id="r", run=run)
+def names(*pairs: tuple[str, str]) -> list[str]:
+    return output_names(named(*pairs))
 
 
-def test_keys() -> None:
-    """Request id and name; the run from the second on; the node before names that come twice."""
-    assert keys(("9", "a.png"), prefix="pre/") == ["pre/r/a.png"]
-    assert keys(("9", "a.png"), run=2) == ["r/2/a.png"]
-    assert keys(("9", "a.png"), ("10:3", "a.png"), ("9", "b.png")) == ["r/9_a.png", "r/10-3_a.png", "r/b.png"]
-    assert keys(("9", "a.png"), ("9", "a.png"), ("9", "x"), ("9", "x")) == [
-        "r/9_a.png",
-        "r/9_a-2.png",
-        "r/9_x",
-        "r/9_x-2",
-    ]
+def test_names() -> None:
+    """The file's own name, the node before names that come twice, a number where that is not enough."""
+    assert names(("9", "a.png"), ("10:3", "a.png"), ("9", "b.png")) == ["9_a.png", "10-3_a.png", "b.png"]
+    assert names(("9", "a.png"), ("9", "a.png"), ("9", "x"), ("9", "x")) == ["9_a.png", "9_a-2.png", "9_x", "9_x-2"]
+
+
+def test_what_is_no_file_has_no_name() -> None:
+    """Texts and files that are missing keep their place, and take no name from a real file."""
+    (file,) = named(("9", "a.png"))
+    text = Output(node_id="3", kind=OutputKind.TEXT, source_key="text", text="hello")
+    assert output_names([text, replace(file, local_path="", error="gone"), file]) == ["", "", "a.png"]
 
 
 @given(
@@ -48,9 +49,20 @@ def test_keys() -> None:
         st.tuples(st.sampled_from(["1", "2", "1:2", "1-2"]), st.sampled_from(["a.png", "1_a.png", "1_a-2.png", ".x"]))
     )
 )
-def test_keys_never_collide(pairs: list[tuple[str, str]]) -> None:
-    """No two outputs of a job share a key, whatever their nodes and names."""
-    assert len(set(keys(*pairs))) == len(pairs)
+def test_names_never_collide(pairs: list[tuple[str, str]]) -> None:
+    """No two outputs of a job share a name, whatever their nodes and names."""
+    assert len(set(names(*pairs))) == len(pairs)
+
+
+def test_key_folders(job: Callable[..., Job]) -> None:
+    """Request id; the run from the second on; the tenant in the operator's bucket, not in a caller's own."""
+    operators = replace(TARGET, operator=True)
+    assert key_folder(job(), TARGET) == "pre/req-1/"
+    assert key_folder(job(run=2), operators) == "pre/req-1/2/"
+    tenants = job(run=2)
+    tenants = tenants.with_(spec=replace(tenants.spec, owner="acme"))
+    assert key_folder(tenants, operators) == "pre/acme/req-1/2/"
+    assert key_folder(tenants, TARGET) == "pre/req-1/2/"
 
 
 async def test_every_file_goes_up(job: Callable[..., Job], output: Callable[..., Output]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+from urllib.parse import urlsplit
 
 from lib.errors import ServiceError
 
@@ -148,6 +149,14 @@ class OutboxItem:
     attempts: int = 0
     last_error: str | None = None
     dead: bool = False
+
+    @property
+    def host(self) -> str:
+        """``host:port`` of the target, all that may be told of its URL; "" where there is none."""
+        try:
+            return urlsplit(self.target.url).netloc.rpartition("@")[2].lower()
+        except ValueError:
+            return ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

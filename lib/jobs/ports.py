@@ -198,15 +198,36 @@ class JobStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Busy:
+    """What the sender has in hand: messages on their way, and hosts (``OutboxItem.host``) that get enough at once.
+    Without it the messages of one dead host would hide everybody else's."""
+
+    message_ids: frozenset[str] = frozenset()
+    hosts: frozenset[str] = frozenset()
+
+
+NOTHING_BUSY = Busy()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxState:
+    """How much waits to be sent and since when the oldest of it does, and how much was given up."""
+
+    pending_count: int = 0
+    oldest_at: datetime | None = None
+    dead_count: int = 0
+
+
 class Outbox(Protocol):
     """Webhook messages that are stored with their jobs, until they are delivered or dead."""
 
-    async def due(self, now: datetime, *, limit: int) -> list[OutboxItem]:
-        """Messages to send now, the longest overdue first."""
+    async def due(self, now: datetime, *, limit: int, busy: Busy = NOTHING_BUSY) -> list[OutboxItem]:
+        """Messages to send now, the longest overdue first, without those that ``busy`` names."""
         ...
 
-    async def next_due(self) -> datetime | None:
-        """When the next one that is not dead will be due."""
+    async def next_due(self, *, busy: Busy = NOTHING_BUSY) -> datetime | None:
+        """When the next one that is not dead, and not named by ``busy``, will be due."""
         ...
 
     async def delivered(self, message_id: str) -> None: ...
@@ -227,7 +248,7 @@ class Outbox(Protocol):
         """Dead messages, newest first."""
         ...
 
-    async def pending_count(self) -> int: ...
+    async def state(self) -> OutboxState: ...
 
 
 class LoadLedger(Protocol):

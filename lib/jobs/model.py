@@ -84,10 +84,12 @@ class PutTarget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConvertSpec:
-    """Into which format pictures are turned (``png jpeg webp avif``), with the encoder's options by libvips' names."""
+    """Into which format pictures are turned (``png jpeg jpg webp avif``, also the new extension), with the encoder's
+    options by libvips' names. ``warnings`` name what was asked and can't be done."""
 
     format: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,9 +271,13 @@ class Output:
     url_expires_at: datetime | None = None
     thumbnail_url: str | None = field(default=None, repr=False)
     thumbnail_base64: str | None = field(default=None, repr=False)
+    thumbnail_path: str = ""
+    """Where the thumbnail really is, beside the file."""
     upload_error: str | None = None
     data_base64: str | None = field(default=None, repr=False)
     error: str | None = None
+    warnings: tuple[str, ...] = ()
+    """What delivery could not do as asked (metadata that stays, an animation that became a still)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

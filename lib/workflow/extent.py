@@ -104,10 +104,11 @@ class Nodes:
     def _pixels(self, inputs: Mapping[str, Any], source: Extent | None) -> float | None:
         if "width" in inputs and "height" in inputs:
             sides = [self.number(inputs, name, least=0, most=MAX_SIDE) for name in ("width", "height")]
-            if all(sides):
-                return math.prod(max(side, 16.0) for side in sides if side)
-            if source is None and any(sides):  # 0 keeps the ratio; a link may lead anywhere
-                return max(side or 0.0 for side in sides) ** 2
+            given = [max(side, 16.0) for side in sides if side is not None and (side or source is None)]
+            if len(given) == 2:
+                return math.prod(given)
+            if source is None and given:  # the other one comes from who knows where
+                return given[0] ** 2
         if "megapixels" in inputs:
             return (self.number(inputs, "megapixels", least=0.01, most=256) or 1.0) * USUAL_PIXELS
         if "seconds" in inputs and source is None:

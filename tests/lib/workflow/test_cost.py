@@ -21,7 +21,7 @@ def node(class_type: str, **inputs: Any) -> dict[str, Any]:
 def picture(**changes: Any) -> Graph:
     """The reference workload: SD 1.5, 512x512, 20 steps, batch 1."""
     values = {"width": 512, "height": 512, "steps": 20, "batch_size": 1, "denoise": 1, "cfg": 8.0} | changes
-    graph = {
+    return {
         "3": node(
             "KSampler",
             seed=values.get("seed", 1),
@@ -42,7 +42,6 @@ def picture(**changes: Any) -> Graph:
         "8": node("VAEDecode", samples=["3", 0], vae=["4", 2]),
         "9": node("SaveImage", images=["8", 0], filename_prefix="x"),
     }
-    return graph
 
 
 def units(graph: Graph) -> float:

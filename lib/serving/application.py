@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
+from lib.serving.access import NO_NEEDS, Access, Door, Need, Needs
 from lib.serving.middleware import ErrorRenderer, add_request_id, edge
 from lib.serving.origins import OriginPolicy
 
@@ -13,24 +14,36 @@ class RouteClash(Exception):
 
 
 class Site:
-    """An application under construction: routes are mounted with their owner and its error body."""
+    """An application under construction: routes are mounted with their owner, its error body, and what they ask of
+    callers. Without ``access`` nobody is asked, and nobody is known."""
 
-    def __init__(self, *, max_body_bytes: int, policy: OriginPolicy | None = None) -> None:
+    def __init__(
+        self, *, max_body_bytes: int, policy: OriginPolicy | None = None, access: Access | None = None
+    ) -> None:
         self._renderers: dict[web.AbstractRoute, ErrorRenderer | None] = {}
+        self._door = Door(policy=policy, access=access)
         self._owners: dict[tuple[str, str], str] = {}
         self.app = web.Application(
-            middlewares=[edge(renderer_of=self._renderer_of, policy=policy)], client_max_size=max_body_bytes
+            middlewares=[edge(renderer_of=self._renderer_of, door=self._door)], client_max_size=max_body_bytes
         )
         self.app.on_response_prepare.append(add_request_id)
 
-    def mount(self, routes: Iterable[web.RouteDef], *, owner: str, render_error: ErrorRenderer | None = None) -> None:
-        """Add routes; errors of their handlers get ``render_error``'s body, our own without one.
+    def mount(
+        self,
+        routes: Iterable[web.RouteDef],
+        *,
+        owner: str,
+        render_error: ErrorRenderer | None = None,
+        needs: Needs = NO_NEEDS,
+    ) -> None:
+        """Add routes; errors of their handlers get ``render_error``'s body, our own without one; ``needs`` by path.
 
         Raises: RouteClash."""
         for definition in routes:
             self._claim(definition, owner)
             for route in definition.register(self.app.router):
                 self._renderers[route] = render_error
+                self._door.needs[route] = needs.get(definition.path, Need.KEY)
 
     def _claim(self, definition: web.RouteDef, owner: str) -> None:
         key = (definition.method.upper(), definition.path)

@@ -1,4 +1,4 @@
-"""The edge of every listener: request ids, origin policy, and errors in the form of the API that was called."""
+"""The edge of every listener: request ids, the door, and errors in the form of the API that was called."""
 
 import logging
 import re
@@ -10,8 +10,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from lib.errors import ServiceError
+from lib.serving.access import Door, KeyMissing
 from lib.serving.errors import error_fields, error_headers, status_of
-from lib.serving.origins import OriginPolicy
 from lib.serving.payloads import json_response
 from lib.telemetry.logs import set_request_id
 
@@ -31,9 +31,7 @@ _NAMES = {
 ErrorRenderer = Callable[[ServiceError, web.Request], web.Response]
 
 
-def edge(
-    *, renderer_of: Callable[[web.Request], ErrorRenderer | None], policy: OriginPolicy | None = None
-) -> Middleware:
+def edge(*, renderer_of: Callable[[web.Request], ErrorRenderer | None], door: Door) -> Middleware:
     """Make the one middleware of a listener. ``CancelledError`` (the client left) passes untouched."""
 
     @web.middleware
@@ -41,7 +39,7 @@ def edge(
         started = time.perf_counter()
         request[REQUEST_ID] = request_id = _request_id(request)
         set_request_id(request_id)
-        response = await _answer(request, handler, renderer_of=renderer_of, policy=policy)
+        response = await _answer(request, handler, renderer_of=renderer_of, door=door)
         if log.isEnabledFor(logging.DEBUG):
             _log(request, response, time.perf_counter() - started)
         return response
@@ -68,11 +66,10 @@ async def _answer(
     handler: Handler,
     *,
     renderer_of: Callable[[web.Request], ErrorRenderer | None],
-    policy: OriginPolicy | None,
+    door: Door,
 ) -> web.StreamResponse:
     try:
-        if policy is not None:
-            policy.check(request)
+        await door.enter(request)
         return await handler(request)
     except ServiceError as error:
         failure = error
@@ -83,9 +80,14 @@ async def _answer(
             raise  # nobody is left to answer, or half an answer is out
         log.exception("request failed", extra={"event": "http.failed", "route": _route(request)})
         failure = ServiceError("Internal error; the log has the details under this request id")
+    finally:
+        door.leave(request)
     if request.get(_STARTED):
         raise failure
-    return (renderer_of(request) or render_plain)(failure, request)
+    response = (renderer_of(request) or render_plain)(failure, request)
+    if isinstance(failure, KeyMissing):
+        response.headers["WWW-Authenticate"] = 'Bearer realm="api"'
+    return response
 
 
 def _render_http(error: web.HTTPException, request: web.Request) -> web.StreamResponse:

@@ -208,6 +208,8 @@ class Busy:
 
 
 NOTHING_BUSY = Busy()
+DUE_BYTES = 16 * 1024 * 1024
+"""Most that ``Outbox.due`` brings into memory at once (a single body may be larger)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +225,8 @@ class Outbox(Protocol):
     """Webhook messages that are stored with their jobs, until they are delivered or dead."""
 
     async def due(self, now: datetime, *, limit: int, busy: Busy = NOTHING_BUSY) -> list[OutboxItem]:
-        """Messages to send now, the longest overdue first, without those that ``busy`` names."""
+        """Messages to send now, the longest overdue first, without those that ``busy`` names. Fewer than ``limit``,
+        and at least one, when their bodies would be over ``DUE_BYTES`` together."""
         ...
 
     async def next_due(self, *, busy: Busy = NOTHING_BUSY) -> datetime | None:

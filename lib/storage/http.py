@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import Self
 
 from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
@@ -53,6 +54,14 @@ class _GuardedResolver(AbstractResolver):
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a POST was answered with; names of ``headers`` have no case."""
+
+    status: int
+    headers: Mapping[str, str]
+
+
 class GuardedHttp:
     """An HTTP client whose every connection passes the guard; an async context manager."""
 
@@ -95,7 +104,14 @@ class GuardedHttp:
     async def post(
         self, url: str, *, body: bytes, headers: Mapping[str, str], timeout_s: float, trusted: bool = False
     ) -> int:
-        """POST ``body`` and return the status; redirects are not followed, the answer's body is not read.
+        """POST as ``answer_to`` does and return the status."""
+        answer = await self.answer_to(url, body=body, headers=headers, timeout_s=timeout_s, trusted=trusted)
+        return answer.status
+
+    async def answer_to(
+        self, url: str, *, body: bytes, headers: Mapping[str, str], timeout_s: float, trusted: bool = False
+    ) -> Answer:
+        """POST ``body`` and return how it was answered; redirects are not followed, the answer's body is not read.
 
         ``trusted`` (an operator's own target) and our own URLs pass without the guard.
 
@@ -106,7 +122,7 @@ class GuardedHttp:
         session = self._trusted if free else self._guarded
         timeout = ClientTimeout(total=timeout_s)
         async with session.post(target, data=body, headers=headers, timeout=timeout, allow_redirects=False) as response:
-            return response.status
+            return Answer(status=response.status, headers=response.headers)
 
 
 def _session(connector: TCPConnector, timeout: ClientTimeout) -> ClientSession:

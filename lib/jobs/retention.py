@@ -1,0 +1,105 @@
+"""What is kept of finished jobs, how long and how much of it: the rules that every job store follows, and their clock.
+
+Sizes are what a store keeps, in bytes. The stores decide nothing; they ask ``surplus``.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+from lib.clock import Clock
+from lib.jobs.model import Job
+
+SECOND = 1_000_000
+"""Store time counts in microseconds."""
+RUN_MEMORY_S = 8 * 86400.0
+"""So long after a result is gone its run is remembered: a presigned URL lives 7 days, and no later run of the same
+request id may write over what it shows."""
+MOST_RUNS = 1_000_000
+"""Runs that are remembered at most; about 50 bytes each."""
+KEYED_FACTOR = 10
+"""Results under an ``Idempotency-Key`` may be so many times ``max_results``: who was promised a replay gets it."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TICK = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """The bounds. Results go after ``ttl_s``, over ``max_results``, or over ``results_max_bytes``, the first finished
+    first; those under an idempotency key stay ``idempotency_ttl_s`` at least, unless only they are left and the bytes
+    (or ``KEYED_FACTOR`` times the count) are still over. Dead webhook messages go after ``dead_ttl_s``."""
+
+    ttl_s: float
+    max_results: int
+    results_max_bytes: int = 1 << 30
+    idempotency_ttl_s: float = 86400.0
+    dead_ttl_s: float = 604800.0
+
+    @property
+    def keyed_ttl_s(self) -> float:
+        return max(self.ttl_s, self.idempotency_ttl_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A finished job as these rules see it; ``finished_at`` is store time."""
+
+    job_id: str
+    sequence: int
+    finished_at: int
+    size_bytes: int
+
+
+def surplus(
+    retention: Retention, *, loose: Collection[Kept], keyed: Collection[Kept], total_bytes: int, now: int
+) -> Iterator[Kept]:
+    """Yield what has to go. ``loose`` and ``keyed`` (under an idempotency key) are in the order of their end, and
+    ``total_bytes`` together."""
+    shelves = (
+        (loose, retention.ttl_s, retention.max_results),
+        (keyed, retention.keyed_ttl_s, retention.max_results * KEYED_FACTOR),
+    )
+    for shelf, ttl_s, most in shelves:
+        count = len(shelf)
+        for entry in shelf:
+            young = entry.finished_at + ttl_s * SECOND > now
+            if young and count <= most and total_bytes <= retention.results_max_bytes:
+                break
+            count -= 1
+            total_bytes -= entry.size_bytes
+            yield entry
+
+
+def remains(job: Job) -> Job:
+    """What is kept of a finished job: its workflow goes, with the inputs in it."""
+    return job.with_(spec=replace(job.spec, workflow=b"")) if job.spec.workflow else job
+
+
+def run_is_remembered(job: Job) -> bool:
+    """Whether a later run of the same request id could write over what this one handed out."""
+    return job.spec.delivery.s3 is not None
+
+
+class StoreTime:
+    """Wall-clock time that only moves forward, with the monotonic clock: set at start, then deaf to clock jumps.
+
+    Whole microseconds since 1970. So a jump changes no deadline while the worker lives; what an earlier life stamped
+    is compared with the wall clock once, at start (a stamp from the future then counts as now).
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._start = (clock.now() - _EPOCH) // _TICK
+        self._monotonic_start = clock.monotonic()
+
+    def now(self) -> int:
+        return self._start + round((self._clock.monotonic() - self._monotonic_start) * SECOND)
+
+    def of(self, moment: datetime) -> int:
+        """Store time of a moment that is told in today's wall clock."""
+        return self.now() + (moment - self._clock.now()) // _TICK
+
+    def wall(self, at: int) -> datetime:
+        """The moment as today's wall clock tells it."""
+        return self._clock.now() + timedelta(microseconds=at - self.now())

@@ -135,10 +135,16 @@ class AccessSettings(EnvironmentSettings):
     api_keys: SecretStr | None = _env(
         None,
         "API_KEYS",
-        help="Keys, comma list of name:key or name:sha256:<hex>; a name may carry its tenant, as tenant/name.",
+        help="Keys, comma list of name:key or name:sha256:<hex>; a name may carry its tenant and the scope admin, as "
+        "tenant/name+admin.",
     )
     api_keys_file: Path | None = _env(
         None, "API_KEYS_FILE", help="YAML file of hashed keys; `python -m lib.serving.keys new NAME` writes an entry."
+    )
+    required: Flag = _env(
+        False,
+        "API_KEYS_REQUIRED",
+        help="true = ask for a key on loopback too, where everybody behind a proxy of this host looks local.",
     )
     requests_per_minute: float | None = _env(
         None, "API_RATE_PER_MINUTE", help="Jobs that one key may submit a minute; a key's own limit wins.", gt=0

@@ -1,5 +1,6 @@
 """The only table from error class to HTTP status, and the headers that go with an error."""
 
+import math
 from collections.abc import Mapping
 
 from lib import errors
@@ -20,6 +21,7 @@ STATUS: Mapping[type[ServiceError], int] = {
     errors.SessionGone: 410,
     errors.BodyTooLarge: 413,
     errors.Overloaded: 429,
+    errors.RateLimited: 429,
     errors.NotReady: 503,
     errors.Draining: 503,
     errors.EngineUnreachable: 502,
@@ -47,7 +49,7 @@ def status_of(error: ServiceError, overrides: Mapping[type[ServiceError], int] |
 def error_headers(error: ServiceError, status: int) -> dict[str, str]:
     """Return ``Retry-After`` (whole seconds, at least 1) where a refusal tells the caller to come again."""
     if error.retry_after_s is not None:
-        return {"Retry-After": str(max(1, round(error.retry_after_s + 0.499)))}
+        return {"Retry-After": str(max(1, math.ceil(round(error.retry_after_s, 3))))}
     if error.retryable and status in (429, 503):
         return {"Retry-After": str(DEFAULT_RETRY_AFTER_S)}
     return {}

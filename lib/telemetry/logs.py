@@ -15,6 +15,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 _job_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("job_id", default=None)
 _request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("http_request_id", default=None)
+_caller: contextvars.ContextVar[str | None] = contextvars.ContextVar("http_caller", default=None)
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "event", "taskName"}
 _SECRET_NAME = re.compile(r"(?i)secret|token|password|passwd|authorization|signature|api_?key|access_key|credential")
 _HIDDEN = "***"
@@ -45,6 +46,12 @@ def job_context(job_id: str) -> Iterator[None]:
 def set_request_id(request_id: str) -> None:
     """Put the HTTP request's id on the records of this task until the next request of its connection."""
     _request_id.set(request_id)
+    _caller.set(None)
+
+
+def set_caller(name: str) -> None:
+    """Put who called (a key's name) on the records of this task until the next request of its connection."""
+    _caller.set(name)
 
 
 def redact(text: str) -> str:
@@ -109,6 +116,8 @@ def _add_context(record: logging.LogRecord) -> bool:
         record.job_id = job_id
     if (request_id := _request_id.get()) is not None:
         record.http_request_id = request_id
+    if (caller := _caller.get()) is not None:
+        record.caller = caller
     return True
 
 

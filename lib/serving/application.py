@@ -41,7 +41,7 @@ class Site:
         Raises: RouteClash."""
         for definition in routes:
             self._claim(definition, owner)
-            for route in definition.register(self.app.router):
+            for route in _registered(definition, self.app.router):
                 self._renderers[route] = render_error
                 self._door.needs[route] = needs.get(definition.path, Need.KEY)
 
@@ -52,3 +52,10 @@ class Site:
 
     def _renderer_of(self, request: web.Request) -> ErrorRenderer | None:
         return self._renderers.get(request.match_info.route)
+
+
+def _registered(definition: web.RouteDef, router: web.UrlDispatcher) -> list[web.AbstractRoute]:
+    """Register a route and return it with the HEAD route that aiohttp puts beside each GET."""
+    routes = definition.register(router)
+    beside = [route.resource for route in routes if isinstance(route.resource, web.Resource)]
+    return [*routes, *(sibling for resource in beside for sibling in resource if sibling.method == "HEAD")]

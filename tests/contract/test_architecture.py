@@ -26,6 +26,7 @@ STATUS_NUMBERS = {
     "lib/dialects/vast/schema.py": "Refusal: statuses and bodies that PyWorker's protocol fixes",
     "lib/dialects/vast/routes.py": "Refusal: statuses and bodies that PyWorker's protocol fixes",
     "lib/dialects/wrapper/docs.py": "describes answers for the docs page",
+    "lib/dialects/native/docs.py": "describes answers for the docs page",
 }
 STATUS_STRINGS = {
     "lib/jobs/model.py": "JobStatus itself",

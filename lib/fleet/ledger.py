@@ -60,12 +60,19 @@ class LoadFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Open:
-    """An accepted, unfinished job or an open session; ``in_session`` = its session's cost stands for it."""
+    """An accepted, unfinished job or an open session; ``in_session`` = its session's cost stands for it. ``joined``
+    are the numbers of further requests for it."""
 
     cost: float
     tag: int | None
     opened_at: datetime
     in_session: bool = False
+    joined: tuple[int, ...] = ()
+
+    @property
+    def tags(self) -> tuple[int, ...]:
+        """The numbers that are free when it is over."""
+        return (self.tag, *self.joined) if self.tag else self.joined
 
 
 class Ledger:
@@ -108,8 +115,8 @@ class Ledger:
         known = self._jobs.pop(job.job_id, None)
         if known is None:
             return
-        if not known.in_session:
-            self._delete_job(job, known.tag)
+        for tag in known.tags:
+            self._delete_job(job, tag)
         match job.status:
             case JobStatus.COMPLETED:
                 self._count(served=known.cost)
@@ -137,8 +144,23 @@ class Ledger:
         self._delete(tag, RequestOutcome.ERROR, entered_at=now, completed_at=now)
         self._count()
 
+    def joined(self, job: Job, *, tag: int | None) -> None:
+        known = self._jobs.get(job.job_id)
+        if known is None:  # it ended meanwhile
+            self.replayed(job, tag=tag)
+        elif tag and tag not in (known.tag, *known.joined):
+            self._jobs[job.job_id] = replace(known, joined=(*known.joined, tag))
+            self._count()
+
     def replayed(self, job: Job, *, tag: int | None) -> None:
         self._delete_job(job, tag)
+        self._count()
+
+    def answered(self, *, tag: int | None) -> None:
+        if tag in self._working_tags():
+            return
+        now = self._clock.now()
+        self._delete(tag, RequestOutcome.SUCCESS, entered_at=now, started_at=now, completed_at=now)
         self._count()
 
     # -- LoadLedger: sessions -----------------------------------------------------------------------------------
@@ -148,7 +170,8 @@ class Ledger:
         self._count(received=cost)
 
     def session_joined(self, session_id: str, job_id: str) -> None:
-        if session_id in self._sessions and (item := self._jobs.get(job_id)) is not None:
+        item = self._jobs.get(job_id)
+        if session_id in self._sessions and item is not None and not item.tag:  # else it began outside
             self._jobs[job_id] = replace(item, in_session=True)
 
     def session_closed(self, session_id: str) -> None:
@@ -174,7 +197,7 @@ class Ledger:
             since_report=self._since_report,
             working_count=len(working),
             seen_count=self._seen_count,
-            working_tags=tuple(dict.fromkeys(item.tag for item in working if item.tag)),
+            working_tags=self._working_tags(),
         )
 
     def delivered(self, figures: LoadFigures) -> None:
@@ -193,6 +216,10 @@ class Ledger:
 
     # -- inside -------------------------------------------------------------------------------------------------
 
+    def _working_tags(self) -> tuple[int, ...]:
+        items = (*self._jobs.values(), *self._sessions.values())
+        return tuple(dict.fromkeys(tag for item in items for tag in item.tags))
+
     def _count(self, **amounts: float) -> None:
         self._since_report = self._since_report.plus(**amounts)
         self._totals = self._totals.plus(**amounts)
@@ -200,7 +227,7 @@ class Ledger:
             listener()
 
     def _delete_job(self, job: Job, tag: int | None) -> None:
-        outcome = _OUTCOMES[job.status]
+        outcome = _OUTCOMES.get(job.status, RequestOutcome.CANCELLED)
         completed = outcome in (RequestOutcome.SUCCESS, RequestOutcome.ERROR)
         self._delete(
             tag,

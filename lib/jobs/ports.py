@@ -281,8 +281,17 @@ class LoadLedger(Protocol):
         """A request was wrong in itself and never became a job: no load, but the router's number is free again."""
         ...
 
+    def joined(self, job: Job, *, tag: int | None) -> None:
+        """One more request, of the number ``tag``, is about this unfinished job: the number is free when that is."""
+        ...
+
     def replayed(self, job: Job, *, tag: int | None) -> None:
         """A finished job answered one more request, of the number ``tag``: no new work, but the number is free."""
+        ...
+
+    def answered(self, *, tag: int | None) -> None:
+        """A request that is no work (a job's state, a cancel) was answered: its number is free, unless work that is
+        not finished came under the same one."""
         ...
 
     def session_opened(self, session_id: str, *, cost: float, tag: int | None) -> None:

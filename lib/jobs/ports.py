@@ -20,16 +20,29 @@ from lib.jobs.model import (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InputFile:
+    """A file that a job brought in. ``name`` is what the graph calls it, below an engine's input folder; ``engines``
+    are those that have it, each with its ``generation`` then. ``hold`` keeps the file at ``path`` while this lives."""
+
+    path: str
+    name: str
+    engines: frozenset[tuple[str, int]] = frozenset()
+    hold: object = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
     """A graph ready to post: inputs are local files, placeholders are drawn.
 
     ``caller_graph`` is what is echoed to the caller: the same graph before our own rewrites.
-    ``fetched_inputs`` are files that this job brought in (paths), kept while it lives.
+    ``fetched_inputs`` are files that this job brought in (paths), kept while it lives; ``files`` are the same as an
+    engine sees them, which may have been down, or not had them, when the job was prepared.
     """
 
     graph: Workflow
     caller_graph: Workflow
     fetched_inputs: tuple[str, ...] = ()
+    files: tuple[InputFile, ...] = ()
     warnings: tuple[str, ...] = ()
 
 

@@ -39,6 +39,7 @@ fmt: environment ## Format the code and repair what can be repaired
 	$(VENV)/bin/ruff format .
 	@echo "Formatted. Next: make check"
 
-bench: setup ## Measure our overhead over raw ComfyUI (10 minutes)
-	$(PYTHON) -m benchmark overhead
-	@echo "The table above is the result. Next: docs/ says how it is read"
+BENCHMARKS := overhead load gap large soak streams
+bench: setup ## Measure our service against raw ComfyUI: all of docs/benchmarks (half an hour)
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(PYTHON) -m benchmark $$name || exit $$?; done
+	@echo "The tables above are the results, the plots are in var/. Next: docs/benchmarks/README.md says how they are read"

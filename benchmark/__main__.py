@@ -1,36 +1,87 @@
-"""``python -m benchmark boot | overhead``: measure by hand."""
+"""``python -m benchmark boot | overhead | load | gap | large | soak | streams``: measure by hand."""
 
 import argparse
 import asyncio
 import json
 import sys
 import tempfile
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
+from benchmark import plots
 from benchmark.boot import boot_benchmark
+from benchmark.gap import measure_gap
+from benchmark.large import measure_large
 from benchmark.ours import ApiClient
 from benchmark.overhead import CASES, TINY, measure_overhead
 from benchmark.ports import BenchRunner
 from benchmark.raw import RawComfy
-from benchmark.report import markdown, targets, to_json, with_tables
+from benchmark.report import Overhead
 from benchmark.result import BenchResult
 from benchmark.runners import ApiRunner, RawRunner
 from benchmark.servers import NoComfyUI, ServerFailed
 from benchmark.settings import REPOSITORY
+from benchmark.soak import measure_soak
+from benchmark.streams import measure_streams
+from benchmark.targets import Target, with_tables
+from benchmark.traffic import measure_load
 from lib.errors import ServiceError
 from lib.settings import SettingsError
 
-RESULT_FILE = REPOSITORY / "var" / "overhead.json"
+RESULTS = REPOSITORY / "var"
+PAGES = REPOSITORY / "docs" / "benchmarks"
 COMFYUI_URL = "http://127.0.0.1:18188"
 EXAMPLES = """examples:
   python -m benchmark boot                                  ComfyUI on 127.0.0.1:18188
   python -m benchmark boot --url http://127.0.0.1:8188      another ComfyUI
   python -m benchmark boot --api http://127.0.0.1:18288     our running service, through its API listener
-  python -m benchmark overhead                              our service against ComfyUI alone (10 minutes)"""
+  python -m benchmark overhead                              our service against ComfyUI alone (10 minutes)
+  python -m benchmark gap --page                            keep tables and plot in docs/benchmarks/"""
+
+
+class Report(Protocol):
+    """What a measurement gives."""
+
+    def markdown(self) -> str: ...
+
+    def to_json(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """A command; ``plot`` draws its report into a PNG."""
+
+    about: str
+    measure: Callable[[Callable[[str], None]], Awaitable[Any]]
+    plot: Callable[[Any, Path], None] | None = None
+
+
+MEASUREMENTS = {
+    "load": Measurement(about="mixed workflows, open and closed loop", measure=measure_load, plot=plots.plot_load),
+    "gap": Measurement(about="idle time of ComfyUI between jobs", measure=measure_gap, plot=plots.plot_gap),
+    "large": Measurement(about="files of a gigabyte: memory and stalls", measure=measure_large),
+    "soak": Measurement(about="10,000 jobs: what stays behind", measure=measure_soak, plot=plots.plot_soak),
+    "streams": Measurement(about="2,000 event streams", measure=measure_streams, plot=plots.plot_streams),
+}
 
 
 def main() -> None:
     """Parse the command line and run."""
+    options = _parser().parse_args()
+    try:
+        if options.command == "boot":
+            asyncio.run(_boot(options.url, options.api, options.workspace))
+            return
+        _keep(options, _measure(options), plot=_plot_of(options.command))
+    except (ServiceError, SettingsError, NoComfyUI, ServerFailed) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmark", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -41,22 +92,52 @@ def main() -> None:
     where.add_argument("--api", help="our service's API listener, for example http://127.0.0.1:18288")
     boot.add_argument("--workspace", type=Path, help="keep the result (and use a valid one) in this folder")
     overhead = commands.add_parser("overhead", help="our service against ComfyUI alone, and its memory")
-    overhead.add_argument(
-        "--json", type=Path, default=RESULT_FILE, help=f"where the figures go, by default {RESULT_FILE}"
-    )
     overhead.add_argument("--no-memory", action="store_true", help="leave the memory figures out")
-    overhead.add_argument("--page", type=Path, help="put the tables into this page, between its two markers")
     overhead.add_argument("--only", choices=("tiny", "sd"), help="one of the two workflows")
-    options = parser.parse_args()
-    try:
-        if options.command == "boot":
-            asyncio.run(_boot(options.url, options.api, options.workspace))
-        else:
-            _overhead(options.json, page=options.page, memory=not options.no_memory, only=options.only)
-    except (ServiceError, SettingsError, NoComfyUI, ServerFailed) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    others = [commands.add_parser(name, help=one.about) for name, one in MEASUREMENTS.items()]
+    for command in (overhead, *others):
+        command.add_argument("--json", type=Path, help="where the figures go, by default var/<command>.json")
+        command.add_argument("--page", action="store_true", help="keep tables and plot in docs/benchmarks/<command>")
+    return parser
+
+
+def _measure(options: argparse.Namespace) -> Report:
+    if options.command == "overhead":
+        only = options.only
+        cases = tuple(case for case in CASES if only is None or (case.name == TINY) == (only == "tiny"))
+        return Overhead(asyncio.run(measure_overhead(_say, cases=cases, memory=not options.no_memory)))
+    report: Report = asyncio.run(_run(MEASUREMENTS[options.command].measure(_say)))
+    return report
+
+
+async def _run(measuring: Awaitable[Any]) -> Any:
+    return await measuring
+
+
+def _plot_of(command: str) -> Callable[[Any, Path], None] | None:
+    return MEASUREMENTS[command].plot if command in MEASUREMENTS else None
+
+
+def _keep(options: argparse.Namespace, report: Report, *, plot: Callable[[Any, Path], None] | None) -> None:
+    path = options.json or RESULTS / f"{options.command}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report.to_json(), indent=2) + "\n")
+    print(report.markdown())
+    if options.page:
+        page = PAGES / f"{options.command}.md"
+        page.write_text(with_tables(page.read_text(), report.markdown()))
+    if plot is not None:
+        picture = (PAGES if options.page else path.parent) / f"{options.command}.png"
+        plot(report, picture)
+        _say(f"Plot: {picture}")
+    missed = [target.what for target in _targets(report) if target.met is False]
+    _say(f"MISSED: {', '.join(missed)}" if missed else "All measured targets are met.")
+    _say(f"Figures: {path}")
+
+
+def _targets(report: Report) -> Sequence[Target]:
+    found = getattr(report, "targets", None)
+    return found() if found is not None else ()
 
 
 async def _boot(url: str, api: str | None, workspace: Path | None) -> None:
@@ -64,27 +145,14 @@ async def _boot(url: str, api: str | None, workspace: Path | None) -> None:
         folder = workspace or Path(scratch)
         if api is not None:
             async with ApiClient(api) as client:
-                result = await _measure(ApiRunner(client), folder)
+                result = await _score(ApiRunner(client), folder)
         else:
             async with RawComfy(url) as comfy:
-                result = await _measure(RawRunner(comfy), folder)
+                result = await _score(RawRunner(comfy), folder)
     print(json.dumps(result.to_json(), indent=2))
 
 
-def _overhead(path: Path, *, page: Path | None, memory: bool, only: str | None) -> None:
-    cases = tuple(case for case in CASES if only is None or (case.name == TINY) == (only == "tiny"))
-    report = asyncio.run(measure_overhead(_say, cases=cases, memory=memory))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(to_json(report), indent=2) + "\n")
-    print(markdown(report))
-    if page is not None:
-        page.write_text(with_tables(page.read_text(), markdown(report)))
-    missed = [target.what for target in targets(report) if target.met is False]
-    _say(f"MISSED: {', '.join(missed)}" if missed else "All measured targets are met.")
-    _say(f"Figures: {path}")
-
-
-async def _measure(runner: BenchRunner, workspace: Path) -> BenchResult:
+async def _score(runner: BenchRunner, workspace: Path) -> BenchResult:
     return await boot_benchmark(runner, workspace=workspace, announce=_say)
 
 

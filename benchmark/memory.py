@@ -86,10 +86,12 @@ class _Memory:
 
     async def _libraries(self) -> float:
         """Use what is imported at first use: boto3, input fetching and type sniffing, base64, docs, metrics."""
-        await asyncio.to_thread(_make_bucket, self.store)
-        job = await self.api.run({"workflow_json": _tiny(1), "s3": self._s3(), "return_outputs_as_base64": True})
+        await asyncio.to_thread(make_bucket, self.store)
+        job = await self.api.run(
+            {"workflow_json": _tiny(1), "s3": self.store.block(), "return_outputs_as_base64": True}
+        )
         graph = _tiny(2)
-        graph["1"] = {"class_type": "LoadImage", "inputs": {"image": _url(job.answer)}}
+        graph["1"] = {"class_type": "LoadImage", "inputs": {"image": url_of(job.answer)}}
         await self.api.run({"workflow_json": graph})
         for path in ("/health", "/metrics", "/docs", "/openapi.json"):
             await self.api.get(path)
@@ -120,8 +122,8 @@ class _Memory:
         graph = orjson.loads((WORKFLOWS / "large.json").read_bytes())
         before_mb = self._rss_mb()
         async with self._watched() as peak:
-            job = await self.api.run({"workflow_json": graph, "s3": self._s3()})
-        size_mb = await _stored_bytes(_url(job.answer)) / MEGABYTE
+            job = await self.api.run({"workflow_json": graph, "s3": self.store.block()})
+        size_mb = await stored_bytes(url_of(job.answer)) / MEGABYTE
         growth_mb = peak[0] - before_mb
         self.say(f"Memory: a {size_mb:.0f} MB output delivered to S3 in {job.total_s:.1f} s, growth {growth_mb:.0f} MB")
         return size_mb, growth_mb
@@ -158,17 +160,9 @@ class _Memory:
     def _rss_mb(self) -> float:
         return self.worker.rss_bytes() / MEGABYTE
 
-    def _s3(self) -> dict[str, str]:
-        return {
-            "endpoint_url": self.store.base_url,
-            "bucket_name": servers.BUCKET,
-            "access_key_id": self.store.access_key,
-            "secret_access_key": self.store.secret_key,
-            "region": "us-east-1",
-        }
 
-
-def _make_bucket(store: servers.S3Server) -> None:
+def make_bucket(store: servers.S3Server) -> None:
+    """Make the bucket that outputs go to. Blocking."""
     import boto3
 
     client = boto3.client(
@@ -181,14 +175,16 @@ def _make_bucket(store: servers.S3Server) -> None:
     client.create_bucket(Bucket=servers.BUCKET)
 
 
-def _url(answer: Mapping[str, Any]) -> str:
+def url_of(answer: Mapping[str, Any]) -> str:
+    """The URL of the first file of an answer. Raises: ServerFailed."""
     for entry in answer.get("output", ()):
         if entry.get("url"):
             return str(entry["url"])
     raise servers.ServerFailed(f"no URL in the answer: {answer.get('output')}")
 
 
-async def _stored_bytes(url: str) -> int:
+async def stored_bytes(url: str) -> int:
+    """The size of what lies behind a URL."""
     async with aiohttp.ClientSession() as http, http.get(url) as response:
         response.raise_for_status()
         return int(response.headers["Content-Length"])

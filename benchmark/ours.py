@@ -68,6 +68,11 @@ class ApiClient:
         async with self._http.get(self._base + path) as response:
             return response.status, _decode(await response.read())
 
+    async def text(self, path: str) -> str:
+        """GET some text."""
+        async with self._http.get(self._base + path) as response:
+            return await response.text()
+
 
 def _decode(body: bytes) -> Any:
     try:

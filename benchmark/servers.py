@@ -22,6 +22,7 @@ RECORD_NAME = "comfyui.json"
 ANSWER_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0
 BUCKET = "benchmark"
+NODES = Path(__file__).resolve().parent / "nodes"
 
 
 class ServerFailed(Exception):
@@ -54,6 +55,16 @@ class S3Server(Server):
     access_key: str = field(repr=False)
     secret_key: str = field(repr=False)
 
+    def block(self) -> dict[str, str]:
+        """What a request says to have its outputs put here."""
+        return {
+            "endpoint_url": self.base_url,
+            "bucket_name": BUCKET,
+            "access_key_id": self.access_key,
+            "secret_access_key": self.secret_key,
+            "region": "us-east-1",
+        }
+
 
 class NoComfyUI(Exception):
     """There is no installed ComfyUI to measure; the text says what to do."""
@@ -71,13 +82,24 @@ def find_record(environ: Mapping[str, str]) -> Path:
 
 
 @asynccontextmanager
-async def comfyui(record_path: Path, folder: Path) -> AsyncIterator[Server]:
-    """Start ComfyUI with folders of its own under ``folder``."""
+async def comfyui(record_path: Path, folder: Path, *, pack: bool = False) -> AsyncIterator[Server]:
+    """Start ComfyUI with folders of its own under ``folder``; with ``pack`` it times its executions (``stopwatch``)
+    and has the node ``BenchTicks``."""
     port = free_port()
     command, environ = _comfyui_command(record_path, folder, port)
+    if pack:
+        paths = folder / "extra_paths.yaml"
+        paths.write_text(f"benchmark:\n    custom_nodes: {NODES}\n", encoding="utf-8")
+        command += ["--extra-model-paths-config", str(paths)]
+        environ |= {"BENCHMARK_STOPWATCH": str(stopwatch(folder))}
     url = f"http://127.0.0.1:{port}"
     async with _process(command, environ=environ, folder=folder, name="comfyui", url=url, probe="/system_stats") as one:
         yield one
+
+
+def stopwatch(folder: Path) -> Path:
+    """Where a ComfyUI under ``folder`` writes its execution times, if it was started with the pack."""
+    return folder / "stopwatch.txt"
 
 
 @asynccontextmanager

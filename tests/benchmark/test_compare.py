@@ -10,7 +10,8 @@ from benchmark.facts import HostFacts
 from benchmark.load import Leg, drive
 from benchmark.memory import MemoryFigures
 from benchmark.overhead import CASES, TINY, OverheadReport
-from benchmark.report import markdown, targets, to_json, with_tables
+from benchmark.report import Overhead
+from benchmark.targets import with_tables
 
 
 def leg(job_s: float, jobs: int = 100) -> Leg:
@@ -104,7 +105,7 @@ def report(*, ours_s: float = 0.002, growth_mb: float | None = 10.0) -> Overhead
 
 def test_every_promise_is_held_against_a_figure() -> None:
     """Eleven targets; all met when we cost nothing."""
-    found = targets(report())
+    found = Overhead(report()).targets()
     assert len(found) == 11
     assert all(target.met for target in found)
 
@@ -112,16 +113,16 @@ def test_every_promise_is_held_against_a_figure() -> None:
 def test_a_missed_target_is_said_loudly() -> None:
     """Slower by half, and a growth over the limit: named as missed in the table, and in the JSON."""
     slow = report(ours_s=0.02, growth_mb=65.0)
-    missed = {target.what for target in targets(slow) if target.met is False}
+    missed = {target.what for target in Overhead(slow).targets() if target.met is False}
     assert {"added latency p50, tiny", "throughput, tiny x64", "throughput, SD x1, lower bound"} < missed
     assert any("500 MB" in what for what in missed)
-    assert markdown(slow).count("**MISSED**") == len(missed)
-    assert sum(target["met"] is False for target in to_json(slow)["targets"]) == len(missed)
+    assert Overhead(slow).markdown().count("**MISSED**") == len(missed)
+    assert sum(target["met"] is False for target in Overhead(slow).to_json()["targets"]) == len(missed)
 
 
 def test_what_was_not_measured_is_not_called_met() -> None:
     """An absent figure is neither met nor missed."""
-    text = markdown(report(growth_mb=None))
+    text = Overhead(report(growth_mb=None)).markdown()
     assert "| not measured | **not measured** |" in text
     assert "- a note" in text
 
@@ -136,7 +137,7 @@ def test_the_cases_cover_both_workflows_at_each_concurrency() -> None:
 
 def test_the_docs_page_takes_the_tables_of_a_run() -> None:
     """Everything between the markers is replaced, the prose stays; a page without markers is refused."""
-    page = (Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md").read_text()
+    page = (Path(__file__).resolve().parents[2] / "docs" / "benchmarks" / "overhead.md").read_text()
     changed = with_tables(page, "| new |")
     assert "| new |" in changed
     assert changed.splitlines()[0] == page.splitlines()[0]

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from benchmark.overhead import TINY, Case, job_graph, measure_overhead
-from benchmark.report import markdown, to_json
+from benchmark.report import Overhead
 from benchmark.workload import WORKFLOWS
 
 
@@ -24,8 +24,8 @@ async def test_our_service_is_measured_against_the_same_comfyui() -> None:
     assert counted <= len(rounds) == 2
     assert all(one.raw_rate > 0 and one.ours_rate > 0 for one in report.comparisons)
     assert report.facts.comfyui
-    assert json.loads(json.dumps(to_json(report)))["targets"]
-    assert markdown(report)
+    assert json.loads(json.dumps(Overhead(report).to_json()))["targets"]
+    assert Overhead(report).markdown()
 
 
 @pytest.mark.parametrize("name", ["tiny.json", "sd15.json"])

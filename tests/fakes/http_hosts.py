@@ -56,7 +56,9 @@ class WebHost:
     Special paths: ``/status/<n>``, ``/to?<url>`` (redirect), ``/loop``, ``/endless`` (never stops), ``/hang`` (never
     answers until ``release`` is set), ``/drip`` (headers, then nothing), ``/cut`` (breaks off), ``/gated`` (waits for
     ``release``, then a PNG), ``/flaky`` (503 as often as ``failures`` says, then a PNG), ``/hook`` (answers a POST with
-    the next of ``statuses``).
+    the next of ``statuses``, the last one for ever where ``stuck``, and with ``retry_after``).
+
+    ``most`` is how many requests it had at the same time.
     """
 
     address: str = "127.0.0.1"
@@ -64,10 +66,14 @@ class WebHost:
     etags: dict[str, str] = field(default_factory=dict)
     failures: int = 0
     statuses: list[int] = field(default_factory=list)
+    stuck: bool = False
+    retry_after: str | None = None
+    most: int = 0
     seen: list[Seen] = field(default_factory=list)
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     release: asyncio.Event = field(default_factory=asyncio.Event)
     port: int = 0
+    _open: int = 0
     _runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
@@ -89,6 +95,14 @@ class WebHost:
         return f"http://{host or self.address}:{self.port}{path}"
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
+        self._open += 1
+        self.most = max(self.most, self._open)
+        try:
+            return await self._answered(request)
+        finally:
+            self._open -= 1
+
+    async def _answered(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         self.seen.append(Seen(method=request.method, path=request.path, headers=dict(request.headers), body=body))
         self.arrived.set()
@@ -150,4 +164,7 @@ class WebHost:
         return web.Response(body=png(), content_type="image/png")
 
     async def _on_hook(self, request: web.Request) -> web.Response:
-        return web.Response(status=self.statuses.pop(0) if self.statuses else 200)
+        status = 200
+        if self.statuses:
+            status = self.statuses[0] if self.stuck and len(self.statuses) == 1 else self.statuses.pop(0)
+        return web.Response(status=status, headers={"Retry-After": self.retry_after} if self.retry_after else {})

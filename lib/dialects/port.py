@@ -1,12 +1,30 @@
-"""What a dialect is to the rest: its name, its routes, its error body."""
+"""What a dialect is to the rest: its name, its routes, its error body; and what it is given to plan deliveries with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from aiohttp import web
 
 from lib.errors import ServiceError
-from lib.jobs.model import Job, JobSpec
+from lib.jobs.model import ConvertSpec, Job, JobSpec, PutTarget, S3Target, ThumbnailSpec, WebhookTarget
+
+Block = Mapping[str, Any] | None
+"""A part of a request as JSON; ``None`` without one. Empty strings in it mean "not given"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planner:
+    """Turns the blocks of a request into what is to be done with the outputs (``lib.delivery.plan``).
+
+    Each raises InvalidRequest, with the place in ``details["errors"]``, or UnsafeInput.
+    """
+
+    s3: Callable[[Block], S3Target | None]
+    webhook: Callable[[Block], WebhookTarget | None]
+    put: Callable[[Block], PutTarget | None]
+    convert: Callable[[Block], ConvertSpec | None]
+    thumbnail: Callable[[Block], ThumbnailSpec | None]
 
 
 class Dialect(Protocol):
@@ -31,7 +49,8 @@ class PayloadDialect(Protocol):
     def name(self) -> str: ...
 
     def parse(self, payload: Mapping[str, Any], headers: Mapping[str, str]) -> JobSpec:
-        """Turn ``{"input": {...}}`` (already decoded and checked JSON) into a spec.
+        """Turn ``{"input": {...}}`` (already decoded and checked JSON) into a spec. Owner, base URL and what a lost
+        connection means are its caller's to fill.
 
         Raises: InvalidRequest, InvalidWorkflow, UnsafeInput."""
         ...
@@ -50,7 +69,16 @@ class PayloadDialect(Protocol):
         ...
 
     async def stream(
-        self, request: web.Request, job_id: str, *, include_response: bool, job_token: str | None = None
+        self,
+        request: web.Request,
+        job_id: str,
+        *,
+        include_response: bool,
+        job_token: str | None = None,
+        base_url: str | None = None,
     ) -> web.StreamResponse:
-        """Answer with the job's events (SSE) until its end; resumes after the request's ``Last-Event-ID``."""
+        """Answer with the job's events (SSE) until its end; resumes after the request's ``Last-Event-ID``. The links
+        in the first event are as ``render_accepted``'s; without a ``base_url`` the request's own host.
+
+        Raises: JobNotFound."""
         ...

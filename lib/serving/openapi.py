@@ -7,15 +7,20 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from aiohttp import web
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
+from lib.errors import Forbidden, ServiceError, Unauthorized
+from lib.serving.errors import STATUS
 from lib.serving.payloads import JSON_TYPE, json_response
+from lib.serving.schemas import to_3_0
 
 VERSION = "3.0.3"
+References = Mapping[type[BaseModel], Mapping[str, Any]]
 _ASSETS = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript", "favicon-32x32.png": "image/png"}
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -48,12 +53,32 @@ _POLICY = (
 )
 
 
+TEXT: Mapping[str, Any] = MappingProxyType({"type": "string"})
+NUMBER: Mapping[str, Any] = MappingProxyType({"type": "number", "minimum": 0})
+FLAG: Mapping[str, Any] = MappingProxyType({"type": "boolean"})
+BINARY: Mapping[str, Any] = MappingProxyType({"type": "string", "format": "binary"})
+OBJECT: Mapping[str, Any] = MappingProxyType({"type": "object"})
+"""Schemas of what has no model; numbers are 0 or more."""
+
+
+class Trouble(BaseModel):
+    """An error that no dialect shapes."""
+
+    error: str = Field(description="Stable code.")
+    message: str
+    detail: str
+    request_id: str = Field(description="Also in the header `X-Request-ID` and in the worker's log.")
+    retryable: bool | None = None
+    details: dict[str, Any] | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One possible response of an operation."""
+    """One possible response of an operation. Several models: one of them. ``schema`` is for a body without model."""
 
     description: str
-    model: type[BaseModel] | None = None
+    model: type[BaseModel] | tuple[type[BaseModel], ...] | None = None
+    schema: Mapping[str, Any] | None = None
     example: Any = None
     media_type: str = JSON_TYPE
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -62,17 +87,22 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """A header, path or query parameter; always a string on the wire."""
+    """A header, path or query parameter."""
 
     name: str
     place: str
     description: str
     required: bool = False
+    schema: Mapping[str, Any] = field(default_factory=lambda: TEXT)
+    example: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One method on one path, as a caller needs to know it. ``examples`` are request bodies that run as they are."""
+    """One method on one path, as a caller needs to know it. ``examples`` are request bodies that run as they are.
+
+    ``other_requests``: schemas of further forms of the body, by media type. ``free``: no key is asked for.
+    """
 
     method: str
     path: str
@@ -81,69 +111,56 @@ class Operation:
     description: str = ""
     request: type[BaseModel] | None = None
     examples: Mapping[str, Any] = field(default_factory=dict)
+    other_requests: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     parameters: Sequence[Parameter] = ()
     answers: Mapping[int, Answer] = field(default_factory=dict)
+    free: bool = False
+
+
+def trouble(error: type[ServiceError], description: str) -> Mapping[int, Answer]:
+    """Describe an error of this class, in the form that no dialect shapes, under its status."""
+    return {STATUS[error]: Answer(description=description, model=Trouble)}
+
+
+EVERYWHERE: Mapping[int, Answer] = MappingProxyType(
+    {
+        **trouble(Forbidden, "A foreign `Host` or `Origin`: other web pages are refused; or the key may not do this."),
+        **trouble(ServiceError, "A defect of ours; the log has it under the `request_id`."),
+    }
+)
+"""What the edge may answer on each route, where the operation does not describe it itself."""
+KEYED: Mapping[int, Answer] = MappingProxyType({**trouble(Unauthorized, "No API key, or a wrong one.")})
+"""And on routes that are not free, where the worker has API keys."""
+SECURITY: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
+        "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    }
+)
+"""How a key is shown. On loopback none is needed, unless the operator asks for one."""
 
 
 def build(*, title: str, version: str, description: str, operations: Sequence[Operation]) -> dict[str, Any]:
     """Return the OpenAPI document of the operations."""
     models = {item for operation in operations for item in _models(operation)}
-    ordered = sorted(models, key=lambda model: model.__name__)
-    _, definitions = models_json_schema(
+    ordered = sorted(models, key=lambda model: (model.__name__, model.__module__))
+    references, definitions = models_json_schema(
         [(model, "validation") for model in ordered], ref_template="#/components/schemas/{model}"
     )
+    names: References = {model: dict(references[model, "validation"]) for model in ordered}
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, names)
     return {
         "openapi": VERSION,
         "info": {"title": title, "version": version, "description": description},
+        "security": [{}, *({name: []} for name in SECURITY)],
         "paths": paths,
-        "components": {"schemas": {name: to_3_0(schema) for name, schema in definitions.get("$defs", {}).items()}},
+        "components": {
+            "schemas": {name: to_3_0(schema) for name, schema in definitions.get("$defs", {}).items()},
+            "securitySchemes": {name: dict(scheme) for name, scheme in SECURITY.items()},
+        },
     }
-
-
-def to_3_0(schema: Any) -> Any:
-    """Rewrite JSON Schema 2020-12, as pydantic writes it, to the dialect of OpenAPI 3.0."""
-    if isinstance(schema, list):
-        return [to_3_0(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    changed = dict(schema)
-    _nullable(changed)
-    if len(changed) > 1 and "$ref" in changed:
-        changed["allOf"] = [{"$ref": changed.pop("$ref")}]
-    if "const" in changed:
-        changed["enum"] = [changed.pop("const")]
-    if "examples" in changed:
-        changed["example"] = next(iter(changed.pop("examples")), None)
-    for bound, name in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
-        if isinstance(changed.get(name), int | float) and not isinstance(changed[name], bool):
-            changed[bound], changed[name] = changed[name], True
-    if "prefixItems" in changed:
-        changed["items"] = {"anyOf": changed.pop("prefixItems")}
-    return {key: _part(key, value) for key, value in changed.items()}
-
-
-def _part(key: str, value: Any) -> Any:
-    if key in ("example", "default", "enum"):
-        return value
-    if key in ("properties", "$defs") and isinstance(value, dict):
-        return {name: to_3_0(schema) for name, schema in value.items()}
-    return to_3_0(value)
-
-
-def _nullable(schema: dict[str, Any]) -> None:
-    options = schema.get("anyOf")
-    if not isinstance(options, list) or {"type": "null"} not in options:
-        return
-    rest = [option for option in options if option != {"type": "null"}]
-    del schema["anyOf"]
-    schema["nullable"] = True
-    if len(rest) == 1 and "$ref" not in rest[0]:
-        schema.update(rest[0])
-    elif rest:
-        schema["allOf" if len(rest) == 1 else "anyOf"] = rest
 
 
 class Docs:
@@ -192,55 +209,74 @@ def _asset_path(name: str) -> Path:
     return Path(swagger_ui_path) / name
 
 
+def _answers(operation: Operation) -> Mapping[int, Answer]:
+    common = EVERYWHERE if operation.free else {**KEYED, **EVERYWHERE}
+    return dict(sorted({**common, **operation.answers}.items()))
+
+
 def _models(operation: Operation) -> list[type[BaseModel]]:
-    answers = [answer.model for answer in operation.answers.values() if answer.model is not None]
-    return [*answers, *([operation.request] if operation.request is not None else [])]
+    described = [model for answer in _answers(operation).values() for model in _alternatives(answer)]
+    return [*described, *([operation.request] if operation.request is not None else [])]
 
 
-def _operation(operation: Operation) -> dict[str, Any]:
+def _alternatives(answer: Answer) -> tuple[type[BaseModel], ...]:
+    if answer.model is None:
+        return ()
+    return answer.model if isinstance(answer.model, tuple) else (answer.model,)
+
+
+def _operation(operation: Operation, names: References) -> dict[str, Any]:
     described: dict[str, Any] = {
         "tags": [operation.tag],
         "summary": operation.summary,
         "description": operation.description,
-        "responses": {str(status): _answer(answer) for status, answer in operation.answers.items()},
+        "responses": {str(status): _answer(answer, names) for status, answer in _answers(operation).items()},
     }
+    if operation.free:
+        described["security"] = []
     if operation.parameters:
         described["parameters"] = [_parameter(parameter) for parameter in operation.parameters]
-    if operation.request is not None:
-        examples = {name: {"summary": name, "value": value} for name, value in operation.examples.items()}
-        schema: dict[str, Any] = {"allOf": [_reference(operation.request)]}
-        if operation.examples:
-            schema["example"] = next(iter(operation.examples.values()))  # what the page puts into the form at first
-        content = {"schema": schema, "examples": examples}
-        described["requestBody"] = {"required": True, "content": {JSON_TYPE: content}}
+    if operation.request is not None or operation.other_requests:
+        described["requestBody"] = {"required": True, "content": _request(operation, names)}
     return described
 
 
+def _request(operation: Operation, names: References) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    if operation.request is not None:
+        examples = {name: {"summary": name, "value": value} for name, value in operation.examples.items()}
+        schema: dict[str, Any] = {"allOf": [names[operation.request]]}
+        if operation.examples:
+            schema["example"] = next(iter(operation.examples.values()))  # what the page puts into the form at first
+        content[JSON_TYPE] = {"schema": schema, "examples": examples}
+    return content | {kind: {"schema": dict(schema)} for kind, schema in operation.other_requests.items()}
+
+
 def _parameter(parameter: Parameter) -> dict[str, Any]:
-    return {
+    described = {
         "name": parameter.name,
         "in": parameter.place,
         "description": parameter.description,
         "required": parameter.required or parameter.place == "path",
-        "schema": {"type": "string"},
+        "schema": dict(parameter.schema),
     }
+    return described if parameter.example is None else described | {"example": parameter.example}
 
 
-def _answer(answer: Answer) -> dict[str, Any]:
+def _answer(answer: Answer, names: References) -> dict[str, Any]:
     described: dict[str, Any] = {"description": answer.description}
     if answer.headers:
         described["headers"] = {
             name: {"description": text, "schema": {"type": "string"}} for name, text in answer.headers.items()
         }
     content: dict[str, Any] = {}
-    if answer.model is not None:
-        content["schema"] = _reference(answer.model)
+    models = _alternatives(answer)
+    if models:
+        content["schema"] = names[models[0]] if len(models) == 1 else {"anyOf": [names[model] for model in models]}
+    elif answer.schema is not None:
+        content["schema"] = dict(answer.schema)
     if answer.example is not None:
         content["example"] = answer.example
-    if content:
+    if content or answer.media_type != JSON_TYPE:
         described["content"] = {answer.media_type: content}
     return described
-
-
-def _reference(model: type[BaseModel]) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{model.__name__}"}

@@ -1,44 +1,86 @@
 """Routes of the API wrapper on the API listener. Handlers read, translate and wait; the work is JobService's."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any
+import re
+from collections.abc import Sequence
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
-from lib.dialects.wrapper import translate
+from lib.clock import Clock
+from lib.dialects.wrapper import results
 from lib.dialects.wrapper.docs import operations
-from lib.dialects.wrapper.translate import WrapperPayload
-from lib.errors import ServiceError
-from lib.jobs.model import Job, JobSpec
+from lib.dialects.wrapper.headers import APPLIED_HEADER, PREFER_HEADER, REPLAYED_HEADER, Preference, preference, wait_s
+from lib.dialects.wrapper.parts import Uploads
+from lib.dialects.wrapper.queues import QueueSizes
+from lib.dialects.wrapper.render import STATUS, UNKNOWN_ID, render_refusal, status_url
+from lib.dialects.wrapper.streaming import Streaming
+from lib.dialects.wrapper.submission import JOB_REQUEST_ID, Submissions, Submitted
+from lib.dialects.wrapper.translate import NAME, WrapperPayload
+from lib.errors import JobAlreadyFinished, JobConflict, JobNotFound, ServiceError
+from lib.jobs.model import Job, JobStatus, OnDisconnect
 from lib.jobs.service import JobService
+from lib.serving.access import Need, Needs, caller_of
 from lib.serving.errors import error_headers, status_of
 from lib.serving.openapi import Operation
-from lib.serving.payloads import json_response, read_body, require_json
-from lib.workflow.decoding import check
+from lib.serving.payloads import json_response
+from lib.serving.signing import Signer
+from lib.serving.sse import EventStreams
+from lib.settings import ServerSettings
 
-BIG_BODY_BYTES = 256 * 1024
-"""Bodies above this are decoded and translated in a thread."""
-_JOB_REQUEST_ID = web.RequestKey("job_request_id", str)
+CANCELLED_BY_CLIENT = "Request cancelled by client"
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_JOB = "{job_id:[^/]+}"
+_CANCELS = web.RequestKey("job_cancels", bool)
+_HEADERS = web.RequestKey("job_headers", dict[str, str])
 
 
 class WrapperDialect:
-    """Implements ``Dialect``, and ``PayloadDialect`` by its payload format."""
+    """Implements ``Dialect``, and ``PayloadDialect`` by its payload format.
 
-    name = translate.NAME
+    ``uploads``: where the files of multipart requests go; without it those are refused. With a ``signer`` links
+    carry the job's token, for callers whose keys do not travel with a link.
+    """
 
-    def __init__(self, *, jobs: JobService, payload: WrapperPayload, max_body_bytes: int) -> None:
+    name = NAME
+
+    def __init__(
+        self,
+        *,
+        jobs: JobService,
+        payload: WrapperPayload,
+        streams: EventStreams,
+        clock: Clock,
+        server: ServerSettings,
+        uploads: Uploads | None = None,
+        signer: Signer | None = None,
+    ) -> None:
         self._jobs = jobs
-        self._payload = payload
-        self._max_body_bytes = max_body_bytes
+        self._server = server
+        self._signer = signer
+        self._sizes = QueueSizes(jobs, clock=clock)
+        self._submissions = Submissions(jobs=jobs, payload=payload, server=server, uploads=uploads)
+        self._streaming = Streaming(jobs=jobs, streams=streams, sizes=self._sizes, clock=clock)
         self.parse = payload.parse
         self.wants_response = payload.wants_response
         self.render = payload.render
+        self.render_accepted = payload.render_accepted
         self.render_webhook = payload.render_webhook
 
     def routes(self) -> Sequence[web.RouteDef]:
         """Return what is mounted on the API listener."""
-        return [web.post("/generate/sync", self._generate_sync)]
+        return [
+            web.post("/generate", self._generate),
+            web.post("/generate/sync", self._generate_sync),
+            web.post("/generate/stream", self._generate_stream),
+            web.get(f"/generate/stream/{_JOB}", self._resume_stream, allow_head=False),
+            web.get(f"/result/{_JOB}", self._result, allow_head=False),
+            web.post(f"/cancel/{_JOB}", self._cancel),
+            web.get("/queue-info", self._queue_info),
+        ]
+
+    def needs(self) -> Needs:
+        """Say what the routes ask of callers, where that is not just a key."""
+        return dict.fromkeys(("/generate", "/generate/sync", "/generate/stream"), Need.SUBMIT)
 
     def operations(self) -> Sequence[Operation]:
         """Describe the routes for the docs page."""
@@ -46,31 +88,137 @@ class WrapperDialect:
 
     def render_error(self, error: ServiceError, request: web.Request) -> web.Response:
         """Answer in the wrapper's form: a ``detail`` list, or a result that failed."""
-        status = status_of(error, translate.STATUS)
-        body = translate.render_refusal(error, request.get(_JOB_REQUEST_ID, ""))
-        return json_response(body, status=status, headers=error_headers(error, status))
+        status = status_of(error, STATUS)
+        named = request.match_info.get("job_id", "")
+        own = error_headers(error, status)
+        if isinstance(error, JobNotFound) and request.get(_CANCELS):
+            return json_response({"error": f"Request {named} not found"}, status=status, headers=own)
+        body = render_refusal(error, request.get(JOB_REQUEST_ID, named))
+        if isinstance(error, JobConflict) and (other := error.details.get("job_id")):
+            base_url, token = self._submissions.base_url(request), self._token(str(other))
+            body["status_url"] = own[hdrs.LOCATION] = status_url(base_url, str(other), job_token=token)
+        return json_response(body, status=status, headers=own)
+
+    async def stream(
+        self,
+        request: web.Request,
+        job_id: str,
+        *,
+        include_response: bool,
+        job_token: str | None = None,
+        base_url: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer with the job's events until its end, or from where the reader left. Raises: JobNotFound."""
+        return await self._streaming.answer(
+            request,
+            await self._jobs.get(job_id),
+            include_response=include_response,
+            base_url=base_url or self._submissions.base_url(request),
+            job_token=job_token,
+            headers=request.get(_HEADERS, {}),
+        )
+
+    # -- submit -------------------------------------------------------------------------------------------------
+
+    async def _generate(self, request: web.Request) -> web.Response:
+        submitted = await self._submit(request, OnDisconnect.KEEP)
+        return self._accepted(submitted.job, request)
 
     async def _generate_sync(self, request: web.Request) -> web.Response:
-        job_id = await self._submit(request)
-        return self._answer(await self._jobs.wait(job_id), request.headers)
+        prefer = preference(request.headers.getall(PREFER_HEADER, ()))
+        submitted = await self._submit(request, OnDisconnect.CANCEL)
+        caps = (submitted.sync_timeout_s, prefer.cap_s if prefer is not None else None)
+        cap_s = min((cap for cap in caps if cap is not None), default=None)
+        job_id = submitted.job.job_id
+        del submitted  # whoever waits keeps neither body nor graph alive
+        if cap_s is None:
+            return await self._answer(await self._jobs.wait(job_id), request)
+        job = await self._wait_at_most(job_id, cap_s)
+        if job.status.terminal:
+            return await self._answer(job, request)
+        return self._accepted(job, request, applied=prefer)
 
-    async def _submit(self, request: web.Request) -> str:
-        """Return the id only: whoever waits keeps neither body nor graph alive."""
-        spec = await self._spec(request)
-        request[_JOB_REQUEST_ID] = spec.request_id
-        return (await self._jobs.submit(spec)).job_id
+    async def _generate_stream(self, request: web.Request) -> web.StreamResponse:
+        submitted = await self._submit(request, OnDisconnect.KEEP)
+        return await self._stream(request, submitted.job.job_id)
 
-    async def _spec(self, request: web.Request) -> JobSpec:
-        require_json(request)
-        body = await read_body(request, limit=self._max_body_bytes)
-        if len(body) < BIG_BODY_BYTES:
-            return self._translate(body, request.headers)
-        return await asyncio.to_thread(self._translate, body, request.headers)
+    async def _submit(self, request: web.Request, on_disconnect: OnDisconnect) -> Submitted:
+        submitted = await self._submissions.accept(request, on_disconnect=on_disconnect)
+        request[_HEADERS] = {REPLAYED_HEADER: "true"} if submitted.replayed else {}
+        return submitted
 
-    def _translate(self, body: bytes, headers: Mapping[str, str]) -> JobSpec:
-        return self._payload.parse(check(body), headers)
+    async def _wait_at_most(self, job_id: str, cap_s: float) -> Job:
+        """Return the terminal job, or after ``cap_s`` the job that is kept from then on. He who waits leaves only
+        once it is kept, since a job that nobody waits for is cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                waiting = group.create_task(self._jobs.wait(job_id))
+                await asyncio.wait({waiting}, timeout=cap_s)
+                if waiting.done():
+                    return waiting.result()
+                kept = await self._jobs.keep(job_id)
+                waiting.cancel()
+        except* ServiceError as failed:
+            failure = failed.exceptions[0]
+        else:
+            return kept
+        raise failure
 
-    def _answer(self, job: Job, headers: Mapping[str, str]) -> web.Response:
-        status = translate.http_status(job)
-        body: dict[str, Any] = self._payload.render(job, include_response=self._payload.wants_response(headers))
-        return json_response(body, status=status, headers=error_headers(job.error, status) if job.error else None)
+    # -- ask ----------------------------------------------------------------------------------------------------
+
+    async def _resume_stream(self, request: web.Request) -> web.StreamResponse:
+        job = await self._find(request)
+        return await self._stream(request, job.job_id)
+
+    async def _result(self, request: web.Request) -> web.Response:
+        limit_s = wait_s(request.query, most_s=self._server.long_poll_max_s)
+        job = await self._find(request)
+        if limit_s and not job.status.terminal:
+            job = await self._jobs.wait_for(job.job_id, limit_s)
+        return await self._answer(await results.whole(self._jobs, job), request)
+
+    async def _cancel(self, request: web.Request) -> web.Response:
+        request[_CANCELS] = True
+        named = request.match_info["job_id"]
+        job = await self._find(request)
+        if not job.status.terminal:
+            try:
+                job = await self._jobs.cancel(job.job_id, reason=CANCELLED_BY_CLIENT)
+            except JobAlreadyFinished:
+                job = await self._jobs.get(job.job_id)
+            else:
+                if job.status is JobStatus.CANCELLED:
+                    message = f"Successfully cancelled request {named}"
+                    return json_response({"message": message, "status": job.status})
+        return json_response({"message": f"Request {named} is already {job.status}", "status": job.status})
+
+    async def _queue_info(self, request: web.Request) -> web.Response:
+        return json_response(self._sizes.queue_info())
+
+    async def _find(self, request: web.Request) -> Job:
+        named = request.match_info["job_id"]
+        if not _ID.fullmatch(named):
+            raise JobNotFound(UNKNOWN_ID)
+        return await self._jobs.find(named, owner=caller_of(request).owner)
+
+    # -- answer -------------------------------------------------------------------------------------------------
+
+    async def _answer(self, job: Job, request: web.Request) -> web.Response:
+        include_response = self.wants_response(request.headers)
+        return await results.answer(job, include_response=include_response, headers=request.get(_HEADERS, {}))
+
+    def _accepted(self, job: Job, request: web.Request, *, applied: Preference | None = None) -> web.Response:
+        base_url = self._submissions.base_url(request)
+        body = self.render_accepted(job, base_url=base_url, job_token=self._token(job.job_id))
+        own = {**request.get(_HEADERS, {}), str(hdrs.LOCATION): str(body["status_url"])}
+        if applied is not None:
+            own[APPLIED_HEADER] = applied.applied
+        return json_response(body, status=202, headers=own)
+
+    async def _stream(self, request: web.Request, job_id: str) -> web.StreamResponse:
+        include_response = self.wants_response(request.headers)
+        token = self._token(job_id)
+        return await self.stream(request, job_id, include_response=include_response, job_token=token)
+
+    def _token(self, job_id: str) -> str | None:
+        return None if self._signer is None else self._signer.job_token(job_id)

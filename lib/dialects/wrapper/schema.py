@@ -1,7 +1,7 @@
-"""Wire models of the ComfyUI API Wrapper (seen at commit e1d04af of 2026-05-08).
+"""Requests of the ComfyUI API Wrapper (seen at commit e1d04af of 2026-05-08), and what we take beside them.
 
-Requests are validated with them; answers are written by ``translate`` and only described here. Unknown keys are
-accepted and ignored. An empty string, object or block means "not given".
+Unknown keys are accepted and ignored. An empty string, list, object or block means "not given". What we added says so
+in its description.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -9,10 +9,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lib.errors import InvalidRequest
+from lib.jobs.model import JobEvent, WebhookScheme
 
 REQUEST_ID = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,127})?$"
+MAX_WEBHOOKS = 10
+MAX_CREDENTIALS = 20
+MAX_PUT_URLS = 1000
 _MAX_ERRORS = 20
 Seconds = Annotated[int, Field(ge=0, le=3600)]
+Headers = Annotated[dict[str, str], Field(max_length=50)]
 
 
 class _Request(BaseModel):
@@ -28,6 +33,7 @@ class S3Block(_Request):
     endpoint_url: str = ""
     bucket_name: str = ""
     region: str = ""
+    prefix: str = Field("", description="Ours: put before the key, for a bucket with keys of your own.")
     connect_timeout: Seconds = 60
     connect_attempts: int = Field(3, ge=0, le=100)
 
@@ -38,7 +44,69 @@ class WebhookBlock(_Request):
     url: str = ""
     extra_params: dict[str, Any] = Field(default_factory=dict, description="Comes back as `extra`.")
     timeout: Seconds = 30
-    secret: str = Field("", description="Signs the body: `X-Webhook-Signature: sha256=<hex HMAC-SHA256>`.")
+    secret: str = Field(
+        "",
+        description="Signs the body: `X-Webhook-Signature: sha256=<hex HMAC-SHA256>`; with the scheme `standard` a "
+        "`whsec_...` secret of Standard Webhooks.",
+    )
+    events: list[JobEvent] = Field(
+        default_factory=list,
+        description="Ours: what it is told; every outcome when empty, `started` when asked for.",
+    )
+    scheme: WebhookScheme | None = Field(
+        None, description="Ours: `wrapper` (the default), or `standard` for Standard Webhooks, retried over days."
+    )
+
+
+class UploadBlock(_Request):
+    """Ours: presigned URLs of your own storage; each file is sent to the next one by PUT."""
+
+    put_urls: list[str] = Field(
+        default_factory=list, max_length=MAX_PUT_URLS, description="One a file, in the order of `output`."
+    )
+    headers: Headers = Field(default_factory=dict, description="Sent with each PUT.")
+
+
+class ConvertBlock(_Request):
+    """Ours: another format for the pictures."""
+
+    format: str = Field("", description="`png`, `jpeg`, `webp` or `avif`.")
+    options: dict[str, Any] = Field(
+        default_factory=dict, description="The encoder's options by libvips' names, for example `{\"Q\": 80}`."
+    )
+
+
+class ThumbnailBlock(_Request):
+    """Ours: a small copy of each picture that fits into this many pixels."""
+
+    width: int = Field(256, ge=1, le=4096)
+    height: int = Field(256, ge=1, le=4096)
+    format: str = Field("webp", description="`png`, `jpeg`, `webp` or `avif`.")
+
+
+class S3Credential(_Request):
+    """Keys for inputs that are read from `s3://bucket/key`."""
+
+    type: Literal["s3"]
+    url_pattern: str = Field(pattern=r"^s3://.", max_length=2048, description="For example `s3://my-bucket/*`.")
+    access_key_id: str = Field(min_length=1)
+    secret_access_key: str = Field(min_length=1)
+    session_token: str = ""
+    endpoint_url: str = ""
+    region: str = ""
+
+
+class HttpCredential(_Request):
+    """Headers for inputs that are read from a web server; they stay with its host when it redirects."""
+
+    type: Literal["http"]
+    url_pattern: str = Field(
+        pattern=r"^https?://.", max_length=2048, description="For example `https://files.example.com/*`."
+    )
+    headers: Headers = Field(description='For example `{"Authorization": "Bearer ..."}`.')
+
+
+Secret = Annotated[S3Credential | HttpCredential, Field(discriminator="type")]
 
 
 class Input(_Request):
@@ -55,6 +123,24 @@ class Input(_Request):
     return_outputs_as_base64: bool = Field(False, description="Put each file's content into its entry as `data`.")
     include_temp_outputs: bool = Field(False, description="Ours: previews and other temporary files too.")
     timeout_s: float | None = Field(None, gt=0, allow_inf_nan=False, description="Ours: longest execution, in seconds.")
+    sync_timeout_s: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Ours, for `/generate/sync`: answer 202 with the `status_url` when the job takes longer.",
+    )
+    webhooks: list[WebhookBlock] = Field(
+        default_factory=list, max_length=MAX_WEBHOOKS, description="Ours: further webhooks, each as `webhook`."
+    )
+    upload: UploadBlock | None = None
+    convert_output: ConvertBlock | None = None
+    metadata: Literal["keep", "strip"] | None = Field(
+        None, description="Ours: what becomes of the workflow in the pictures' metadata; as ComfyUI wrote it if unset."
+    )
+    thumbnail: ThumbnailBlock | None = None
+    credentials: list[Secret] = Field(
+        default_factory=list, max_length=MAX_CREDENTIALS, description="Ours: what inputs are read with."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -71,73 +157,6 @@ class Payload(_Request):
     """Body of every `/generate*` route."""
 
     input: Input
-
-
-class OutputEntry(BaseModel):
-    """One file that the workflow made."""
-
-    filename: str
-    local_path: str = Field(description="Where the file is on the worker's disk.")
-    type: str
-    subfolder: str
-    node_id: str
-    output_type: str = Field(description="ComfyUI's key: `images`, `gifs`, `audio`, ...")
-    url: str | None = Field(None, description="Presigned URL, when the file was uploaded.")
-    upload_error: str | None = Field(None, description="Why the upload of this file failed; the job is completed.")
-    data: str | None = Field(None, description="Base64 of the content, when asked for.")
-    mimetype: str | None = Field(None, description="With `data`.")
-    error: str | None = Field(None, description="Why there is no `data`.")
-
-
-class TextEntry(BaseModel):
-    """One text that the workflow made."""
-
-    node_id: str
-    output_type: str
-    text: str
-
-
-class TimingsEntry(BaseModel):
-    """Milliseconds, integers; `*_at_ms` since the epoch."""
-
-    queued_at_ms: int | None = Field(None, description="Absent when the request was not accepted.")
-    preprocess_ms: int | None = None
-    generation_ms: int | None = None
-    postprocess_ms: int | None = None
-    completed_at_ms: int | None = None
-    total_ms: int | None = None
-
-
-class Result(BaseModel):
-    """State of a job. The last five fields are ours and absent when they say nothing."""
-
-    id: str
-    message: str
-    status: Literal["pending", "processing", "generating", "generated", "completed", "failed", "cancelled"]
-    comfyui_response: dict[str, Any] = Field(description="ComfyUI's history entry under its prompt id.")
-    output: list[OutputEntry]
-    timings: TimingsEntry
-    text_output: list[TextEntry] | None = None
-    warnings: list[str] | None = None
-    error: str | None = Field(None, description="Stable code of what went wrong.")
-    retryable: bool | None = Field(None, description="Whether the same request may succeed later or elsewhere.")
-    details: dict[str, Any] | None = Field(None, description="For programs: `node_errors`, `node_id`, `expected`, ...")
-
-
-class Problem(BaseModel):
-    """One mistake in a request."""
-
-    type: str
-    loc: list[str | int]
-    msg: str
-
-
-class Rejection(BaseModel):
-    """Answer to a request that does not fit the schema."""
-
-    detail: list[Problem]
-    error: str
-    message: str
 
 
 def parse(payload: object) -> Input:

@@ -7,7 +7,8 @@ import pytest
 from pydantic import BaseModel, Field
 
 from lib.serving.application import Site
-from lib.serving.openapi import Answer, Docs, Operation, Parameter, build, to_3_0
+from lib.serving.openapi import BINARY, TEXT, Answer, Docs, Operation, Parameter, build
+from lib.serving.schemas import to_3_0
 
 from .conftest import Serve
 
@@ -59,8 +60,8 @@ def test_every_reference_leads_somewhere() -> None:
     """Models and nested models are in the components."""
     made = document()
     references = {item["$ref"] for item in walk(made) if isinstance(item.get("$ref"), str)}
-    assert references == {"#/components/schemas/Asked", "#/components/schemas/Inner"}
-    assert set(made["components"]["schemas"]) == {"Asked", "Inner"}
+    assert references == {f"#/components/schemas/{name}" for name in ("Asked", "Inner", "Trouble")}
+    assert set(made["components"]["schemas"]) == {"Asked", "Inner", "Trouble"}
 
 
 def test_nothing_newer_than_3_0_is_left() -> None:

@@ -1,0 +1,82 @@
+"""A job's events as a stream: what is sent when, from where a reader resumes, and how it ends."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import aclosing
+
+from aiohttp import web
+
+from lib.clock import Clock
+from lib.dialects.wrapper.events import FINAL_ID, RESUME_HEADER, Events
+from lib.dialects.wrapper.headers import PREVIEWS_PARAMETER
+from lib.dialects.wrapper.queues import QueueSizes
+from lib.dialects.wrapper.render import links
+from lib.dialects.wrapper.results import is_big, whole
+from lib.dialects.wrapper.translate import is_true
+from lib.errors import ServiceError
+from lib.jobs.model import Job
+from lib.jobs.service import JobService
+from lib.serving.sse import EventStream, EventStreams
+
+GOING = "The worker is shutting down; ask again for the rest"
+
+
+class Streaming:
+    """Answers with the events of one job. Leaving never cancels the job, as upstream."""
+
+    def __init__(self, *, jobs: JobService, streams: EventStreams, sizes: QueueSizes, clock: Clock) -> None:
+        self._jobs = jobs
+        self._streams = streams
+        self._sizes = sizes
+        self._clock = clock
+
+    async def answer(
+        self,
+        request: web.Request,
+        job: Job,
+        *,
+        include_response: bool,
+        base_url: str,
+        job_token: str | None,
+        headers: Mapping[str, str],
+    ) -> web.StreamResponse:
+        """Send events until the job's end. Who comes back after the last one is told to stay away (204)."""
+        seen = request.headers.get(RESUME_HEADER, "")
+        if seen == FINAL_ID and job.status.terminal:
+            return web.Response(status=204)
+        urls = links(job, base_url=base_url, job_token=job_token)
+        events = Events(job, first_links=urls, sizes=self._sizes, clock=self._clock)
+        stream = self._streams.open(request, farewell=events.trouble(GOING))
+        stream.response.headers.update(headers)
+        job_id = job.job_id
+        del job, urls  # what waits here keeps ids only
+        async with stream:
+            if not seen:
+                await stream.send(events.first())
+            try:
+                ended = await self._follow(
+                    stream, events, job_id, seen=seen, previews=is_true(request.query.get(PREVIEWS_PARAMETER))
+                )
+                last = events.trouble(GOING) if ended is None else await self._final(events, ended, include_response)
+            except ServiceError as error:
+                last = events.trouble(error.message)
+            await stream.last(last)
+        return stream.response
+
+    async def _follow(
+        self, stream: EventStream, events: Events, job_id: str, *, seen: str, previews: bool
+    ) -> Job | None:
+        """Send progress; return the job once it is over, ``None`` if it is left to the worker's next life."""
+        async with aclosing(self._jobs.watch(job_id, previews=previews)) as views:
+            async for view in views:
+                if view.job.status.terminal:
+                    return view.job
+                if str(view.version) != seen:
+                    await stream.send(events.progress(view))
+        return None
+
+    async def _final(self, events: Events, job: Job, include_response: bool) -> bytes:
+        job = await whole(self._jobs, job)
+        if is_big(job):
+            return await asyncio.to_thread(events.final, job, include_response=include_response)
+        return events.final(job, include_response=include_response)

@@ -47,22 +47,42 @@ def rescue(outputs: Sequence[Output], caps: InlineCaps) -> tuple[Output, ...]:
     return tuple(replace(next(inlined), error=output.error) if output.upload_error else output for output in outputs)
 
 
+def inline_thumbnails(outputs: Sequence[Output], caps: InlineCaps, *, all_: bool) -> tuple[Output, ...]:
+    """Inline thumbnails that have no URL, or ``all_`` of them; they are small, and one that is not stays out."""
+    return tuple(
+        replace(output, thumbnail_base64=_small(output, caps))
+        if output.thumbnail_path and (all_ or output.thumbnail_url is None)
+        else output
+        for output in outputs
+    )
+
+
+def _small(output: Output, caps: InlineCaps) -> str | None:
+    plain = replace(output, local_path=output.thumbnail_path, error=None)
+    return _inline(plain, caps, caps.total_bytes).data_base64
+
+
 def _inline(output: Output, caps: InlineCaps, left: int) -> Output:
     path = Path(output.local_path)
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        return replace(output, error=f"local file missing: {path}")
+        return _with_error(output, f"local file missing: {path}")
     except OSError as error:
-        return replace(output, error=f"stat failed: {error}")
+        return _with_error(output, f"stat failed: {error}")
     if size > caps.file_bytes:
         limit = caps.file_bytes
-        return replace(output, error=f"file size {size} exceeds OUTPUT_BASE64_MAX_BYTES ({limit}); not inlined")
+        return _with_error(output, f"file size {size} exceeds OUTPUT_BASE64_MAX_BYTES ({limit}); not inlined")
     if size > left:
         limit = caps.total_bytes
         text = f"file size {size} exceeds what is left of OUTPUT_BASE64_TOTAL_BYTES ({limit}); not inlined"
-        return replace(output, error=text)
+        return _with_error(output, text)
     try:
         return replace(output, data_base64=base64.b64encode(path.read_bytes()).decode("ascii"))
     except OSError as error:
-        return replace(output, error=f"base64 inline failed: {error}")
+        return _with_error(output, f"base64 inline failed: {error}")
+
+
+def _with_error(output: Output, text: str) -> Output:
+    """Say it after what is said already (a conversion that failed)."""
+    return replace(output, error=f"{output.error}; {text}" if output.error else text)

@@ -1,32 +1,81 @@
 """What the core calls to get outputs to the caller; see ``lib.jobs.ports.Delivery``."""
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
 
-from lib.delivery.inline import InlineCaps, inline_all, rescue
-from lib.delivery.uploads import Uploads
-from lib.jobs.model import Job, Output
+from lib.delivery.finish import Finisher
+from lib.delivery.inline import InlineCaps, inline_all, inline_thumbnails, rescue
+from lib.delivery.put import Puts
+from lib.delivery.uploads import Uploads, output_names, thumbnails
+from lib.jobs.model import DeliverySpec, Job, Output
+
+Sign = Callable[[str, str, str], tuple[str, datetime]]
+"""From job id, file name and base URL to a URL of our own and its end."""
 
 
 class OutputDelivery:
-    """Uploads and inlines as the job's spec says.
+    """Finishes, uploads, links and inlines as the job's spec says.
 
-    A file whose upload failed is never lost: its entry says why, ``local_path`` stays true, and a file within the
-    base64 limits is inlined although that was not asked for, since a remote caller can't read our disk.
+    Presigned PUT URLs win over S3; without either the caller gets URLs of our own where we know how it reaches us. A
+    file whose upload failed is never lost: its entry says why, ``local_path`` stays true, it gets a URL of our own,
+    and a file within the base64 limits is inlined although that was not asked for, since a remote caller can't read
+    our disk.
     """
 
-    def __init__(self, *, uploads: Uploads, caps: InlineCaps) -> None:
+    def __init__(self, *, finisher: Finisher, uploads: Uploads, puts: Puts, caps: InlineCaps, sign: Sign) -> None:
+        self._finisher = finisher
         self._uploads = uploads
+        self._puts = puts
         self._caps = caps
+        self._sign = sign
 
     async def deliver(self, job: Job, outputs: tuple[Output, ...]) -> tuple[Output, ...]:
         """Return the outputs with ``url``, ``data_base64`` or the reason why not filled in."""
         wanted = job.spec.delivery
-        if wanted.s3 is not None:
-            outputs = await self._uploads.upload(job, outputs, wanted.s3)
-        if wanted.inline_base64:
-            if all(output.data_base64 is not None for output in outputs if output.local_path):
-                return outputs  # small ones come with their content, see ``inline_small``
-            return await asyncio.to_thread(inline_all, outputs, self._caps)
-        if any(output.upload_error for output in outputs):
-            return await asyncio.to_thread(rescue, outputs, self._caps)
+        outputs = await self._finisher.finish(job.job_id, wanted, outputs)
+        if wanted.put is not None or wanted.s3 is not None:
+            async with asyncio.TaskGroup() as group:
+                sending = group.create_task(self._sent(job, outputs))
+                inlining = group.create_task(self._inlined(wanted, outputs))
+            outputs = _together(sending.result(), inlining.result())
+        else:
+            outputs = await self._inlined(wanted, outputs)
+        if wanted.base_url is not None:
+            outputs = self._linked(job.job_id, outputs, wanted.base_url)
+        if not wanted.inline_base64 and any(output.upload_error for output in outputs):
+            outputs = await asyncio.to_thread(rescue, outputs, self._caps)
+        if wanted.thumbnail is not None:
+            return await asyncio.to_thread(inline_thumbnails, outputs, self._caps, all_=wanted.inline_base64)
         return outputs
+
+    async def _sent(self, job: Job, outputs: tuple[Output, ...]) -> tuple[Output, ...]:
+        wanted = job.spec.delivery
+        if wanted.put is not None:
+            return await self._puts.put(outputs, wanted.put)
+        return outputs if wanted.s3 is None else await self._uploads.upload(job, outputs, wanted.s3)
+
+    async def _inlined(self, wanted: DeliverySpec, outputs: tuple[Output, ...]) -> tuple[Output, ...]:
+        """Small ones come with their content, see ``inline_small``."""
+        if not wanted.inline_base64 or all(output.data_base64 is not None for output in outputs if output.local_path):
+            return outputs
+        return await asyncio.to_thread(inline_all, outputs, self._caps)
+
+    def _linked(self, job_id: str, outputs: tuple[Output, ...], base_url: str) -> tuple[Output, ...]:
+        """Give what has no URL one of our own."""
+        done = []
+        for output, name, small in zip(outputs, output_names(outputs), thumbnails(outputs), strict=True):
+            if name and output.url is None:
+                url, end = self._sign(job_id, name, base_url)
+                output = replace(output, url=url, url_expires_at=end)
+            if small is not None and output.thumbnail_url is None:
+                output = replace(output, thumbnail_url=self._sign(job_id, small.name, base_url)[0])
+            done.append(output)
+        return tuple(done)
+
+
+def _together(sent: tuple[Output, ...], inlined: tuple[Output, ...]) -> tuple[Output, ...]:
+    return tuple(
+        replace(one, data_base64=other.data_base64, error=other.error) for one, other in zip(sent, inlined, strict=True)
+    )

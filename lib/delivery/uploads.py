@@ -1,17 +1,20 @@
-"""Outputs to an object store: keys, parallel uploads, what failed said on its own entry."""
+"""Outputs to an object store: names and keys, parallel uploads, what failed said on its own entry."""
 
 import asyncio
 import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path, PurePosixPath
 
+from lib.clock import Clock
+from lib.delivery.retry import Patience
 from lib.errors import StorageFailed
 from lib.jobs.model import Job, Output, S3Target
 from lib.settings import DeliverySettings
-from lib.storage.blobs import BlobStore
+from lib.storage.blobs import BlobStore, Published
 from lib.storage.s3 import S3Place, S3Stores
 
 log = logging.getLogger(__name__)
@@ -21,10 +24,21 @@ PARALLEL = 4
 OpenStore = Callable[[S3Target], BlobStore]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedFile:
+    """A file of a job's under the name that it has outside."""
+
+    name: str
+    path: Path
+    mime_type: str
+
+
 def s3_opener(stores: S3Stores, settings: DeliverySettings) -> OpenStore:
-    """Turn targets into stores. Addressing and checksum mode are the operator's for the operator's own place."""
+    """Turn targets into stores. Addressing and checksum mode are the operator's for the operator's own place, and the
+    public URL is that of the operator's own bucket."""
 
     def open_(target: S3Target) -> BlobStore:
+        own = target.bucket_name == settings.s3_bucket_name
         return stores.at(
             S3Place(
                 bucket_name=target.bucket_name,
@@ -38,6 +52,7 @@ def s3_opener(stores: S3Stores, settings: DeliverySettings) -> OpenStore:
                 connect_timeout_s=target.connect_timeout_s,
                 attempts=target.connect_attempts,
                 trusted=target.operator,
+                public_base_url=settings.s3_public_base_url if target.operator and own else None,
             )
         )
 
@@ -63,6 +78,27 @@ def output_names(outputs: Sequence[Output]) -> list[str]:
     return names
 
 
+def thumbnails(outputs: Sequence[Output]) -> list[NamedFile | None]:
+    """Name each output's thumbnail, ``thumb_<name without extension>.<extension>``, apart from every output's name."""
+    names = output_names(outputs)
+    taken = set(names)
+    found: list[NamedFile | None] = []
+    for output, name in zip(outputs, names, strict=True):
+        if not output.thumbnail_path or not name:
+            found.append(None)
+            continue
+        path = Path(output.thumbnail_path)
+        own = _unused(f"thumb_{PurePosixPath(name).stem}{path.suffix}", taken)
+        taken.add(own)
+        found.append(NamedFile(name=own, path=path, mime_type=f"image/{path.suffix[1:].replace('jpg', 'jpeg')}"))
+    return found
+
+
+def named_files(outputs: Sequence[Output]) -> dict[str, NamedFile]:
+    """Every file of a job that has a name, thumbnails among them: what ``/outputs/<job>/<name>`` serves."""
+    return {file.name: file for file in (*_files(outputs), *thumbnails(outputs)) if file is not None}
+
+
 def key_folder(job: Job, target: S3Target) -> str:
     """Say where in the store the job's files go: ``<prefix>[<tenant>/]<request_id>/[<run>/]``.
 
@@ -86,31 +122,82 @@ def _unused(name: str, taken: set[str]) -> str:
 class Uploads:
     """Publishes a job's files; a failing one gets ``upload_error`` and keeps everything else."""
 
-    def __init__(self, *, open_store: OpenStore, expires_s: int) -> None:
+    def __init__(
+        self, *, open_store: OpenStore, expires_s: int, clock: Clock, patience: Patience | None = None
+    ) -> None:
         self._open_store = open_store
         self._expires_s = expires_s
+        self._clock = clock
+        self._patience = patience or Patience()
 
     async def upload(self, job: Job, outputs: Sequence[Output], target: S3Target) -> tuple[Output, ...]:
-        """Upload every output that is a file and return all outputs, in order, with ``url`` or ``upload_error``."""
-        folder, names = key_folder(job, target), output_names(outputs)
-        store, seats = self._open_store(target), asyncio.Semaphore(PARALLEL)
+        """Upload every output that is a file and return all outputs, in order, with ``url`` or ``upload_error``.
+
+        Thumbnails go beside the files; one that fails is only missing.
+        """
+        going = _Going(
+            store=self._open_store(target),
+            folder=key_folder(job, target),
+            seats=asyncio.Semaphore(PARALLEL),
+        )
+        files, smalls = _files(outputs), thumbnails(outputs)
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self._one(store, seats, output, folder + name)) if name else None
-                for output, name in zip(outputs, names, strict=True)
+                (group.create_task(self._publish(going, file)), group.create_task(self._publish(going, small)))
+                for file, small in zip(files, smalls, strict=True)
             ]
-        return tuple(task.result() if task else output for task, output in zip(tasks, outputs, strict=True))
+        return tuple(
+            self._told(output, file.result(), small.result())
+            for output, (file, small) in zip(outputs, tasks, strict=True)
+        )
 
-    async def _one(self, store: BlobStore, seats: asyncio.Semaphore, output: Output, key: str) -> Output:
-        async with seats:
+    def _told(
+        self, output: Output, file: Published | StorageFailed | None, small: Published | StorageFailed | None
+    ) -> Output:
+        if isinstance(small, Published):
+            output = replace(output, thumbnail_url=small.url)
+        if isinstance(file, StorageFailed):
+            return replace(output, upload_error=file.message)
+        if file is None:
+            return output
+        end = None if file.expires_s is None else self._clock.now() + timedelta(seconds=file.expires_s)
+        return replace(output, url=file.url, url_expires_at=end)
+
+    async def _publish(self, going: "_Going", file: NamedFile | None) -> Published | StorageFailed | None:
+        if file is None:
+            return None
+        async with going.seats:
+            if going.dead is not None:
+                return going.dead
             try:
-                url = await store.publish(
-                    Path(output.local_path), key=key, mime_type=output.mime_type, expires_s=self._expires_s
-                )
+                async for attempt in self._patience.tries():
+                    with attempt:
+                        return await going.store.publish(
+                            file.path, key=going.folder + file.name, mime_type=file.mime_type, expires_s=self._expires_s
+                        )
             except StorageFailed as error:
                 log.warning("upload failed", extra={"event": "upload.failed", **_facts(error)})
-                return replace(output, upload_error=error.message)
-        return replace(output, url=url)
+                going.dead = error if error.retryable else None
+                return error
+        raise AssertionError("stamina ends by returning or raising")
+
+
+@dataclass(slots=True, kw_only=True)
+class _Going:
+    """One job's uploads. When a file could not be brought to the store with all patience, the store is ``dead`` for
+    the job's further files: a hundred of them would hold a seat for hours."""
+
+    store: BlobStore
+    folder: str
+    seats: asyncio.Semaphore
+    dead: StorageFailed | None = None
+
+
+def _files(outputs: Sequence[Output]) -> list[NamedFile | None]:
+    return [
+        NamedFile(name=name, path=Path(output.local_path), mime_type=output.mime_type) if name else None
+        for output, name in zip(outputs, output_names(outputs), strict=True)
+    ]
 
 
 def _facts(error: StorageFailed) -> dict[str, object]:

@@ -1,16 +1,19 @@
-"""HTTP for the sake of callers, behind the address guard: reading their URLs, posting to their webhooks.
+"""HTTP for the sake of callers, behind the address guard: reading their URLs, posting to their webhooks, putting files
+where they said.
 
 Redirects are followed by hand, one guarded hop at a time. No cookies, no proxy from the environment (a proxy would
 connect where the guard can't see), the host name stays in TLS and in ``Host``.
 """
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Self
+from pathlib import Path
+from typing import BinaryIO, Self
 
 from aiohttp import ClientResponse, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -22,6 +25,8 @@ from lib.storage.guard import AddressGuard
 USER_AGENT = "comfyui-pyworker"
 LOOKUP_THREADS = 4
 """Look-ups block and can't be cancelled, so they get threads of their own: a dead name server stops nothing else."""
+PORTION_BYTES = 1 << 20
+ANSWER_BYTES = 4096
 HEADER_BYTES = 32768
 """Signed ``Location`` headers outgrow aiohttp's 8 KiB."""
 
@@ -83,15 +88,31 @@ class GuardedHttp:
 
     @asynccontextmanager
     async def stream(
-        self, url: str, *, max_redirects: int = 5, headers: Mapping[str, str] | None = None
+        self,
+        url: str,
+        *,
+        max_redirects: int = 5,
+        headers: Mapping[str, str] | None = None,
+        private: Mapping[str, str] | None = None,
+        trusted: bool = False,
     ) -> AsyncIterator[ClientResponse]:
         """GET ``url``, following redirects; yield the last response with its body unread.
 
+        ``private`` headers (credentials) are sent to the URL's own scheme, host and port only. ``trusted`` (an
+        operator's own place) passes without the guard and is not redirected.
+
         Raises: UnsafeInput (this or a later hop is refused), InputFetchFailed (too many hops), aiohttp.ClientError.
         """
+        if trusted:
+            target = URL(url, encoded=True)
+            async with self._trusted.get(target, headers=headers, allow_redirects=False) as response:
+                yield response
+            return
         target = self.guard.check_url(url)
+        origin = target.origin()
         for _ in range(max_redirects + 1):
-            async with self._guarded.get(target, headers=headers, allow_redirects=False) as response:
+            own = {**(headers or {}), **(private or {})} if target.origin() == origin else headers
+            async with self._guarded.get(target, headers=own, allow_redirects=False) as response:
                 location = response.headers.get("Location")
                 if response.status not in (301, 302, 303, 307, 308) or not location:
                     yield response
@@ -123,6 +144,29 @@ class GuardedHttp:
         timeout = ClientTimeout(total=timeout_s)
         async with session.post(target, data=body, headers=headers, timeout=timeout, allow_redirects=False) as response:
             return Answer(status=response.status, headers=response.headers)
+
+    async def put(self, url: str, *, path: Path, headers: Mapping[str, str], timeout_s: float) -> tuple[int, bytes]:
+        """PUT the file at ``path``, streamed from disk; return the status and the beginning of the answer's body.
+        Redirects are not followed.
+
+        Raises: UnsafeInput, aiohttp.ClientError, TimeoutError, OSError (the file can't be read).
+        """
+        target = self.guard.check_url(url)
+        with await asyncio.to_thread(path.open, "rb") as file:
+            size = (await asyncio.to_thread(os.fstat, file.fileno())).st_size
+            sent = {**headers, "Content-Length": str(size)}
+            timeout = ClientTimeout(total=timeout_s)
+            body = _portions(file, size)
+            async with self._guarded.put(
+                target, data=body, headers=sent, timeout=timeout, allow_redirects=False
+            ) as response:
+                return response.status, await response.content.read(ANSWER_BYTES)
+
+
+async def _portions(file: BinaryIO, size: int) -> AsyncIterator[bytes]:
+    while size > 0 and (portion := await asyncio.to_thread(file.read, min(size, PORTION_BYTES))):
+        size -= len(portion)
+        yield portion
 
 
 def _session(connector: TCPConnector, timeout: ClientTimeout) -> ClientSession:

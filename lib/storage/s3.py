@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
+from urllib.parse import quote
 
+from lib.storage.blobs import Published
 from lib.storage.guard import AddressGuard
 
 if TYPE_CHECKING:
@@ -18,7 +20,8 @@ KEPT_CLIENTS = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Place:
-    """A bucket and how to get at it. ``trusted`` places are the operator's own: no address guard."""
+    """A bucket and how to get at it. ``trusted`` places are the operator's own: no address guard. ``public_base_url``:
+    the bucket is public under this URL, so that nothing needs to be presigned."""
 
     bucket_name: str
     access_key_id: str = field(repr=False)
@@ -32,6 +35,7 @@ class S3Place:
     read_timeout_s: float = 60.0
     attempts: int = 3
     trusted: bool = False
+    public_base_url: str | None = None
 
 
 class S3Bucket:
@@ -41,7 +45,7 @@ class S3Bucket:
         self._stores = stores
         self._place = place
 
-    async def publish(self, path: Path, *, key: str, mime_type: str, expires_s: int) -> str:
+    async def publish(self, path: Path, *, key: str, mime_type: str, expires_s: int) -> Published:
         return await self._stores.publish(self._place, path, key=key, mime_type=mime_type, expires_s=expires_s)
 
 
@@ -71,13 +75,15 @@ class S3Stores:
         """The bucket at ``place``; connects to nothing yet."""
         return S3Bucket(self, place)
 
-    async def publish(self, place: S3Place, path: Path, *, key: str, mime_type: str, expires_s: int) -> str:
+    async def publish(self, place: S3Place, path: Path, *, key: str, mime_type: str, expires_s: int) -> Published:
         """Upload and presign in one hop to a thread; see ``BlobStore.publish``."""
 
-        def work() -> str:
+        def work() -> Published:
             client = self._client(place)
             client.upload(path, key=key, mime_type=mime_type)
-            return client.presign(key, expires_s=expires_s)
+            if place.public_base_url is not None:
+                return Published(url=f"{place.public_base_url.rstrip('/')}/{quote(key)}")
+            return Published(url=client.presign(key, expires_s=expires_s), expires_s=expires_s)
 
         threads = self._trusted if place.trusted else self._foreign
         return await asyncio.get_running_loop().run_in_executor(threads, work)

@@ -22,6 +22,7 @@ from botocore.exceptions import (
     ReadTimeoutError,
     SSLError,
 )
+from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.model import OperationModel
 from botocore.parsers import ResponseParserError
 from s3transfer.manager import TransferConfig, TransferManager
@@ -141,7 +142,9 @@ class S3Client:
     def _failed(self, error: Exception) -> StorageFailed:
         reason, text = self._explain(error)
         details = {"reason": reason, "bucket_name": self._place.bucket_name, "host": self._host}
-        return StorageFailed(f"S3 upload failed: {reason}: {text}", details=details)
+        failed = StorageFailed(f"S3 upload failed: {reason}: {text}", details=details)
+        failed.retryable = _may_pass(error)
+        return failed
 
     def _explain(self, error: Exception) -> tuple[str, str]:
         """S3's own code and sentence, or ours for what never reached S3; never a URL or a key."""
@@ -162,6 +165,16 @@ class S3Client:
         if isinstance(error, OSError):
             return "LocalFile", f"the file can't be read: {error.strerror or type(error).__name__}"
         return type(error).__name__, f"the request could not be made (host {self._host!r})"
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether a later attempt may succeed: no connection, a server's own error, too many requests."""
+    if isinstance(error, ClientError):
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
+        return status >= 500 or status in (408, 425, 429)
+    if isinstance(error, HTTPClientError) and isinstance(error.kwargs.get("error"), UnsafeInput | RecursionError):
+        return False
+    return isinstance(error, BotoConnectionError | HTTPClientError) and not isinstance(error, SSLError)
 
 
 def _without_expect(model: OperationModel, params: dict[str, Any], **_: object) -> None:

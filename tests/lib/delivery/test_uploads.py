@@ -3,21 +3,32 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
 import aiohttp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.delivery.uploads import PARALLEL, Uploads, key_folder, output_names, s3_opener
+from lib.clock import SystemClock
+from lib.delivery.retry import Patience
+from lib.delivery.uploads import PARALLEL, Uploads, key_folder, named_files, output_names, s3_opener, thumbnails
 from lib.jobs.model import Job, Output, OutputKind, S3Target
 from lib.settings import DeliverySettings
 from lib.storage.guard import AddressGuard
-from lib.storage.s3 import S3Stores
+from lib.storage.s3 import S3Bucket, S3Place, S3Stores
 from tests.fakes.blobs import MemoryBlobs
+from tests.fakes.clock import START, FakeClock
 from tests.fakes.http_hosts import png
 from tests.s3_fixture import S3Server
 
 TARGET = S3Target(bucket_name="b", access_key_id="k", secret_access_key="s", prefix="pre/")
+
+
+QUICK = Patience(first_wait_s=0.0)
+
+
+def uploads_to(blobs: MemoryBlobs) -> Uploads:
+    return Uploads(open_store=lambda target: blobs, expires_s=60, clock=FakeClock(), patience=QUICK)
 
 
 def named(*pairs: tuple[str, str]) -> list[Output]:
@@ -69,13 +80,14 @@ async def test_every_file_goes_up(job: Callable[..., Job], output: Callable[...,
     """Files get URLs, in order; values that are no files pass through untouched."""
     blobs = MemoryBlobs()
     text = Output(node_id="3", kind=OutputKind.TEXT, source_key="text", text="hello")
-    uploads = Uploads(open_store=lambda target: blobs, expires_s=60)
+    uploads = uploads_to(blobs)
     done = await uploads.upload(job(), (output("a.png"), text, output("b.png")), TARGET)
     assert [item.url for item in done] == [
         "memory:///pre/req-1/a.png?expires=60",
         None,
         "memory:///pre/req-1/b.png?expires=60",
     ]
+    assert done[0].url_expires_at == START + timedelta(seconds=60)
     assert done[1] is text
     assert blobs.objects["pre/req-1/a.png"] == (png(), "image/png")
 
@@ -83,17 +95,83 @@ async def test_every_file_goes_up(job: Callable[..., Job], output: Callable[...,
 async def test_a_failing_file_fails_alone(job: Callable[..., Job], output: Callable[..., Output]) -> None:
     """Its entry says why and keeps its local path; the others have URLs."""
     blobs = MemoryBlobs(failing=("b.png",))
-    uploads = Uploads(open_store=lambda target: blobs, expires_s=60)
+    uploads = uploads_to(blobs)
     good, bad = await uploads.upload(job(), (output("a.png"), output("b.png")), TARGET)
     assert (good.upload_error, bad.url) == (None, None)
     assert bad.upload_error == "S3 upload failed: NoSuchBucket: gone"
     assert bad.local_path
 
 
+async def test_a_store_in_trouble_is_asked_again(job: Callable[..., Job], output: Callable[..., Output]) -> None:
+    """What may pass is tried three times; the third time well is well."""
+    blobs = MemoryBlobs(down=2)
+    (done,) = await uploads_to(blobs).upload(job(), (output("a.png"),), TARGET)
+    assert (bool(done.url), done.upload_error, len(blobs.asked)) == (True, None, 3)
+
+
+async def test_a_refusal_is_not_repeated(job: Callable[..., Job], output: Callable[..., Output]) -> None:
+    """What another attempt can't change is told after the first."""
+    blobs = MemoryBlobs(failing=("a.png",))
+    (failed,) = await uploads_to(blobs).upload(job(), (output("a.png"),), TARGET)
+    assert (bool(failed.upload_error), len(blobs.asked)) == (True, 1)
+
+
+async def test_a_dead_store_is_not_asked_for_each_file(job: Callable[..., Job], output: Callable[..., Output]) -> None:
+    """Once all patience was in vain, the files that wait fail with the same cause, at once."""
+    blobs = MemoryBlobs(down=1000)
+    files = tuple(output(f"{number}.png") for number in range(10 * PARALLEL))
+    done = await uploads_to(blobs).upload(job(), files, TARGET)
+    assert {item.upload_error for item in done} == {"S3 upload failed: SlowDown: later"}
+    assert len(blobs.asked) <= 3 * PARALLEL
+
+
+async def test_thumbnails_go_beside_their_files(job: Callable[..., Job], output: Callable[..., Output]) -> None:
+    """Under names that no file has; one that fails is only missing."""
+    blobs = MemoryBlobs(failing=("thumb_b",))
+    small = output("s.webp", data=b"small")
+    files = [replace(output(name), thumbnail_path=small.local_path) for name in ("a.png", "b.png")]
+    one, two = await uploads_to(blobs).upload(job(), files, TARGET)
+    assert one.thumbnail_url == "memory:///pre/req-1/thumb_a.webp?expires=60"
+    assert blobs.objects["pre/req-1/thumb_a.webp"] == (b"small", "image/webp")
+    assert (two.thumbnail_url, bool(two.url), two.upload_error) == (None, True, None)
+
+
+def test_every_file_of_a_job_has_its_own_name() -> None:
+    """Thumbnails, and outputs that are called like one, stay apart."""
+    files = named(("9", "a.png"), ("9", "a.jpg"), ("9", "thumb_a.webp"), ("9", "b.png"))
+    files[:2] = [replace(file, thumbnail_path="/t/x.webp") for file in files[:2]]
+    files[3] = replace(files[3], thumbnail_path="/t/x.jpg")
+    assert [small and small.name for small in thumbnails(files)] == [
+        "thumb_a-2.webp",
+        "thumb_a-3.webp",
+        None,
+        "thumb_b.jpg",
+    ]
+    found = named_files(files)
+    assert len(found) == 7
+    assert (found["thumb_b.jpg"].mime_type, str(found["thumb_b.jpg"].path)) == ("image/jpeg", "/t/x.jpg")
+
+
+def test_the_public_url_is_of_the_operators_own_bucket() -> None:
+    """Another bucket on the allow-list, or a caller's, is not behind it."""
+    settings = DeliverySettings.model_validate({"s3_bucket_name": "own", "s3_public_base_url": "https://cdn.example"})
+    opened: list[S3Place] = []
+
+    class Recording(S3Stores):
+        def at(self, place: S3Place) -> S3Bucket:
+            opened.append(place)
+            return super().at(place)
+
+    open_store = s3_opener(Recording(guard=AddressGuard()), settings)
+    for bucket, operator in (("own", True), ("shared", True), ("own", False)):
+        open_store(replace(TARGET, bucket_name=bucket, operator=operator))
+    assert [place.public_base_url for place in opened] == ["https://cdn.example", None, None]
+
+
 async def test_uploads_run_side_by_side_up_to_a_bound(job: Callable[..., Job], output: Callable[..., Output]) -> None:
     """A job with many files has several under way, never more than the bound."""
     blobs = MemoryBlobs(gate=asyncio.Event())
-    uploads = Uploads(open_store=lambda target: blobs, expires_s=60)
+    uploads = uploads_to(blobs)
     files = tuple(output(f"{number}.png") for number in range(3 * PARALLEL))
     task = asyncio.create_task(uploads.upload(job(), files, TARGET))
     while blobs.under_way < PARALLEL:
@@ -124,7 +202,9 @@ async def test_on_a_real_server(job: Callable[..., Job], output: Callable[..., O
     )
     settings = DeliverySettings.model_validate({})
     async with S3Stores(guard=AddressGuard()) as stores, aiohttp.ClientSession() as session:
-        uploads = Uploads(open_store=s3_opener(stores, settings), expires_s=settings.s3_url_expires_s)
+        uploads = Uploads(
+            open_store=s3_opener(stores, settings), expires_s=settings.s3_url_expires_s, clock=SystemClock()
+        )
         (done,) = await uploads.upload(job(run=2), (output(),), target)
         (failed,) = await uploads.upload(job(), (output(),), wrong)
         assert done.url is not None
@@ -147,6 +227,7 @@ async def test_a_callers_private_endpoint_is_refused(
         endpoint_url=nanio_server.endpoint_url,
     )
     async with S3Stores(guard=AddressGuard()) as stores:
-        uploads = Uploads(open_store=s3_opener(stores, DeliverySettings.model_validate({})), expires_s=60)
+        opener = s3_opener(stores, DeliverySettings.model_validate({}))
+        uploads = Uploads(open_store=opener, expires_s=60, clock=SystemClock())
         (refused,) = await uploads.upload(job(), (output(),), target)
     assert "UnsafeEndpoint" in (refused.upload_error or "")

@@ -10,6 +10,7 @@ from lib.errors import UnsafeInput
 from lib.storage.guard import AddressGuard
 from lib.storage.http import GuardedHttp
 from tests.fakes.http_hosts import Names, WebHost, png
+from tests.fakes.put_store import S3Stub
 from tests.s3_fixture import make_certificate
 
 GUARD = AddressGuard(allow=["127.0.0.1"], lookup=Names(files_example=[["127.0.0.1"]]))
@@ -34,6 +35,8 @@ async def test_the_first_hop_is_checked_too() -> None:
                 pass
         with pytest.raises(UnsafeInput):
             await http.post(host.url("/hook"), body=b"", headers={}, timeout_s=5)
+        with pytest.raises(UnsafeInput):
+            await http.put(host.url("/hook"), path=Path(__file__), headers={}, timeout_s=5)
         assert not host.seen
 
 
@@ -65,3 +68,18 @@ async def test_a_post_tells_its_status_and_follows_nothing() -> None:
         assert await http.post(host.url("/to?/hook"), body=b"x", headers={}, timeout_s=5) == 302
     assert [(seen.path, seen.body) for seen in host.seen] == [("/hook", b"x"), ("/to", b"x")]
     assert host.seen[0].headers["A"] == "b"
+
+
+async def test_a_put_streams_a_file_and_follows_nothing(tmp_path: Path) -> None:
+    """Length and content arrive, the answer's beginning comes back; a redirect is an answer like any other."""
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    async with S3Stub([403, 302], body=b"why") as stub, GuardedHttp(GUARD) as http:
+        assert await http.put(f"{stub.url}/k", path=path, headers={"A": "b"}, timeout_s=5) == (403, b"why")
+        assert await http.put(f"{stub.url}/k", path=path, headers={}, timeout_s=5) == (302, b"why")
+        with pytest.raises(FileNotFoundError):
+            await http.put(f"{stub.url}/k", path=tmp_path / "gone", headers={}, timeout_s=5)
+        assert await http.put(f"{stub.url}/k", path=path, headers={"Content-Type": "a/b"}, timeout_s=5) == (200, b"")
+    assert stub.stored == {"/k": (b"content", "a/b")}
+    assert stub.asked == 3
+    assert (stub.headers[0]["A"], stub.headers[0]["Content-Length"]) == ("b", "7")

@@ -14,6 +14,7 @@ from lib.storage.guard import AddressGuard
 from lib.storage.s3 import S3Place, S3Stores
 from lib.storage.s3_client import MULTIPART_BYTES
 from tests.fakes.http_hosts import Names, WebHost, png
+from tests.fakes.put_store import S3Stub
 from tests.s3_fixture import S3Server, free_ports
 
 pytestmark = pytest.mark.timeout(60)
@@ -45,7 +46,7 @@ def picture(tmp_path: Path) -> Path:
 
 
 async def publish(stores: S3Stores, place: S3Place, path: Path, key: str = "r/a.png") -> str:
-    return await stores.at(place).publish(path, key=key, mime_type="image/png", expires_s=600)
+    return (await stores.at(place).publish(path, key=key, mime_type="image/png", expires_s=600)).url
 
 
 async def download(url: str) -> tuple[int, bytes, str]:
@@ -191,3 +192,49 @@ def test_places_hide_their_secrets(place: S3Place) -> None:
     """What is logged by accident shows no key."""
     assert place.secret_access_key not in repr(place)
     assert place.access_key_id not in repr(place)
+
+
+async def test_a_public_bucket_needs_no_signature(stores: S3Stores, place: S3Place, picture: Path) -> None:
+    """With a public base URL the file goes up as ever, and the URL is that base and the key: plain and without end."""
+    public = replace(place, public_base_url="https://cdn.example/files/")
+    published = await stores.at(public).publish(picture, key="r/Bild ä+1.png", mime_type="image/png", expires_s=600)
+    assert published.url == "https://cdn.example/files/r/Bild%20%C3%A4%2B1.png"
+    assert published.expires_s is None
+    url = await publish(stores, place, picture, key="other")
+    assert (await download(url.replace("other", "r/Bild%20%C3%A4%2B1.png")))[0] == 403  # it is another signature's
+
+
+@pytest.mark.parametrize(
+    ("statuses", "attempts", "reason"), [([500, 500], 3, None), ([503, 500], 2, "NotS3"), ([403], 3, "NotS3")]
+)
+async def test_a_server_in_trouble_is_asked_again(
+    place: S3Place, picture: Path, statuses: list[int], attempts: int, reason: str | None
+) -> None:
+    """500 twice and then well is well, within the attempts; 403 is told at once. What may pass is marked."""
+    async with S3Stub(list(statuses)) as stub, S3Stores(guard=AddressGuard()) as stores:
+        there = replace(place, endpoint_url=stub.url, attempts=attempts)
+        if reason is None:
+            assert await publish(stores, there, picture)
+            assert stub.asked == 3
+            assert stub.stored == {"/outputs/r/a.png": (png(), "image/png")}
+            return
+        with pytest.raises(StorageFailed) as caught:
+            await publish(stores, there, picture)
+    assert caught.value.details["reason"] == reason
+    assert caught.value.retryable == (statuses[0] >= 500)
+    assert stub.asked == len(statuses)
+
+
+async def test_what_may_pass_is_marked(stores: S3Stores, place: S3Place, tmp_path: Path, picture: Path) -> None:
+    """No connection may pass; a wrong secret, a missing file and a refused address do not."""
+    (closed,) = free_ports(1)
+    private = replace(place, trusted=False)
+    for there, path, passes in (
+        (replace(place, endpoint_url=f"http://127.0.0.1:{closed}"), picture, True),
+        (replace(place, secret_access_key="wrong"), picture, False),
+        (place, tmp_path / "gone.png", False),
+        (private, picture, False),
+    ):
+        with pytest.raises(StorageFailed) as caught:
+            await publish(stores, there, path)
+        assert caught.value.retryable == passes

@@ -1,0 +1,92 @@
+"""Outputs to presigned PUT URLs of the caller's own, one a file, streamed from disk."""
+
+import asyncio
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from aiohttp import ClientConnectorCertificateError, ClientConnectorSSLError, ClientError
+
+from lib.delivery.retry import Patience
+from lib.errors import StorageFailed, UnsafeInput
+from lib.jobs.model import Output, PutTarget
+from lib.storage.http import GuardedHttp
+
+log = logging.getLogger(__name__)
+PARALLEL = 4
+_CODE = re.compile(rb"<Code>([A-Za-z0-9]{1,64})</Code>")
+_PASSING = frozenset({408, 425, 429})
+
+
+class Puts:
+    """Puts a job's files; a failing one gets ``upload_error`` and keeps everything else."""
+
+    def __init__(self, *, http: GuardedHttp, patience: Patience | None = None) -> None:
+        self._http = http
+        self._patience = patience or Patience()
+
+    async def put(self, outputs: Sequence[Output], target: PutTarget) -> tuple[Output, ...]:
+        """Put every output that is a file, in order, and return all outputs with ``url`` or ``upload_error``.
+
+        ``url`` is the URL that was put to, without its query, which is a secret.
+        """
+        seats, urls = asyncio.Semaphore(PARALLEL), iter(target.urls)
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._one(seats, output, next(urls, None), target)) if output.local_path else None
+                for output in outputs
+            ]
+        return tuple(task.result() if task else output for task, output in zip(tasks, outputs, strict=True))
+
+    async def _one(self, seats: asyncio.Semaphore, output: Output, url: str | None, target: PutTarget) -> Output:
+        if url is None:
+            count = len(target.urls)
+            return replace(output, upload_error=f"no URL is left for this file: {count} were given, one a file")
+        async with seats:
+            try:
+                await self._send(output, url, target)
+            except StorageFailed as error:
+                log.warning("upload failed", extra={"event": "upload.failed", **error.details})
+                return replace(output, upload_error=error.message)
+        return replace(output, url=urlsplit(url)._replace(query="", fragment="").geturl())
+
+    async def _send(self, output: Output, url: str, target: PutTarget) -> None:
+        async for attempt in self._patience.tries():
+            with attempt:
+                await self._attempt(output, url, target)
+
+    async def _attempt(self, output: Output, url: str, target: PutTarget) -> None:
+        """Raises: StorageFailed."""
+        path, host = Path(output.local_path), urlsplit(url).hostname or ""
+        headers = {"Content-Type": output.mime_type} | {name.title(): value for name, value in target.headers.items()}
+        try:
+            status, body = await self._http.put(url, path=path, headers=headers, timeout_s=target.timeout_s)
+        except UnsafeInput as error:
+            raise _failed(error.message, host, "UnsafeEndpoint") from error
+        except TimeoutError as error:
+            raise _failed(f"no answer within {target.timeout_s:g} s", host, "Timeout", passing=True) from error
+        except (ClientConnectorCertificateError, ClientConnectorSSLError) as error:
+            raise _failed("the TLS handshake or the certificate is wrong", host, "TLSFailed") from error
+        except ClientError as error:
+            raise _failed("no connection, or it broke off", host, "ConnectionFailed", passing=True) from error
+        except OSError as error:
+            raise _failed(f"the file can't be read: {error.strerror}", host, "LocalFile") from error
+        if not 200 <= status < 300:
+            raise _refused(status, body, host)
+
+
+def _refused(status: int, body: bytes, host: str) -> StorageFailed:
+    code = _CODE.search(body)
+    text = f"status {status}" + (f", {code[1].decode()}" if code else "")
+    if 300 <= status < 400:
+        text += "; redirects are not followed"
+    return _failed(text, host, str(status), passing=status >= 500 or status in _PASSING)
+
+
+def _failed(text: str, host: str, reason: str, *, passing: bool = False) -> StorageFailed:
+    failed = StorageFailed(f"PUT to {host!r} failed: {text}", details={"reason": reason, "host": host})
+    failed.retryable = passing
+    return failed

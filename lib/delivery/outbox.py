@@ -199,7 +199,7 @@ class WebhookSender:
         return True
 
     async def _carry(self, item: OutboxItem) -> Attempt | None:
-        with job_context(item.job_id):
+        with job_context(item.job_id, owner=item.owner):
             if _target(item) in self._gone:
                 await self._outbox.bury(item.message_id, error="the target answered 410 to an earlier message")
                 return None

@@ -9,11 +9,12 @@ import logging
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, TextIO
 
 from pythonjsonlogger.json import JsonFormatter
 
-_job_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("job_id", default=None)
+_job: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar("job", default=MappingProxyType({}))
 _request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("http_request_id", default=None)
 _caller: contextvars.ContextVar[str | None] = contextvars.ContextVar("http_caller", default=None)
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "event", "taskName"}
@@ -22,6 +23,7 @@ _HIDDEN = "***"
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@\"'<>]+@"), r"\1***@"),
     (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://[^\s?\"'<>\\]+)\?[^\s\"'<>\\]+"), r"\1?***"),
+    (re.compile(r"\bwhsec_[\w+/=-]+"), "whsec_***"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[a-z0-9+/=._~-]{8,}"), r"\1 ***"),
     (
         re.compile(
@@ -34,13 +36,20 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 @contextlib.contextmanager
-def job_context(job_id: str) -> Iterator[None]:
-    """Put ``job_id`` on every record that is logged inside, in this task and those it starts."""
-    token = _job_id.set(job_id)
+def job_context(job_id: str, **facts: str) -> Iterator[None]:
+    """Put ``job_id`` and ``facts`` (``request_id``, ``dialect``, ``owner``; empty ones are left out) on every record
+    that is logged inside, in this task and those it starts."""
+    token = _job.set({"job_id": job_id} | {name: value for name, value in facts.items() if value})
     try:
         yield
     finally:
-        _job_id.reset(token)
+        _job.reset(token)
+
+
+def add_job_facts(**facts: str) -> None:
+    """Put more of what is known by now (``engine``) on the records of the job in hand, in this task and those that it
+    starts from here on."""
+    _job.set({**_job.get(), **facts})
 
 
 def set_request_id(request_id: str) -> None:
@@ -112,8 +121,9 @@ class RedactingJsonFormatter(JsonFormatter):
 
 
 def _add_context(record: logging.LogRecord) -> bool:
-    if (job_id := _job_id.get()) is not None and not hasattr(record, "job_id"):
-        record.job_id = job_id
+    for name, value in _job.get().items():
+        if not hasattr(record, name):
+            setattr(record, name, value)
     if (request_id := _request_id.get()) is not None:
         record.http_request_id = request_id
     if (caller := _caller.get()) is not None:

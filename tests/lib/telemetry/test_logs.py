@@ -1,5 +1,6 @@
 """Log lines: facts, ids, no secrets."""
 
+import asyncio
 import io
 import json
 import logging
@@ -8,7 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
-from lib.telemetry.logs import configure_logging, job_context, redact, set_request_id
+from lib.telemetry.logs import add_job_facts, configure_logging, job_context, redact, set_request_id
 
 Lines = Callable[[Literal["text", "json"]], io.StringIO]
 
@@ -64,6 +65,35 @@ def test_ids_of_the_work_in_hand_are_added(lines: Lines) -> None:
     assert records[0]["http_request_id"] == "r-1"
 
 
+async def test_a_job_is_known_by_more_than_its_id(lines: Lines) -> None:
+    """Request id, dialect, owner, and the engine once there is one, in the job's task and those it starts only.
+    What is not known is not there."""
+    stream = lines("json")
+
+    async def part() -> None:
+        log.info("inside")
+
+    async def work() -> None:
+        with job_context("j-1", request_id="r-1", dialect="wrapper", owner=""):
+            log.info("queued")
+            add_job_facts(engine="gpu-0")
+            log.info("running")
+            async with asyncio.TaskGroup() as group:
+                group.create_task(part())
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(work())
+    log.info("outside")
+    records = [json.loads(line) for line in stream.getvalue().splitlines()]
+    names = ("job_id", "request_id", "dialect", "engine", "owner")
+    assert [tuple(record.get(name) for name in names) for record in records] == [
+        ("j-1", "r-1", "wrapper", None, None),
+        ("j-1", "r-1", "wrapper", "gpu-0", None),
+        ("j-1", "r-1", "wrapper", "gpu-0", None),
+        (None,) * 5,
+    ]
+
+
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_secrets_stay_out(lines: Lines, log_format: Literal["text", "json"]) -> None:
     """In fields by their name, in URLs, in nested values and in tracebacks."""
@@ -88,6 +118,7 @@ def test_secrets_stay_out(lines: Lines, log_format: Literal["text", "json"]) -> 
         ("{'secret_access_key': 'x y', 'a': 1}", "{'secret_access_key': ***, 'a': 1}"),
         ('{"token":"abc","b":2}', '{"token":***,"b":2}'),
         ("password=abc&x=1", "password=***&x=1"),
+        ("signed with whsec_MfKQ9r8GKYqr/aSw+A== here", "signed with whsec_*** here"),
         ("nothing to hide: 3", "nothing to hide: 3"),
         ("redis://:pw@h:6379/0", "redis://***@h:6379/0"),
     ],

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 from itertools import pairwise
@@ -16,7 +16,7 @@ from yarl import URL
 
 from lib.clock import Clock, SystemClock
 from lib.comfy.liveness import Stats, argv_of, until_answering
-from lib.comfy.ports import Folders
+from lib.comfy.ports import DownListener, Folders
 from lib.errors import EngineUnreachable
 from lib.settings import EngineSettings
 
@@ -57,7 +57,7 @@ class AttachedServer:
         self._located = False
         self._generation = 1
         self._down_reason: str | None = None
-        self._callbacks: list[Callable[[str], None]] = []
+        self._callbacks: list[DownListener] = []
         self._restarting = False
 
     @property
@@ -69,13 +69,21 @@ class AttachedServer:
         return self._generation
 
     @property
+    def pid(self) -> int | None:
+        return None
+
+    @property
+    def restartable(self) -> bool:
+        return self._restart_cmd is not None
+
+    @property
     def down_reason(self) -> str | None:
         return self._down_reason
 
     def log_tail(self, lines: int = 50) -> tuple[str, ...]:
         return ()
 
-    def on_down(self, callback: Callable[[str], None]) -> None:
+    def on_down(self, callback: DownListener) -> None:
         self._callbacks.append(callback)
 
     async def wait_answering(self) -> None:
@@ -97,15 +105,14 @@ class AttachedServer:
             facts = {"engine": self.name, "base_url": self.base_url, "file_access": self._folders is not None}
             log.info("attached to ComfyUI", extra={"event": "comfyui.attached"} | facts)
 
-    async def restart(self, reason: str) -> None:
+    async def restart(self, reason: str, *, planned: bool = False) -> bool:
         if self._restart_cmd is None:
             raise EngineUnreachable(
                 f"ComfyUI at {self.base_url} needs a restart ({reason}) and is not ours to restart; "
                 "set COMFYUI_RESTART_CMD or restart it by hand"
             )
         if self._restarting:
-            return
-        log.warning("restarting ComfyUI", extra={"event": "comfyui.restart", "engine": self.name, "reason": reason})
+            return False
         self._restarting, self._down_reason = True, reason
         try:
             await self._run_restart_cmd(self._restart_cmd)
@@ -117,7 +124,8 @@ class AttachedServer:
         self._generation += 1
         if self._down_reason is not None:  # not seen to answer again meanwhile
             for callback in self._callbacks:
-                callback(reason)
+                callback(reason, None)
+        return True
 
     async def _run_restart_cmd(self, command: str) -> None:
         """Run it to its end. Raises: EngineUnreachable when it fails."""

@@ -5,7 +5,7 @@ Never forwards a caller's headers, and never sends ``/interrupt`` without a prom
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -39,15 +39,22 @@ class Reply:
         return value if isinstance(value, dict) else None
 
 
+QueueItem = Sequence[Any]
+"""``[number, prompt_id, graph, extra_data, ids of output nodes]``, in queue and history alike."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueView:
-    """The ids in ComfyUI's queue at one moment."""
+    """ComfyUI's queue at one moment, by prompt id."""
 
-    running: frozenset[str]
-    pending: frozenset[str]
+    running: Mapping[str, QueueItem]
+    pending: Mapping[str, QueueItem]
 
     def __contains__(self, prompt_id: object) -> bool:
         return prompt_id in self.running or prompt_id in self.pending
+
+    def item(self, prompt_id: str) -> QueueItem | None:
+        return self.running.get(prompt_id) or self.pending.get(prompt_id)
 
 
 class ComfyClient:
@@ -68,18 +75,30 @@ class ComfyClient:
 
     async def history(self, prompt_id: str) -> dict[str, Any] | None:
         """Return the history entry, or ``None`` for unknown, pending and running prompts alike."""
-        reply = await self._ok("GET", URL(f"{self._history}/{prompt_id}", encoded=True))
-        entry = (reply.json or {}).get(prompt_id)
-        return entry if isinstance(entry, dict) else None
+        url = URL(f"{self._history}/{prompt_id}", encoded=True)
+        found = await self._object(url)
+        if prompt_id not in found:
+            return None
+        if not isinstance(entry := found[prompt_id], dict):
+            raise _unreadable(url)
+        return entry
 
     async def queue(self) -> QueueView:
-        listed = (await self._ok("GET", self._urls["queue"])).json or {}
-        return QueueView(running=_ids(listed.get("queue_running")), pending=_ids(listed.get("queue_pending")))
+        url = self._urls["queue"]
+        listed = await self._object(url)
+        running, pending = listed.get("queue_running"), listed.get("queue_pending")
+        if not isinstance(running, list) or not isinstance(pending, list):
+            raise _unreadable(url)
+        return QueueView(running=_by_id(running), pending=_by_id(pending))
 
     async def remaining(self) -> int:
         """Return how many prompts run or wait; ComfyUI's cheapest sign of life."""
-        facts = (await self._ok("GET", self._urls["prompt"])).json or {}
-        return int(facts.get("exec_info", {}).get("queue_remaining", 0))
+        url = self._urls["prompt"]
+        info = (await self._object(url)).get("exec_info")
+        count = info.get("queue_remaining") if isinstance(info, dict) else None
+        if not isinstance(count, int):
+            raise _unreadable(url)
+        return count
 
     async def delete(self, prompt_id: str) -> None:
         """Take a pending prompt out of the queue; running and unknown ones are not touched."""
@@ -102,7 +121,15 @@ class ComfyClient:
         return (await self._ok("GET", url / class_type if class_type else url)).body
 
     async def system_stats(self) -> Mapping[str, Any]:
-        return (await self._ok("GET", self._base / "system_stats")).json or {}
+        return await self._object(self._base / "system_stats")
+
+    async def log_lines(self) -> list[str]:
+        """Return the last lines of its log, as it keeps them in memory since its start (an internal route)."""
+        url = self._base / "internal" / "logs" / "raw"
+        entries = (await self._object(url)).get("entries")
+        if not isinstance(entries, list):
+            raise _unreadable(url)
+        return "".join(str(entry.get("m")) for entry in entries if isinstance(entry, dict)).splitlines()
 
     async def socket(self, client_id: str, *, heartbeat_s: float) -> aiohttp.ClientWebSocketResponse:
         """Open the event socket. ``client_id`` must be new for each connection."""
@@ -129,6 +156,13 @@ class ComfyClient:
         if reply.status != 200:
             raise EngineUnreachable(f"ComfyUI answered {reply.status} to {method} {url.path}")
         return reply
+
+    async def _object(self, url: URL) -> dict[str, Any]:
+        """A body that was cut short or is something else is no answer: nobody may read it as "nothing there"."""
+        found = (await self._ok("GET", url)).json
+        if found is None:
+            raise _unreadable(url)
+        return found
 
     async def _call(self, method: str, url: URL, body: bytes | None = None) -> Reply:
         with _wrapped(self._base):
@@ -170,7 +204,9 @@ def loads(body: bytes) -> Any:
         return None
 
 
-def _ids(items: object) -> frozenset[str]:
-    if not isinstance(items, list):
-        return frozenset()
-    return frozenset(str(item[1]) for item in items if isinstance(item, list) and len(item) > 1)
+def _by_id(items: list[Any]) -> dict[str, QueueItem]:
+    return {str(item[1]): item for item in items if isinstance(item, list) and len(item) > 1}
+
+
+def _unreadable(url: URL) -> EngineUnreachable:
+    return EngineUnreachable(f"ComfyUI's answer to GET {url.path} can't be read")

@@ -1,43 +1,50 @@
 """ComfyEngine: runs jobs on one ComfyUI. Implements ``lib.jobs.ports.Engine``.
 
-One prompt: rewrite, post, follow to the end marker (history being the second witness), collect. What keeps the
-connection and knows whether ComfyUI lives is ``link``.
+One prompt: rewrite, post or recall, follow to the end marker (history being the second witness), collect. What keeps
+the connection and knows whether ComfyUI lives is ``link``.
 """
 
 import asyncio
 import re
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import aiohttp
-import orjson
 
 from lib.clock import Clock, SystemClock
 from lib.comfy import faults
-from lib.comfy.catalog import Catalog, read_class
-from lib.comfy.client import ComfyClient, ConnectionRefused, Reply, loads
+from lib.comfy.care import PAUSE_S, Carer, Keeper, Meter
+from lib.comfy.catalog import Catalog
+from lib.comfy.client import ComfyClient
 from lib.comfy.folders import JobFolders
 from lib.comfy.follow import Follower, Terms
 from lib.comfy.forget import Forgetter
-from lib.comfy.harvest import Harvester, Ticket
+from lib.comfy.harvest import Harvester, Ticket, settled
+from lib.comfy.journal import CareListener, Journal
 from lib.comfy.link import Link
-from lib.comfy.ports import Server
+from lib.comfy.memory import Gauge
+from lib.comfy.ports import CareAction, Server
+from lib.comfy.post import Poster
+from lib.comfy.recall import recalled, shown
 from lib.comfy.rewrite import Plan, plan
 from lib.comfy.session import PromptSession, when
+from lib.comfy.strays import remove_strays
 from lib.errors import (
-    BodyTooLarge,
     EngineDied,
     EngineUnreachable,
     ExecutionFailed,
-    InvalidWorkflow,
     JobCancelled,
     OutOfMemory,
 )
-from lib.jobs.model import Job
+from lib.jobs.model import Job, Workflow
 from lib.jobs.ports import Collected, Execution, ExecutionObserver, Prepared
 from lib.lifecycle import Tasks
 from lib.settings import EngineSettings
 
+_SOCKET_CLASSES = frozenset({"SaveImageWebsocket", "ETN_SendImageWebSocket"})
+"""Their pictures go over the socket and nowhere else: when that is gone, they are."""
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -54,19 +61,40 @@ class ComfyEngine:
         tasks: Tasks,
         fetch_folder: Path,
         inline_bytes: int = 0,
+        owner: str = "",
         clock: Clock | None = None,
+        meter: Meter | None = None,
+        care_pause_s: float = PAUSE_S,
     ) -> None:
         """``fetch_folder`` takes files that ComfyUI keeps out of our reach, or sends over the socket;
-        ``inline_bytes`` bounds what is inlined while it is collected."""
+        ``inline_bytes`` bounds what is inlined while it is collected. ``owner`` names this worker through all its
+        lives in prompts that it posts; it is visible in ComfyUI's queue."""
         self._name = name
         self._server = server
+        self._owner = owner
         self._clock = clock or SystemClock()
         self._client = ComfyClient(server.base_url, http, timeout_s=settings.request_timeout_s)
-        self._link = Link(server=server, client=self._client, settings=settings, clock=self._clock)
+        self._journal = Journal(name)
+        self._link = Link(
+            server=server, client=self._client, settings=settings, clock=self._clock, journal=self._journal
+        )
+        self._tasks = tasks
         self._folders = JobFolders()
         self._forgetter = Forgetter(self._client, tasks)
         self._follower = Follower(self._client, self._link, settings=settings, tasks=tasks, forgetter=self._forgetter)
+        self._poster = Poster(self._client, self._link, self._follower, owner=owner)
         self._harvester = Harvester(self._client, server=server, fetch_folder=fetch_folder, inline_bytes=inline_bytes)
+        self._uncollected: set[str] = set()
+        self._carer = Carer(
+            link=self._link,
+            client=self._client,
+            server=server,
+            keeper=Keeper(settings),
+            meter=meter or Gauge(),
+            clock=self._clock,
+            uncollected=self._uncollected,
+            pause_s=care_pause_s,
+        )
 
     @property
     def name(self) -> str:
@@ -99,12 +127,28 @@ class ComfyEngine:
         """Return when a prompt may be posted."""
         await self._link.wait_ready()
 
+    def on_care(self, listener: CareListener) -> None:
+        """Have ``listener(action)`` called, on the event loop, after each thing done for ComfyUI's health."""
+        self._journal.on_care(listener)
+
     async def run(self) -> None:
         """Keep the connection, for ever; what is still in ComfyUI's history goes when this is cancelled."""
+        care = self._tasks.spawn(self._carer.run(), name="comfy.care")
         try:
             await self._link.run()
         finally:
+            care.cancel()
             await self._forgetter.close()
+
+    async def remove_strays(self, known: Callable[[str], bool]) -> int:
+        """Remove prompts of this worker's earlier lives that are not ``known``: call it when jobs are recovered, and
+        each time that this engine becomes healthy afterwards. ``known`` is asked with prompt ids.
+
+        Raises: EngineUnreachable."""
+        following = self._link.sessions
+        return await remove_strays(
+            self._client, owner=self._owner, known=lambda prompt_id: prompt_id in following or known(prompt_id)
+        )
 
     async def execute(
         self,
@@ -117,26 +161,59 @@ class ComfyEngine:
         prompt_id: str,
         attach: bool = False,
     ) -> Execution:
-        """See ``lib.jobs.ports.Engine``."""
+        """See ``lib.jobs.ports.Engine``. The time limit of a prompt that ran already counts from now."""
         if not self.healthy:
             raise self._unready()
-        planned = await self._plan(job, prepared, nonce=prompt_id)
-        if not self.healthy:
-            raise self._unready()
-        session = PromptSession(
-            prompt_id=prompt_id, graph=planned.graph, picture_nodes=frozenset(planned.wanted), observer=observer
-        )
-        self._link.sessions[prompt_id] = session
+        session, out_of_memory = PromptSession(prompt_id=prompt_id, observer=observer), False
         try:
-            await self._submit(session, planned)
+            ticket = await self._begin(session, job, prepared, attach=attach)
             await self._follower.follow(session, Terms(withdraw=withdraw, timeout_s=timeout_s))
             await self._judge(session)
         except asyncio.CancelledError:
             await self._follower.remove(session)
             raise
+        except OutOfMemory:
+            out_of_memory = True
+            raise
         finally:
-            del self._link.sessions[prompt_id]
-        return self._execution(session, planned, prepared)
+            self._link.sessions.pop(prompt_id, None)
+            self._carer.left(ran=session.started, out_of_memory=out_of_memory)
+        self._uncollected.add(prompt_id)
+        return self._execution(session, ticket)
+
+    async def _begin(self, session: PromptSession, job: Job, prepared: Prepared, *, attach: bool) -> Ticket:
+        """Have the prompt with ComfyUI: there already, or posted now."""
+        if attach and (planned := await self._recall(session, job)) is not None:
+            return self._ticket(session, planned, shown(planned, prepared.caller_graph))
+        # An id that was given away before may have left results in ComfyUI's cache: the nonce is another one then.
+        nonce = str(uuid.uuid4()) if attach else session.prompt_id
+        planned = await self._plan(job, prepared, nonce=nonce, again=attach)
+        if not self.healthy:
+            raise self._unready()
+        session.takes(planned.graph, wanted=planned.wanted)
+        self._link.sessions[session.prompt_id] = session
+        await self._poster.submit(session, planned)
+        return self._ticket(session, planned, prepared.caller_graph)
+
+    async def _recall(self, session: PromptSession, job: Job) -> Plan | None:
+        """Take a prompt of an earlier life up again: what it tells goes to a socket that is gone."""
+        session.exposed = session.orphaned = True
+        self._link.strays.discard(session.prompt_id)
+        if not await self._follower.look(session):
+            session.exposed = session.orphaned = False
+            return None
+        planned = recalled(session.item, folder=_folder_of(job)) if session.item is not None else None
+        if planned is None:
+            await self._follower.remove(session)
+            raise ExecutionFailed("ComfyUI's record of the prompt can't be read")
+        self._folders.taken(planned.folder)
+        session.takes(planned.graph, wanted=planned.wanted)
+        self._link.sessions[session.prompt_id] = session
+        session.accepted()
+        if _sends_pictures(session.graph) and not session.over:
+            await self._follower.remove(session)
+            raise _pictures_lost(session)
+        return planned
 
     async def holds(self, prompt_ids: Sequence[str]) -> str | None:
         """See ``lib.jobs.ports.Engine``."""
@@ -155,13 +232,15 @@ class ComfyEngine:
             return await self._harvester.harvest(ticket, job.spec)
         finally:
             self._forgetter.add(execution.prompt_id)
+            self._uncollected.discard(execution.prompt_id)
+            self._carer.collected()
 
     def _unready(self) -> EngineUnreachable:
         return EngineUnreachable(f"ComfyUI {self._name!r} takes no work: {self.down_reason}")
 
-    async def _plan(self, job: Job, prepared: Prepared, *, nonce: str) -> Plan:
-        folder = job.spec.request_id if _SAFE_NAME.fullmatch(job.spec.request_id) else job.job_id
-        folders, again = self._server.folders, job.attempts > 0
+    async def _plan(self, job: Job, prepared: Prepared, *, nonce: str, again: bool) -> Plan:
+        """``again``: an earlier life may have posted this very prompt."""
+        folder, folders, again = _folder_of(job), self._server.folders, again or job.attempts > 0
         if folders is not None:
             folder = await self._folders.claim(folders.output, folder, run=job.run, again=again)
         elif job.run > 1 or again:
@@ -169,81 +248,19 @@ class ComfyEngine:
         now = self._clock.now().astimezone()
         return plan(prepared.graph, self.catalog, folder=folder, nonce=nonce, now=now)
 
-    async def _submit(self, session: PromptSession, planned: Plan) -> None:
-        body = orjson.dumps(
-            {"prompt": planned.graph, "prompt_id": session.prompt_id, "client_id": self._link.client_id},
-        )
-        try:
-            reply = await self._client.post_prompt(body)
-        except ConnectionRefused as error:
-            self._link.failed(error)
-            raise
-        except EngineUnreachable as error:
-            self._link.failed(error)
-            await self._find(session, error)
-            return
-        self._link.answered()
-        if reply.status == 200:
-            await self._accepted(session, reply)
-        elif reply.status == 400:
-            raise await self._rejection(reply)
-        elif reply.status == 413:
-            raise BodyTooLarge("the workflow is larger than this ComfyUI takes (its --max-upload-size)")
-        else:
-            text = faults.scrub(reply.body[:200].decode("utf-8", "replace"))
-            await self._find(session, ExecutionFailed(f"ComfyUI answered {reply.status} to the prompt: {text}"))
-
-    async def _accepted(self, session: PromptSession, reply: Reply) -> None:
-        """Outputs that do not validate are dropped with a 200; half a result is not what was asked for."""
-        if (reply.json or {}).get("node_errors"):
-            await self._follower.remove(session)
-            raise await self._rejection(reply)
-        session.accepted()
-
-    async def _find(self, session: PromptSession, error: Exception) -> None:
-        """The POST failed and may have been queued all the same: look before anybody posts it again."""
-        try:
-            found = await self._follower.look(session)
-        except EngineUnreachable as gone:
-            # It had the prompt, and is gone, perhaps for that reason: this counts as an attempt.
-            self._link.strays.add(session.prompt_id)
-            session.lose(await self._link.explain(gone.message))
-            died = self._link.died(session)
-            died.started = True
-            raise died from gone
-        if not found:
-            self._link.strays.add(session.prompt_id)
-            raise self._link.died(session) if session.lost else error
-        session.accepted()
-
-    async def _rejection(self, reply: Reply) -> InvalidWorkflow:
-        body = reply.json or {"error": {"message": reply.body[:200].decode("utf-8", "replace")}}
-        fresh: dict[str, Catalog] = {}
-        for facts in (body.get("node_errors") or {}).values():
-            class_type = str(facts.get("class_type"))
-            if class_type not in fresh and any(error.get("type") == "value_not_in_list" for error in facts["errors"]):
-                fresh[class_type] = await self._fresh(class_type)
-
-        def choices(class_type: str, name: str) -> tuple[str, ...]:
-            return fresh.get(class_type, self.catalog).options(class_type, name)
-
-        return faults.rejection(body, classes=self.catalog.names(), choices=choices)
-
-    async def _fresh(self, class_type: str) -> Catalog:
-        """Model files come and go while ComfyUI runs."""
-        try:
-            described = loads(await self._client.object_info(class_type))
-        except EngineUnreachable:
-            return self.catalog
-        return Catalog({class_type: read_class((described or {}).get(class_type))})
-
     async def _judge(self, session: PromptSession) -> None:
         """Return for a success, raise for anything else."""
         story = session.story
         if session.ended and not story.decided:
             await self._decide(session)
         if story.succeeded:
+            if session.orphaned and _sends_pictures(session.graph):
+                self._forgetter.add(session.prompt_id)
+                raise _pictures_lost(session)
             return
+        if not story.decided and story.entry is not None:
+            self._forgetter.add(session.prompt_id)
+            raise ExecutionFailed("ComfyUI's history does not tell how the prompt ended")
         if not story.decided:
             raise self._link.died(session)
         self._forgetter.add(session.prompt_id)
@@ -251,31 +268,23 @@ class ComfyEngine:
             raise JobCancelled("the prompt was interrupted in ComfyUI, not by its caller")
         error = faults.execution_error(story.failure)
         if (fault := faults.gpu_fault(story.failure)) is not None:
-            await self._link.restart(f"the GPU can't be used any more: {fault}")
+            await self._link.restart(f"the GPU can't be used any more: {fault}", action=CareAction.RESTARTED_GPU)
             raise EngineDied(error.message, started=True, details=error.details)
         if isinstance(error, OutOfMemory):
-            await self._free()
+            await self._link.free("a job ran out of memory")
         raise error
 
     async def _decide(self, session: PromptSession) -> None:
         """The end marker came alone; the history knows which end it was."""
         try:
-            entry = await self._client.history(session.prompt_id)
+            session.conclude(await settled(self._client, session.prompt_id))
         except EngineUnreachable as error:
             session.lost = error.message
-            return
-        if entry is None:
-            session.lost = "the history has no trace of it"
-        else:
-            session.conclude(entry)
 
-    async def _free(self) -> None:
-        try:
-            await self._client.free()
-        except EngineUnreachable as error:
-            self._link.failed(error)
+    def _ticket(self, session: PromptSession, planned: Plan, caller_graph: Workflow) -> Ticket:
+        return Ticket(prompt_id=session.prompt_id, story=session.story, plan=planned, caller_graph=caller_graph)
 
-    def _execution(self, session: PromptSession, planned: Plan, prepared: Prepared) -> Execution:
+    def _execution(self, session: PromptSession, ticket: Ticket) -> Execution:
         story = session.story
         begun, ended = story.started_at_ms, story.ended_at_ms
         execute_s = (ended - begun) / 1000 if begun and ended else _now() - session.begun_at
@@ -284,8 +293,20 @@ class ComfyEngine:
             prompt_id=session.prompt_id,
             started_at=when(begun) or self._clock.now(),
             execute_s=max(0.0, execute_s),
-            token=Ticket(prompt_id=session.prompt_id, story=story, plan=planned, caller_graph=prepared.caller_graph),
+            token=ticket,
         )
+
+
+def _folder_of(job: Job) -> str:
+    return job.spec.request_id if _SAFE_NAME.fullmatch(job.spec.request_id) else job.job_id
+
+
+def _sends_pictures(graph: Mapping[str, Any]) -> bool:
+    return any(node.get("class_type") in _SOCKET_CLASSES for node in graph.values())
+
+
+def _pictures_lost(session: PromptSession) -> EngineDied:
+    return EngineDied("its pictures went to a connection that was lost", started=session.started)
 
 
 def _now() -> float:

@@ -29,6 +29,9 @@ _GPU_TEXTS = (
     "triton error [cuda]",
     "uncorrectable ecc error",
 )
+_DEAD_EXECUTOR = re.compile(
+    r"Exception in thread Thread-\d+ \(prompt_worker\):?|pyworker: the executor thread has ended"
+)
 _HIDDEN = frozenset({"traceback", "current_inputs", "current_outputs"})
 
 
@@ -71,6 +74,12 @@ def gpu_fault(failure: Failed) -> str | None:
     return next((text for text in _GPU_TEXTS if text in lowered), None)
 
 
+def is_dead_executor(line: str) -> bool:
+    """Whether this line of ComfyUI's log says that its only worker thread has ended. The whole line counts: what
+    callers send is logged too, inside other lines."""
+    return _DEAD_EXECUTOR.fullmatch(line.strip()) is not None
+
+
 def _is_oom(failure: Failed) -> bool:
     if failure.exception_type in _OOM_TYPES:
         return True
@@ -85,6 +94,7 @@ def rejection(reply: Mapping[str, Any], *, classes: Iterable[str], choices: Choi
     ComfyUI's own objects, scrubbed, and ``"nearest"`` where a model or class by another name was probably meant.
     """
     error, nodes = scrubbed(reply.get("error") or {}), scrubbed(reply.get("node_errors") or {})
+    nodes = nodes if isinstance(nodes, dict) else {}
     hints: dict[str, list[str]] = {}
     sentences = [
         sentence for node_id, facts in nodes.items() for sentence in _sentences(node_id, facts, choices, hints)
@@ -94,6 +104,21 @@ def rejection(reply: Mapping[str, Any], *, classes: Iterable[str], choices: Choi
     shown = "; ".join(sentences[:5]) + (f"; and {len(sentences) - 5} more" if len(sentences) > 5 else "")
     details: dict[str, object] = {"error": error, "node_errors": nodes}
     return InvalidWorkflow(shown, details=details | ({"nearest": hints} if hints else {}))
+
+
+def misfits(reply: Mapping[str, Any]) -> frozenset[str]:
+    """Return the classes of nodes that were given a value which is not among their choices."""
+    nodes = reply.get("node_errors")
+    return frozenset(
+        str(facts.get("class_type"))
+        for facts in (nodes.values() if isinstance(nodes, Mapping) else ())
+        if isinstance(facts, Mapping) and any(error.get("type") == "value_not_in_list" for error in _errors(facts))
+    )
+
+
+def _errors(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    listed = facts.get("errors")
+    return [error for error in listed if isinstance(error, Mapping)] if isinstance(listed, list) else []
 
 
 def _headline(error: Any, classes: Iterable[str], hints: dict[str, list[str]]) -> str:
@@ -117,8 +142,7 @@ def _sentences(node_id: str, facts: Any, choices: Choices, hints: dict[str, list
     if not isinstance(facts, Mapping):
         return []
     class_type = str(facts.get("class_type") or "?")
-    listed = [error for error in facts.get("errors") or () if isinstance(error, Mapping)]
-    return [f"node {node_id} ({class_type}){_sentence(class_type, error, choices, hints)}" for error in listed]
+    return [f"node {node_id} ({class_type}){_sentence(class_type, error, choices, hints)}" for error in _errors(facts)]
 
 
 def _sentence(class_type: str, error: Mapping[str, Any], choices: Choices, hints: dict[str, list[str]]) -> str:

@@ -14,6 +14,7 @@ class JobFolders:
     def __init__(self) -> None:
         self._root: Path | None = None
         self._names: dict[str, None] = {}
+        self._taken: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._names)
@@ -25,10 +26,14 @@ class JobFolders:
         if root != self._root:
             self._names = dict.fromkeys(await asyncio.to_thread(_listed, root))
             self._root = root
-        if run == 1 and not again and name not in self._names:
+        if run == 1 and not again and name not in self._names and name not in self._taken:
             self._remember(name)
             return name
-        return await asyncio.to_thread(_free, root, name, run)
+        return await asyncio.to_thread(_free, root, name, run, frozenset(self._taken))
+
+    def taken(self, folder: str) -> None:
+        """A prompt that an earlier life of ours posted writes there, perhaps only later."""
+        self._taken.add(folder)
 
     def _remember(self, name: str) -> None:
         self._names[name] = None
@@ -43,10 +48,10 @@ def _listed(root: Path) -> list[str]:
         return []
 
 
-def _free(root: Path, name: str, run: int) -> str:
-    if run == 1 and not os.path.lexists(root / name):
+def _free(root: Path, name: str, run: int, taken: frozenset[str]) -> str:
+    if run == 1 and name not in taken and not os.path.lexists(root / name):
         return name
     number = max(2, run)
-    while os.path.lexists(root / name / str(number)):
+    while f"{name}/{number}" in taken or os.path.lexists(root / name / str(number)):
         number += 1
     return f"{name}/{number}"

@@ -5,9 +5,11 @@ import logging
 from dataclasses import dataclass
 
 from lib.comfy import removal
-from lib.comfy.client import ComfyClient
+from lib.comfy.client import ComfyClient, QueueItem
+from lib.comfy.faults import is_dead_executor
 from lib.comfy.forget import Forgetter
 from lib.comfy.link import Link
+from lib.comfy.ports import CareAction
 from lib.comfy.removal import Removal
 from lib.comfy.session import PromptSession
 from lib.errors import EngineUnreachable, JobTimeout
@@ -19,6 +21,12 @@ log = logging.getLogger(__name__)
 
 _LOOK_ANYWAY = 5
 """A prompt is looked up at least every so many poll intervals, however busy the socket is."""
+_WITHDRAW_UNHEARD_S = 0.05
+"""A prompt that starts sooner needs no task that listens for its withdrawal."""
+_SILENCE_POLLS = 5
+"""After so many poll intervals without a sign of a running prompt, ComfyUI's log is asked whether its executor died."""
+_UNLOAD_S = 25.0
+"""The executor may be busy so long with unloading models, while prompts wait and none runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,28 +54,33 @@ class Follower:
         """Return when the prompt is over, whatever way.
 
         Raises: Withdrawn, JobTimeout."""
-        if session.over:
-            return
-        watcher = self._tasks.spawn(terms.withdraw.wait(), name="comfy.withdraw")
-        watcher.add_done_callback(lambda _: session.wake())
+        watcher: asyncio.Task[bool] | None = None
         try:
             while not session.over:
-                await session.news(self._patience(session, terms))
+                heard = session.started or watcher is not None
+                patience_s = self._patience(session, terms)
+                await session.news(patience_s if heard else min(patience_s, _WITHDRAW_UNHEARD_S))
                 if not session.over:
                     await self._tend(session, terms)
+                if watcher is None and not session.started:
+                    watcher = self._tasks.spawn(terms.withdraw.wait(), name="comfy.withdraw")
+                    watcher.add_done_callback(lambda _: session.wake())
         finally:
-            watcher.cancel()
+            if watcher is not None:
+                watcher.cancel()
 
     async def _tend(self, session: PromptSession, terms: Terms) -> None:
         """Do what is due for a prompt that is not over."""
         try:
             if terms.timeout_s is not None and session.started and _now() >= session.begun_at + terms.timeout_s:
                 await self._expire(session, terms.timeout_s)
-            elif terms.withdraw.is_set() and not session.started:
+            elif (terms.withdraw.is_set() or self._link.draining) and not session.started:
                 if await removal.withdraw(self._client, session):
                     raise Withdrawn
             elif self._suspicious(session) and not await self.look(session):
                 session.lose("the prompt is in neither its queue nor its history")
+            else:
+                return
             self._link.answered()
         except EngineUnreachable as error:
             self._link.failed(error)
@@ -97,8 +110,10 @@ class Follower:
         entry = await self._client.history(session.prompt_id)
         if entry is None:
             queue = await self._client.queue()
+            session.item = queue.item(session.prompt_id)
             if session.prompt_id in queue.running:
                 session.begin()
+                await self._watch_thread(session)
                 return True
             if session.prompt_id in queue.pending:
                 await self._watch_executor(session, idle=not queue.running)
@@ -106,18 +121,40 @@ class Follower:
             entry = await self._client.history(session.prompt_id)
         if entry is None:
             return session.over
+        session.item = _item_of(entry)
         session.conclude(entry)
         return True
 
     async def _watch_executor(self, session: PromptSession, *, idle: bool) -> None:
         """Prompts that wait while nothing runs: ComfyUI's only worker thread is dead, HTTP notwithstanding."""
+        patience_s = self._settings.stall_timeout_s
         if not idle:
             session.stalled_since = None
         elif session.stalled_since is None:
-            session.stalled_since = _now()
-        elif _now() - session.stalled_since >= self._settings.stall_timeout_s:
-            session.stalled_since = None  # where no restart is possible, the next complaint takes as long
-            await self._link.restart("its executor is dead: prompts wait and nothing runs")
+            session.stalled_since = max(_now(), self._link.freed_at + _UNLOAD_S - patience_s)
+        elif _now() - session.stalled_since >= patience_s:
+            await self._replace_executor(session, "its executor is dead: prompts wait and nothing runs")
+
+    async def _watch_thread(self, session: PromptSession) -> None:
+        """A prompt that runs without a sign may be on a dead thread; only ComfyUI's log knows. A thread that a
+        ``SystemExit`` ended leaves no trace there unless our node pack is loaded: then the time limit has to do."""
+        if _now() - session.heard_at < _SILENCE_POLLS * self._settings.history_poll_s:
+            return
+        session.heard_at = _now()
+        try:
+            dead = any(map(is_dead_executor, await self._client.log_lines()))
+        except EngineUnreachable:  # a newer or older ComfyUI need not have that route
+            return
+        if dead:
+            await self._replace_executor(session, "its executor died under a prompt")
+
+    async def _replace_executor(self, session: PromptSession, reason: str) -> None:
+        """Where it can't be restarted, others may take the job; should this one come to life, it has to be idle
+        first."""
+        action, prompt_id = CareAction.RESTARTED_EXECUTOR, session.prompt_id
+        if not await self._link.restart(reason, action=action, prompt_id=prompt_id):
+            self._link.strays.add(prompt_id)
+            session.lose(reason)
 
     async def _expire(self, session: PromptSession, timeout_s: float) -> None:
         await self.remove(session)
@@ -127,22 +164,32 @@ class Follower:
             )
 
     async def remove(self, session: PromptSession) -> None:
-        """Get the prompt out of ComfyUI within the time allowed; further cancellations do not stop this."""
+        """Get the prompt out of ComfyUI within the time allowed; a cancellation meanwhile is raised afterwards."""
+        if not session.exposed:
+            return
+        cancelled: asyncio.CancelledError | None = None
         until = _now() + self._settings.interrupt_timeout_s
-        while True:
+        while session.exposed:
             try:
                 outcome = await removal.remove(self._client, session, until=until)
                 if outcome is Removal.STUCK:
                     reason = f"a node ignored the interrupt for {self._settings.interrupt_timeout_s:g} s"
-                    await self._link.restart(reason, prompt_id=session.prompt_id)
-                break
-            except asyncio.CancelledError:
-                log.debug("cancelled again while a prompt is removed", extra={"event": "engine.removal"})
+                    await self._link.restart(reason, action=CareAction.RESTARTED_STUCK, prompt_id=session.prompt_id)
+                session.exposed = False
+            except asyncio.CancelledError as error:
+                cancelled = error
             except EngineUnreachable as error:
                 self._link.strays.add(session.prompt_id)
                 self._link.failed(error)
-                break
+                session.exposed = False
         self._forgetter.add(session.prompt_id)
+        if cancelled is not None:
+            raise cancelled
+
+
+def _item_of(entry: dict[str, object]) -> QueueItem | None:
+    prompt = entry.get("prompt")
+    return prompt if isinstance(prompt, list) else None
 
 
 def _now() -> float:

@@ -1,10 +1,13 @@
 """A finished prompt's outputs: fetch the history entry, check that it is the success it claims, find the files."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+import stamina
 
 from lib.comfy import outputs
 from lib.comfy.client import ComfyClient
@@ -15,12 +18,13 @@ from lib.comfy.ports import Folders, Server
 from lib.comfy.rewrite import Plan, Restorer
 from lib.comfy.session import Story
 from lib.delivery.inline import inline_small
-from lib.errors import EngineUnreachable, ExecutionFailed
+from lib.errors import EngineUnreachable, ExecutionFailed, StorageFailed
 from lib.jobs.model import JobSpec, Output, Workflow
 from lib.jobs.ports import Collected
 
-_RETRIES = 5
-_RETRY_S = 0.02
+_TRIES = 4
+_FIRST_WAIT_S = 0.02
+_LONGEST_WAIT_S = 0.3
 _SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
 
 
@@ -34,6 +38,37 @@ class Ticket:
     caller_graph: Workflow
 
 
+async def settled(client: ComfyClient, prompt_id: str) -> dict[str, Any]:
+    """Return the history entry of a prompt that has ended; a moment's patience where ComfyUI has it not, or not whole.
+
+    Raises: EngineUnreachable."""
+    try:
+        return await _entry(client, prompt_id)
+    except EngineUnreachable:
+        async for attempt in _tries():
+            with attempt:
+                return await _entry(client, prompt_id)
+        raise
+
+
+async def _entry(client: ComfyClient, prompt_id: str) -> dict[str, Any]:
+    entry = await client.history(prompt_id)
+    if entry is None:
+        raise EngineUnreachable("ComfyUI has lost the history of a prompt that ended")
+    return entry
+
+
+def _tries() -> AsyncIterator[stamina.Attempt]:
+    return stamina.retry_context(
+        on=EngineUnreachable,
+        attempts=_TRIES,
+        timeout=None,
+        wait_initial=_FIRST_WAIT_S,
+        wait_max=_LONGEST_WAIT_S,
+        wait_jitter=_FIRST_WAIT_S,
+    )
+
+
 class Harvester:
     """Collects from one ComfyUI."""
 
@@ -45,8 +80,8 @@ class Harvester:
         self._fetch_folder = fetch_folder
 
     async def harvest(self, ticket: Ticket, spec: JobSpec) -> Collected:
-        """Raises: ExecutionFailed, EngineUnreachable."""
-        entry = ticket.story.entry or await self._entry(ticket.prompt_id)
+        """Raises: ExecutionFailed, EngineUnreachable, StorageFailed."""
+        entry = ticket.story.entry or await settled(self._client, ticket.prompt_id)
         _check(entry, ticket)
         folders = self._server.folders
         items = outputs.listed(entry, order=ticket.caller_graph, include_temp=spec.delivery.include_temp)
@@ -58,6 +93,7 @@ class Harvester:
             restorer=restorer,
             ticket=ticket,
             target=self._target(ticket),
+            reporting=outputs.reporting(entry) if ticket.story.pictures else frozenset(),
             inline_bytes=self._inline_bytes if spec.delivery.inline_base64 else 0,
         )
         found = await asyncio.get_running_loop().run_in_executor(None, gathering.outputs)
@@ -66,15 +102,6 @@ class Harvester:
             raise _blocked(ticket)
         response = _response(entry, ticket, restorer) if spec.keep_response else {}
         return Collected(outputs=found, response=response, warnings=problems + _warnings(ticket))
-
-    async def _entry(self, prompt_id: str) -> dict[str, Any]:
-        """The entry exists when the end marker comes; a little patience all the same."""
-        for attempt in range(_RETRIES):
-            entry = await self._client.history(prompt_id)
-            if entry is not None:
-                return entry
-            await asyncio.sleep(_RETRY_S * (attempt + 1))
-        raise EngineUnreachable("ComfyUI has lost the history of a prompt that ended")
 
     async def _paths(
         self, items: tuple[Item, ...], folders: Folders | None, ticket: Ticket
@@ -97,18 +124,25 @@ class Harvester:
         if path is None:
             return None
         try:
-            async with self._client.view(
-                filename=item.filename, subfolder=item.subfolder, folder_type=item.folder_type
-            ) as chunks:
-                file = await asyncio.to_thread(_create, Path(path))
-                try:
-                    async for chunk in chunks:
-                        await asyncio.to_thread(file.write, chunk)
-                finally:
-                    await asyncio.to_thread(file.close)
+            async for attempt in _tries():
+                with attempt:
+                    await self._copy(item, Path(path))
         except FileNotFoundError as error:
             problems.append(f"node {item.node_id}: {error}")
         return path
+
+    async def _copy(self, item: Item, path: Path) -> None:
+        """Raises: FileNotFoundError (ComfyUI has it not), StorageFailed (no room for it here), EngineUnreachable."""
+        async with self._client.view(
+            filename=item.filename, subfolder=item.subfolder, folder_type=item.folder_type
+        ) as chunks:
+            file = await asyncio.to_thread(_create, path)
+            async with AsyncExitStack() as undo:
+                undo.push_async_callback(asyncio.to_thread, _drop, file)
+                async for chunk in chunks:
+                    await asyncio.to_thread(_append, file, chunk)
+                await asyncio.to_thread(_close, file)
+                undo.pop_all()
 
     def _target(self, ticket: Ticket) -> Path:
         return self._fetch_folder / ticket.prompt_id
@@ -123,6 +157,7 @@ class _Gathering:
     restorer: Restorer
     ticket: Ticket
     target: Path
+    reporting: frozenset[str]
     inline_bytes: int
 
     def outputs(self) -> tuple[Output, ...]:
@@ -130,7 +165,7 @@ class _Gathering:
         return inline_small(found, limit_bytes=self.inline_bytes) if self.inline_bytes else found
 
     def _found(self) -> tuple[Output, ...]:
-        pictures = self.ticket.story.pictures
+        pictures = [picture for picture in self.ticket.story.pictures if picture.node_id not in self.reporting]
         found = outputs.inspect(self.items, paths=self.paths, restorer=self.restorer)
         if not pictures:
             return found
@@ -145,14 +180,47 @@ class _Gathering:
         return Item(node_id=picture.node_id, key="images", filename=name)
 
 
-def _create(path: Path) -> Any:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("wb")
+@contextmanager
+def _storing(path: Path) -> Iterator[None]:
+    """A disk that is full, or not ours to write, is told as what it is."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise StorageFailed(f"{path.name} could not be written to this worker's disk: {reason}") from error
+
+
+def _create(path: Path) -> IO[bytes]:
+    with _storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("wb")
+
+
+def _append(file: IO[bytes], chunk: bytes) -> None:
+    with _storing(Path(file.name)):
+        file.write(chunk)
+
+
+def _close(file: IO[bytes]) -> None:
+    with _storing(Path(file.name)):
+        file.close()
+
+
+def _drop(file: IO[bytes]) -> None:
+    """Half a file only takes room. Closing writes what is buffered, which may fail once more."""
+    with suppress(OSError):
+        file.close()
+    Path(file.name).unlink(missing_ok=True)
 
 
 def _write(path: Path, data: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
+    file = _create(path)
+    try:
+        _append(file, data)
+        _close(file)
+    except StorageFailed:
+        _drop(file)
+        raise
     return path
 
 
@@ -164,11 +232,12 @@ def _roots(folders: Folders | None) -> tuple[str, ...]:
 
 def _check(entry: Mapping[str, Any], ticket: Ticket) -> None:
     """Neither HTTP's 200 nor the socket's success says that every output ran; the history does."""
-    status = entry.get("status") or {}
+    status, prompt, reported = entry.get("status"), entry.get("prompt"), entry.get("outputs")
+    if not isinstance(status, Mapping) or not isinstance(prompt, list) or not isinstance(reported, Mapping):
+        raise ExecutionFailed("ComfyUI's history of the prompt can't be read", details={"reason": "unreadable"})
     if status.get("status_str") != "success":
         raise ExecutionFailed(f"ComfyUI's history says {status.get('status_str')!r}, not success")
-    prompt = list(entry.get("prompt") or ())
-    ran = set(prompt[4]) if len(prompt) > 4 else set()
+    ran = prompt[4] if len(prompt) > 4 and isinstance(prompt[4], list) else []
     missing = [node_id for node_id in ticket.plan.wanted if node_id not in ran]
     if missing:
         raise ExecutionFailed(

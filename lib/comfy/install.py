@@ -214,6 +214,8 @@ def _optional_flags(settings: EngineSettings, root: Path, *, database: Path) -> 
         wanted.append(("--disable-metadata",))
     if not settings.allow_api_nodes:
         wanted.append(("--disable-api-nodes",))
+    if settings.preview_method != "none":
+        wanted.append(("--preview-method", settings.preview_method))
     known = _known_flags(root)
     return tuple(part for flag in wanted if flag[0] in known for part in flag)
 

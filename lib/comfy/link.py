@@ -1,11 +1,12 @@
 """The connection to one ComfyUI: one socket, what it can run, whether it is fit for work, and the prompts with it.
 
 Messages are routed to their prompts; when ComfyUI ends, its prompts learn it at once. Posting and collecting are
-``engine``'s.
+``engine``'s; when it is restarted for its health, ``care``'s and ``follow``'s.
 """
 
 import asyncio
 import logging
+import math
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from lib.clock import Clock
 from lib.comfy.catalog import Catalog, read_catalog
 from lib.comfy.client import ComfyClient, ConnectionRefused
 from lib.comfy.faults import scrub
+from lib.comfy.journal import Journal
 from lib.comfy.messages import HELLO, QueueChanged, parse_picture, parse_text
-from lib.comfy.ports import Server
+from lib.comfy.ports import CareAction, Server
 from lib.comfy.session import PromptSession
 from lib.errors import EngineDied, EngineUnreachable
 from lib.settings import EngineSettings
@@ -32,18 +34,22 @@ _CAUSE_WAIT_S = 0.5
 _LOG_LINES = 50
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Fault:
-    """ComfyUI answers and must not be given work; ``prompt_id`` is what it is stuck on, if that is all."""
+    """ComfyUI answers and must not be given work. ``prompt_id`` is what it is stuck on, if that is all; ``draining``:
+    nothing is wrong with what it has."""
 
     reason: str
     prompt_id: str | None = None
+    draining: bool = False
 
 
 class Link:
     """Owns the socket. ``run`` is a vital loop; the rest may be called from the event loop at any time."""
 
-    def __init__(self, *, server: Server, client: ComfyClient, settings: EngineSettings, clock: Clock) -> None:
+    def __init__(
+        self, *, server: Server, client: ComfyClient, settings: EngineSettings, clock: Clock, journal: Journal
+    ) -> None:
         self.server = server
         self.client = client
         self.client_id = ""
@@ -51,16 +57,23 @@ class Link:
         self.facts: Mapping[str, object] = {}
         self.sessions: dict[str, PromptSession] = {}
         self.strays: set[str] = set()
-        """Prompts that may have been posted although nobody follows them; removed at the next connection."""
+        """Prompts of this life that may have been posted although nobody follows them; removed at the next
+        connection. Those of an earlier life are ``strays.remove_strays``'s."""
         self.heard_at = 0.0
         """Event loop's time of the last sign of the executor: any message but the queue's length."""
+        self.empty = asyncio.Event()
+        """Set while ComfyUI's queue was last told to be empty, of whomever."""
+        self.freed_at = -math.inf
+        """Event loop's time when ComfyUI was last asked to unload its models: its executor is busy with that."""
         self._settings = settings
         self._clock = clock
+        self._journal = journal
         self._ready = asyncio.Event()
         self._ended = asyncio.Event()
         self._why = "not connected yet"
         self._fault: Fault | None = None
         self._failures = 0
+        self._unanswered = 0
         self._fit = asyncio.Event()
         """Set while healthy, as it was last told."""
         self._scope: asyncio.Timeout | None = None
@@ -78,6 +91,11 @@ class Link:
             return None
         return self._fault.reason if self._fault else self.server.down_reason or self._why
 
+    @property
+    def draining(self) -> bool:
+        """Whether prompts that only wait are to be given back."""
+        return self._fault is not None and self._fault.draining
+
     def on_health(self, listener: Callable[[bool], None]) -> None:
         """Have ``listener(healthy)`` called at each change."""
         self._listeners.append(listener)
@@ -90,14 +108,8 @@ class Link:
         """Connect, listen, connect again; for ever."""
         pause = _FIRST_PAUSE_S
         while True:
-            await self.server.wait_answering()
-            try:
-                await self._listen()
-                why = "the connection to ComfyUI was lost"
-            except (EngineUnreachable, ValueError) as error:
-                why = str(error)
-            except TimeoutError:
-                why = "ComfyUI does not answer"
+            await self._answering()
+            why = await self._connected()
             if self._ready.is_set():
                 pause = _FIRST_PAUSE_S
             self._set_ready(False, why)
@@ -106,25 +118,96 @@ class Link:
             await self._clock.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE_S)
 
-    async def restart(self, reason: str, *, prompt_id: str | None = None) -> None:
-        """Take the engine out of service and have ComfyUI restarted, if that can be done.
+    async def _answering(self) -> None:
+        """Wait until ComfyUI answers. One that has worked, and now runs on without an answer, is restarted."""
+        patience_s = self._settings.request_timeout_s * self._settings.failure_threshold
+        while True:
+            try:
+                async with asyncio.timeout(patience_s if self.client_id and self.server.restartable else None):
+                    return await self.server.wait_answering()
+            except TimeoutError:
+                await self._restart_if_hung()
+
+    async def _restart_if_hung(self) -> None:
+        """A connection that is refused means that it is down: who owns it sees that without us."""
+        try:
+            await self.client.remaining()
+        except ConnectionRefused:
+            return
+        except EngineUnreachable as error:
+            await self.restart(f"it runs and does not answer: {error.message}", action=CareAction.RESTARTED_STUCK)
+
+    async def _connected(self) -> str:
+        """Connect and listen; return why that is over."""
+        before = self.client_id
+        try:
+            await self._listen()
+            return "the connection to ComfyUI was lost"
+        except (EngineUnreachable, ValueError) as error:
+            why = str(error)
+        except TimeoutError:
+            why = "ComfyUI does not answer"
+        if self.client_id == before:
+            self._unanswered += 1
+            if self._unanswered >= self._settings.failure_threshold and self.server.restartable:
+                self._unanswered = 0
+                await self._restart_if_hung()
+        return why
+
+    async def restart(self, reason: str, *, action: CareAction, prompt_id: str | None = None) -> bool:
+        """Take the engine out of service and have ComfyUI restarted; false = that can't be done.
 
         Every prompt with it is lost then. Where it can't be, the engine stays out of service until ComfyUI gives up
         the prompt it is stuck on, or is restarted by somebody else.
         """
-        self._fault = Fault(reason=reason, prompt_id=prompt_id)
+        planned = action is CareAction.RECYCLED
+        fault = self._fault = Fault(reason=reason, prompt_id=prompt_id)
         self._tell()
         doomed, scope = tuple(self.sessions.values()), self._scope
-        log.error("ComfyUI needs a restart", extra={"event": "engine.restart", "cause": reason})
         try:
-            await self.server.restart(reason)
+            begun = await self.server.restart(reason, planned=planned)
         except EngineUnreachable as error:
-            log.error("ComfyUI can't be restarted", extra={"event": "engine.stuck", "cause": error.message})
-            return
+            facts = {"event": "engine.stuck", "reason": reason, "cause": error.message}
+            log.error("ComfyUI needs a restart and can't be restarted", extra=facts)
+            if planned:
+                self.resume(fault)
+            return False
+        if begun:
+            self._journal.tell(action, reason)
         for session in doomed:
             session.lose(reason)
         if self._scope is scope:  # a connection that was made meanwhile is to the new process
             self._drop()
+        return True
+
+    async def free(self, cause: str) -> None:
+        """Have ComfyUI unload its models and drop its caches as soon as nothing runs."""
+        try:
+            await self.client.free()
+        except EngineUnreachable as error:
+            self.failed(error)
+            return
+        self.freed_at = asyncio.get_running_loop().time()
+        self._journal.tell(CareAction.FREED, cause)
+
+    def drain(self, reason: str) -> Fault:
+        """Take no new prompts and give back those that wait; what runs goes on. Ends with ``resume``, or with the
+        next connection."""
+        fault = self._fault = Fault(reason=reason, draining=True)
+        self._tell()
+        for session in self.sessions.values():
+            session.wake()
+        return fault
+
+    def holds(self, fault: Fault) -> bool:
+        """Whether that is still why no prompts are taken."""
+        return self._fault is fault
+
+    def resume(self, fault: Fault) -> None:
+        """Take prompts again, unless there is another reason not to by now."""
+        if self._fault is fault:
+            self._fault = None
+            self._tell()
 
     def lose_all(self, reason: str) -> None:
         for session in tuple(self.sessions.values()):
@@ -165,7 +248,7 @@ class Link:
                 await self._greet(socket)
                 await self._learn()
             await self._sweep()
-            self.client_id, self._fault, self._failures = client_id, None, 0
+            self.client_id, self._fault, self._failures, self._unanswered = client_id, None, 0, 0
             self._ended.clear()
             self.heard_at = asyncio.get_running_loop().time()
             self._set_ready(True)
@@ -181,7 +264,8 @@ class Link:
         """The first ``status`` proves that the server knows our id."""
         await socket.send_str(HELLO)
         async for frame in socket:
-            if frame.type is aiohttp.WSMsgType.TEXT and isinstance(parse_text(frame.data), QueueChanged):
+            if frame.type is aiohttp.WSMsgType.TEXT and isinstance(told := parse_text(frame.data), QueueChanged):
+                self._queue_changed(told.remaining)
                 return
         raise EngineUnreachable("ComfyUI closed the socket at once")
 
@@ -210,16 +294,20 @@ class Link:
                 continue
             self.heard_at = time()
             if message is not None and (session := self.sessions.get(message.prompt_id)) is not None:
+                session.heard_at = self.heard_at
                 session.apply(message)
 
     def _queue_changed(self, remaining: int) -> None:
         """Prompts of an earlier socket get no messages of their own: this may be their end."""
+        if remaining:
+            self.empty.clear()
+        else:
+            self.empty.set()
         for session in self.sessions.values():
             if session.orphaned:
                 session.doubt()
         if self._fault is not None and self._fault.prompt_id is not None and remaining == 0:
-            self._fault = None  # ComfyUI got over what it was stuck on
-            self._tell()
+            self.resume(self._fault)  # ComfyUI got over what it was stuck on
 
     async def _explain_drop(self) -> None:
         for session in self.sessions.values():
@@ -244,10 +332,12 @@ class Link:
                 pass
         return self.server.down_reason or fallback
 
-    def _server_ended(self, reason: str) -> None:
+    def _server_ended(self, reason: str, action: CareAction | None) -> None:
         self._ended.set()
         self._set_ready(False, reason)
         self.lose_all(reason)
+        if action is not None:
+            self._journal.tell(action, reason)
 
     def _set_ready(self, ready: bool, why: str = "") -> None:
         if ready:

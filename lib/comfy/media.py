@@ -1,6 +1,7 @@
 """What a file is, from its first bytes and then its name; pure. No image library: a header tells enough."""
 
 import mimetypes
+import re
 import struct
 from pathlib import PurePosixPath
 
@@ -44,7 +45,7 @@ _TEXTS = frozenset({"application/json", "application/xml", "application/yaml"})
 def mime_of(name: str, header: bytes) -> str:
     """Return the MIME type by content, else by extension, else ``application/octet-stream``."""
     if header.startswith(_PNG):
-        return "image/png"
+        return "image/apng" if _is_animated(header) else "image/png"
     suffix = PurePosixPath(name).suffix.lower()
     if suffix in (".usdz", ".latent", ".glb"):  # containers whose own signature says less than their name
         return _BY_SUFFIX[suffix]
@@ -52,6 +53,16 @@ def mime_of(name: str, header: bytes) -> str:
     if guessed:
         return _REGISTERED.get(guessed, str(guessed))
     return _BY_SUFFIX.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
+
+
+def _is_animated(png: bytes) -> bool:
+    at = len(_PNG)
+    while at + 8 <= len(png):
+        kind = png[at + 4 : at + 8]
+        if kind in (b"acTL", b"IDAT"):
+            return kind == b"acTL"
+        at += 12 + int.from_bytes(png[at : at + 4], "big")
+    return False
 
 
 def kind_of(mime_type: str) -> OutputKind:
@@ -71,7 +82,7 @@ def kind_of(mime_type: str) -> OutputKind:
 
 
 def dimensions(header: bytes) -> tuple[int, int] | None:
-    """Return ``(width, height)`` of a PNG, JPEG, GIF, WebP or BMP, if ``header`` reaches that far."""
+    """Return ``(width, height)`` of a PNG, JPEG, GIF, WebP, AVIF or BMP, if ``header`` reaches that far."""
     try:
         if header.startswith(_PNG):
             return _pair(header, ">II", 16)
@@ -81,6 +92,8 @@ def dimensions(header: bytes) -> tuple[int, int] | None:
             return _jpeg(header)
         if header[:4] == b"RIFF" and header[8:12] == b"WEBP":
             return _webp(header)
+        if header[4:12] in (b"ftypavif", b"ftypavis"):
+            return _avif(header)
         if header.startswith(b"BM"):
             width, height = _pair(header, "<ii", 18)
             return width, abs(height)
@@ -106,6 +119,12 @@ def _webp(header: bytes) -> tuple[int, int] | None:
         width, height = _pair(header, "<HH", 26)
         return width & 0x3FFF, height & 0x3FFF
     return None
+
+
+def _avif(header: bytes) -> tuple[int, int] | None:
+    """The largest of the ``ispe`` properties: smaller ones are those of a thumbnail or a tile."""
+    sizes = [_pair(header, ">II", found.end() + 4) for found in re.finditer(b"ispe", header)]
+    return max(sizes, key=lambda size: size[0] * size[1], default=None)
 
 
 def _jpeg(header: bytes) -> tuple[int, int] | None:

@@ -4,6 +4,7 @@ Wire format: ComfyUI 0.3.75, ``{"type": ..., "data": {...}}`` in text frames, bi
 ones. Unknown types, keys and shapes are ignored, so that newer servers stay readable.
 """
 
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -146,7 +147,8 @@ def message_of(kind: object, data: object) -> Message | None:
     if kind == "execution_start":
         return Started(prompt_id=prompt_id, at_ms=_stamp(data))
     if kind == "execution_cached":
-        return Cached(prompt_id=prompt_id, node_ids=tuple(map(str, data.get("nodes") or ())))
+        nodes = data.get("nodes")
+        return Cached(prompt_id=prompt_id, node_ids=tuple(map(str, nodes)) if isinstance(nodes, list) else ())
     return _outcome(kind, prompt_id, data)
 
 
@@ -160,6 +162,8 @@ def parse_picture(frame: bytes) -> Picture | None:
     try:
         facts = orjson.loads(frame[8 : 8 + length])
     except orjson.JSONDecodeError:
+        return None
+    if not isinstance(facts, dict):
         return None
     prompt_id, node_id = facts.get("prompt_id"), facts.get("display_node_id") or facts.get("node_id")
     if not isinstance(prompt_id, str) or not isinstance(node_id, str):
@@ -203,4 +207,4 @@ def _outcome(kind: object, prompt_id: str, data: Mapping[str, Any]) -> Message |
 
 def _stamp(data: Mapping[str, Any]) -> int | None:
     value = data.get("timestamp")
-    return int(value) if isinstance(value, int | float) else None
+    return int(value) if isinstance(value, int | float) and math.isfinite(value) else None

@@ -4,17 +4,19 @@ File work is one function for one thread (``inspect``); fetching over HTTP, wher
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lib.comfy import media
 from lib.comfy.ports import Folders
+from lib.comfy.recall import without_mark
 from lib.comfy.rewrite import Restorer
 from lib.jobs.model import Output, OutputKind
 
 _TEXT_KEYS = frozenset({"text", "texts", "string", "strings", "tags", "value", "values"})
+_TEMP = "temp/"
 _FILE_KEYS = frozenset({"images", "gifs", "videos", "video", "audio", "files", "mesh", "3d", "model", "latents", "glb"})
 
 
@@ -37,16 +39,36 @@ class Item:
 def listed(entry: Mapping[str, Any], *, order: Iterable[str], include_temp: bool) -> tuple[Item, ...]:
     """Read the ``outputs`` of a history entry in the order of the caller's nodes; a node that came by expansion
     stands under the node that it was expanded from."""
-    meta = entry.get("meta") or {}
     rank = {node_id: index for index, node_id in enumerate(order)}
-    items = []
-    for node_id, reported in (entry.get("outputs") or {}).items():
-        shown = str((meta.get(node_id) or {}).get("display_node") or node_id)
-        if isinstance(reported, Mapping):
-            items += [item for key, value in reported.items() for item in _items(shown, str(key), value)]
+    items = [
+        item
+        for shown, reported in _reported(entry)
+        for key, value in reported.items()
+        for item in _items(shown, str(key), value)
+    ]
     wanted = ("output", "temp") if include_temp else ("output",)
     kept = (item for item in items if item.folder_type in wanted)
     return tuple(sorted(kept, key=lambda item: rank.get(item.node_id, len(rank))))
+
+
+def reporting(entry: Mapping[str, Any]) -> frozenset[str]:
+    """Return the nodes that reported files; what such a node sent over the socket were previews of its work."""
+    return frozenset(
+        shown
+        for shown, reported in _reported(entry)
+        for key, value in reported.items()
+        if any(item.text is None for item in _items(shown, str(key), value))
+    )
+
+
+def _reported(entry: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """What each node reported, under the node that the caller knows."""
+    meta, found = entry.get("meta"), entry.get("outputs")
+    for node_id, reported in (found if isinstance(found, Mapping) else {}).items():
+        facts = meta.get(node_id) if isinstance(meta, Mapping) else None
+        shown = facts.get("display_node") if isinstance(facts, Mapping) else None
+        if isinstance(reported, Mapping):
+            yield str(shown or node_id), reported
 
 
 def _items(node_id: str, key: str, value: Any) -> list[Item]:
@@ -58,7 +80,7 @@ def _item(node_id: str, key: str, value: Any) -> Item | None:
     if isinstance(value, str) and key in _TEXT_KEYS:
         return Item(node_id=node_id, key=key, text=value)
     if isinstance(value, str) and value and "\n" not in value and Path(value).suffix:
-        return Item(node_id=node_id, key=key, filename=value, certain=key in _FILE_KEYS)
+        return _bare(node_id, key, value)
     if not isinstance(value, Mapping):
         return None
     filename = value.get("filename")
@@ -72,6 +94,15 @@ def _item(node_id: str, key: str, value: Any) -> Item | None:
         subfolder=subfolder if isinstance(subfolder, str) else "",
         folder_type=folder_type if isinstance(folder_type, str) and folder_type else "output",
     )
+
+
+def _bare(node_id: str, key: str, path: str) -> Item:
+    """A path as it stands, as ``Preview3D`` reports its model under ``result``; it names the temp folder if it means
+    that."""
+    if path.startswith(_TEMP):
+        name = path.removeprefix(_TEMP)
+        return Item(node_id=node_id, key=key, filename=name, folder_type="temp", certain=key in _FILE_KEYS)
+    return Item(node_id=node_id, key=key, filename=path, certain=key in _FILE_KEYS)
 
 
 def located(item: Item, folders: Folders) -> str | None:
@@ -164,8 +195,8 @@ def _with_file(item: Item, path: Path, restorer: Restorer) -> Output:
 
 
 def cleaned(entry: Mapping[str, Any], *, caller_graph: Mapping[str, Any], restorer: Restorer) -> dict[str, Any]:
-    """Return the history entry as the caller's own prompt would have left it: own graph, own names."""
+    """Return the history entry as the caller's own prompt would have left it: own graph, own names, no mark of ours."""
     prompt = list(entry.get("prompt") or ())
-    if len(prompt) > 2:
-        prompt[2] = caller_graph
+    if len(prompt) > 3:
+        prompt[2], prompt[3] = caller_graph, without_mark(prompt[3])
     return {**entry, "prompt": prompt, "outputs": restorer.value(entry.get("outputs") or {})}

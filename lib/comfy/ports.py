@@ -2,8 +2,30 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
+
+
+class CareAction(StrEnum):
+    """What was done for a ComfyUI's health; a closed set, for logs and metrics."""
+
+    FREED = "freed"
+    """It was asked to unload its models and drop its caches."""
+    RECYCLED = "recycled"
+    """Restarted between jobs: memory, or so many jobs."""
+    RESTARTED_EXECUTOR = "restarted_executor"
+    """Its only worker thread was dead."""
+    RESTARTED_GPU = "restarted_gpu"
+    """It could not use its GPU any more."""
+    RESTARTED_STUCK = "restarted_stuck"
+    """A node ignored its interrupt, or nothing was answered."""
+    RESTARTED_DIED = "restarted_died"
+    """It had ended by itself."""
+
+
+DownListener = Callable[[str, CareAction | None], None]
+"""``(reason, action)``: what the server does about its end by itself, ``None`` where somebody asked for the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +54,16 @@ class Server(Protocol):
         ...
 
     @property
+    def pid(self) -> int | None:
+        """The process, where it is ours and runs."""
+        ...
+
+    @property
+    def restartable(self) -> bool:
+        """Whether ``restart`` can be of any use."""
+        ...
+
+    @property
     def down_reason(self) -> str | None:
         """Why it is not running now (exit code, last line); ``None`` while it is, or may be, up."""
         ...
@@ -40,12 +72,14 @@ class Server(Protocol):
         """The last log lines, oldest first; empty where we don't own the process."""
         ...
 
-    def on_down(self, callback: Callable[[str], None]) -> None:
-        """Have ``callback(reason)`` called, on the loop, as soon as the process is seen to end."""
+    def on_down(self, callback: DownListener) -> None:
+        """Have ``callback`` called, on the loop, as soon as the process is seen to end."""
         ...
 
-    async def restart(self, reason: str) -> None:
-        """Return once a restart is under way; idempotent meanwhile.
+    async def restart(self, reason: str, *, planned: bool = False) -> bool:
+        """Return once a restart is under way; false = one was already, and this call changed nothing.
+
+        ``planned``: nothing is wrong with it, so the end counts as no failure and is followed by a start at once.
 
         Raises: EngineUnreachable where no restart is possible."""
         ...

@@ -4,23 +4,22 @@ import asyncio
 import logging
 import re
 import signal
-from collections.abc import Callable
 
 import aiohttp
 
 from lib.clock import Clock, SystemClock
 from lib.comfy.child import Child, Claim, RunRecord, created_at
+from lib.comfy.faults import is_dead_executor
 from lib.comfy.install import Launch
 from lib.comfy.liveness import Stats, argv_of, until_answering
 from lib.comfy.logfile import FollowedLog
-from lib.comfy.ports import Folders
+from lib.comfy.ports import CareAction, DownListener, Folders
 from lib.comfy.restarts import RestartPolicy, free_port
 from lib.errors import EngineDied, EngineUnreachable, ServiceError
 from lib.settings import child_environment
 
 log = logging.getLogger(__name__)
 
-DEAD_EXECUTOR = re.compile(r"Exception in thread Thread-\d+ \(prompt_worker\)|pyworker: the executor thread has ended")
 PORT_TAKEN = re.compile(r"Errno 98|Errno 48|address already in use", re.IGNORECASE)
 USAGE_ERROR = 2
 """Exit code of a ComfyUI that does not like its flags: trying again can't help."""
@@ -54,7 +53,7 @@ class LaunchedServer:
         self._log = FollowedLog(launch.log, clock=self._clock, poll_s=log_poll_s)
         self._generation = 0
         self._down_reason: str | None = None
-        self._callbacks: list[Callable[[str], None]] = []
+        self._callbacks: list[DownListener] = []
         self._child: Child | None = None
         self._answering = asyncio.Event()
         self._end_wanted = asyncio.Event()
@@ -63,6 +62,7 @@ class LaunchedServer:
         self._ever_answered = False
         self._failures = 0
         self._reason = ""
+        self._planned = False
         self._port_taken = False
 
     @property
@@ -83,6 +83,10 @@ class LaunchedServer:
         return self._child.pid if self._child else None
 
     @property
+    def restartable(self) -> bool:
+        return self._failure is None
+
+    @property
     def command(self) -> tuple[str, ...]:
         """What it is started with."""
         return self._launch.command(self._port)
@@ -90,7 +94,7 @@ class LaunchedServer:
     def log_tail(self, lines: int = 50) -> tuple[str, ...]:
         return self._log.tail(lines)
 
-    def on_down(self, callback: Callable[[str], None]) -> None:
+    def on_down(self, callback: DownListener) -> None:
         self._callbacks.append(callback)
 
     async def wait_answering(self) -> None:
@@ -99,18 +103,19 @@ class LaunchedServer:
         if self._failure is not None:
             raise self._failure
 
-    async def restart(self, reason: str) -> None:
+    async def restart(self, reason: str, *, planned: bool = False) -> bool:
         if self._failure is not None:
             raise EngineUnreachable(f"{self.name} was given up: {self._failure.message}")
-        self._end(reason)
+        return self._end(reason, planned=planned)
 
-    def _end(self, reason: str) -> None:
+    def _end(self, reason: str, *, planned: bool = False, action: CareAction | None = None) -> bool:
         """Have a process that answers ended; one that is on its way up or down already gets there by itself."""
-        if self._answering.is_set():
-            log.warning("restarting ComfyUI", extra={"event": "comfyui.restart", "engine": self.name, "reason": reason})
-            self._reason = reason
-            self._end_wanted.set()
-            self._went_down(reason)
+        if not self._answering.is_set():
+            return False
+        self._reason, self._planned = reason, planned
+        self._end_wanted.set()
+        self._went_down(reason, action)
+        return True
 
     async def run(self) -> None:
         """Keep it running until cancelled; then end it.
@@ -188,6 +193,7 @@ class LaunchedServer:
         self._child = child
         self._answered_at = None
         self._reason = ""
+        self._planned = False
         self._port_taken = False
         self._end_wanted.clear()
         async with asyncio.TaskGroup() as group:
@@ -202,7 +208,7 @@ class LaunchedServer:
         child.signal_group(signal.SIGKILL)
         self._child = None
         await self._log.catch_up(self._read_line)
-        self._went_down(self._reason or _exit_text(code))
+        self._went_down(self._reason or _exit_text(code), self._action(CareAction.RESTARTED_DIED))
         return code
 
     async def _become_ready(self, child: Child) -> None:
@@ -233,8 +239,8 @@ class LaunchedServer:
         return not argv or str(self._launch.temp_parent) in argv
 
     def _read_line(self, line: str) -> None:
-        if DEAD_EXECUTOR.search(line):
-            self._end("ComfyUI's executor thread died")
+        if is_dead_executor(line):
+            self._end("ComfyUI's executor thread died", action=self._action(CareAction.RESTARTED_EXECUTOR))
         elif PORT_TAKEN.search(line):
             self._port_taken = True
 
@@ -242,16 +248,22 @@ class LaunchedServer:
         await self._end_wanted.wait()
         await child.end(patience_s=self._policy.patience_s)
 
-    def _went_down(self, reason: str) -> None:
+    def _action(self, action: CareAction) -> CareAction | None:
+        """What we do about an end that nobody asked for."""
+        return action if self._policy.always_restart else None
+
+    def _went_down(self, reason: str, action: CareAction | None) -> None:
         was_up = self._answering.is_set()
         self._answering.clear()
         self._down_reason = reason
         if was_up:
             for callback in self._callbacks:
-                callback(reason)
+                callback(reason, action)
 
     async def _before_restart(self, code: int | None) -> None:
-        """Give up, or pause until it may be started again."""
+        """Give up, or pause until it may be started again; a planned end is no failure."""
+        if self._planned:
+            return
         now = self._clock.monotonic()
         stable = self._answered_at is not None and now - self._answered_at >= self._policy.stable_s
         if not self._ever_answered and self._moved_port():

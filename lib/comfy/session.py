@@ -5,13 +5,14 @@ Does no I/O. The engine feeds messages in, on the event loop, and waits for news
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from lib.comfy import messages as m
-from lib.jobs.model import Progress
+from lib.comfy.client import QueueItem
+from lib.jobs.model import Preview, Progress
 from lib.jobs.ports import ExecutionObserver
 
 MAX_UPDATES = 256
@@ -48,20 +49,23 @@ class Story:
 class PromptSession:
     """Follows one prompt. ``over`` is final; ``lost`` names why ComfyUI can't finish it any more."""
 
-    def __init__(
-        self, *, prompt_id: str, graph: Mapping[str, Any], picture_nodes: frozenset[str], observer: ExecutionObserver
-    ) -> None:
+    def __init__(self, *, prompt_id: str, observer: ExecutionObserver) -> None:
         self.prompt_id = prompt_id
         self.story = Story()
         self.started = False
         self.ended = False
         self.lost: str | None = None
+        self.exposed = False
+        """ComfyUI may have the prompt: it must be removed when nobody wants it any more."""
         self.posted = False
+        """ComfyUI has, or had, the prompt."""
+        self.item: QueueItem | None = None
+        """ComfyUI's own record of it, where it was looked up."""
         self.suspect = False
         """The socket may have missed something: look the prompt up now."""
         self.stalled_since: float | None = None
-        self.graph = graph
-        self._picture_nodes = picture_nodes
+        self.graph: Mapping[str, Any] = {}
+        self._picture_nodes: frozenset[str] = frozenset()
         self._observer = observer
         self._news = asyncio.Event()
         self._seen: set[str] = set()
@@ -70,12 +74,19 @@ class PromptSession:
         """Event loop's time when the prompt was seen to start."""
         self.looked_at = asyncio.get_running_loop().time()
         """Event loop's time of the last look-up in history and queue."""
+        self.heard_at = self.looked_at
+        """Event loop's time of the last sign that its executor lives: a message of its own, or a log that says nothing
+        of its end."""
         self.orphaned = False
         """Its events went to a socket that is gone."""
 
     @property
     def over(self) -> bool:
         return self.ended or self.lost is not None
+
+    def takes(self, graph: Mapping[str, Any], *, wanted: Iterable[str]) -> None:
+        """Learn what is posted; pictures that ``wanted`` nodes send over the socket are kept."""
+        self.graph, self._picture_nodes = graph, frozenset(wanted)
 
     async def news(self, timeout_s: float | None) -> bool:
         """Wait for a start, an end, a loss or ``wake``; false when there was none in time."""
@@ -102,7 +113,7 @@ class PromptSession:
             self._news.set()
 
     def accepted(self) -> None:
-        """The POST was answered; what came in before is now told to the observer."""
+        """ComfyUI has the prompt; what came in before is now told to the observer."""
         self.posted = True
         self._observer.posted(self.prompt_id)
         if self.started:
@@ -147,8 +158,10 @@ class PromptSession:
 
     def conclude(self, entry: dict[str, Any]) -> None:
         """End the prompt by its history entry, which tells what the socket may not have told."""
-        status = entry.get("status") or {}
-        for pair in status.get("messages") or ():
+        status = entry.get("status")
+        status = status if isinstance(status, Mapping) else {}
+        messages = status.get("messages")
+        for pair in messages if isinstance(messages, list) else ():
             if isinstance(pair, list) and len(pair) == 2 and (message := m.message_of(pair[0], pair[1])) is not None:
                 self.apply(message)
         if not self.story.decided:
@@ -191,19 +204,24 @@ class PromptSession:
         if not self.posted:
             return
         self._percent = max(self._percent, min(99.0, 100.0 * max(0.0, done) / max(1, len(self.graph))))
+        node = self.graph.get(node_id) if node_id is not None else None
         self._observer.progressed(
             Progress(
                 percent=self._percent,
                 node_id=node_id,
+                node_type=node["class_type"] if node else None,
                 value=tick.value if tick else None,
                 maximum=tick.maximum if tick else None,
             )
         )
 
     def _picture(self, picture: m.Picture) -> None:
-        """Keep the work of nodes that send their pictures nowhere else; previews are let go."""
+        """Keep the work of nodes that send their pictures nowhere else; the others are previews."""
         story = self.story
         if picture.node_id not in self._picture_nodes:
+            if self.posted:
+                preview = Preview(node_id=picture.node_id, mime_type=picture.mime_type, data=picture.data)
+                self._observer.previewed(preview)
             return
         if story.picture_bytes + len(picture.data) > MAX_PICTURE_BYTES:
             story.pictures_dropped += 1

@@ -6,7 +6,7 @@ from typing import Any
 
 import aiohttp
 
-from lib.comfy.ports import Folders
+from lib.comfy.ports import CareAction, DownListener, Folders
 from lib.errors import EngineUnreachable
 
 
@@ -27,9 +27,10 @@ class OwnedServer:
         self.down_reason: str | None = None
         self.lines: list[str] = []
         self.generation = 1
+        self.pid: int | None = None
         self._folders = folders
         self._restarter = restarter
-        self._callbacks: list[Callable[[str], None]] = []
+        self._callbacks: list[DownListener] = []
         self._up = asyncio.Event()
         self._up.set()
 
@@ -37,25 +38,30 @@ class OwnedServer:
     def folders(self) -> Folders | None:
         return self._folders
 
+    @property
+    def restartable(self) -> bool:
+        return self._restarter is not None
+
     def log_tail(self, lines: int = 50) -> tuple[str, ...]:
         return tuple(self.lines[-lines:])
 
-    def on_down(self, callback: Callable[[str], None]) -> None:
+    def on_down(self, callback: DownListener) -> None:
         self._callbacks.append(callback)
 
-    async def restart(self, reason: str) -> None:
+    async def restart(self, reason: str, *, planned: bool = False) -> bool:
         if self._restarter is None:
             raise EngineUnreachable("this ComfyUI is not ours to restart")
         self.restarts.append(reason)
         await asyncio.create_task(self._restarter(), name="test.restart")  # a stack of its own
         self.generation += 1
+        return True
 
-    def went_down(self, reason: str) -> None:
+    def went_down(self, reason: str, action: CareAction | None = None) -> None:
         """The test ended the process and says so, as a supervisor would."""
         self.down_reason = reason
         self._up.clear()
         for callback in self._callbacks:
-            callback(reason)
+            callback(reason, action)
 
     def came_back(self) -> None:
         self.down_reason = None

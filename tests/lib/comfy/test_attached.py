@@ -166,7 +166,7 @@ async def test_the_command_restarts_it(attach: Attach, tmp_path: Path) -> None:
     """Listeners are told; the generation grows; it counts as up when it answers."""
     server = attach.server(restart_cmd=f"{sys.executable} -c \"open(r'{tmp_path / 'done'}', 'x')\"")
     reasons: list[str] = []
-    server.on_down(reasons.append)
+    server.on_down(lambda reason, _: reasons.append(reason))
     await server.restart("dead executor")
     assert (tmp_path / "done").exists()
     assert (server.generation, server.down_reason, reasons) == (2, "dead executor", ["dead executor"])
@@ -179,7 +179,7 @@ async def test_a_command_that_fails_is_an_error(attach: Attach, command: str) ->
     """With what it said; a later attempt is free to try again, and nothing that runs is given up for lost."""
     server = attach.server(restart_cmd=command)
     reasons: list[str] = []
-    server.on_down(reasons.append)
+    server.on_down(lambda reason, _: reasons.append(reason))
     for _ in range(2):
         with pytest.raises(EngineUnreachable, match="COMFYUI_RESTART_CMD"):
             await server.restart("dead executor")

@@ -50,7 +50,7 @@ async def answering(http: aiohttp.ClientSession) -> AsyncIterator[Open]:
 async def test_unknown_prompts_have_no_history(client: ComfyClient) -> None:
     """200 and an empty object."""
     assert await client.history("nope") is None
-    assert await client.queue() == QueueView(running=frozenset(), pending=frozenset())
+    assert await client.queue() == QueueView(running={}, pending={})
     assert await client.remaining() == 0
 
 
@@ -103,12 +103,48 @@ async def test_strange_answers_are_read_leniently(answering: Open) -> None:
     async def odd(request: web.Request) -> web.Response:
         if request.path.startswith("/history"):
             return web.Response(text='{"p": {"outputs": {"1": {"x": [NaN]}}}}')
-        return web.Response(text='{"queue_running": null, "queue_pending": [[1, "a"], "b", [2]]}')
+        return web.Response(text='{"queue_running": [], "queue_pending": [[1, "a"], "b", [2]]}')
 
     client = await answering(odd)
     assert "outputs" in (await client.history("p") or {})
     queue = await client.queue()
-    assert "a" in queue and queue.pending == {"a"} and not queue.running
+    assert "a" in queue and list(queue.pending) == ["a"] and not queue.running
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "null", '{"queue_running": [', '{"p": 1, "queue_running": {}}', '{"exec_info": []}', '{"p": null}'],
+    ids=["empty", "list", "null", "cut short", "other shapes", "no number", "no entry"],
+)
+async def test_what_cannot_be_read_is_no_answer(answering: Open, text: str) -> None:
+    """An unreadable queue is not an empty one: a prompt would be posted twice."""
+
+    async def odd(_: web.Request) -> web.Response:
+        return web.Response(text=text)
+
+    client = await answering(odd)
+    with pytest.raises(EngineUnreachable, match="can't be read"):
+        await client.queue()
+    with pytest.raises(EngineUnreachable, match="can't be read"):
+        await client.remaining()
+    if "p" in text or not text.startswith("{"):
+        with pytest.raises(EngineUnreachable, match="can't be read"):
+            await client.history("p")
+
+
+async def test_a_body_that_ends_too_early_is_unreachable(answering: Open) -> None:
+    """Its length was promised."""
+
+    async def cut(request: web.Request) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"Content-Length": "1000"})
+        await answer.prepare(request)
+        await answer.write(b'{"p": {"outputs": ')
+        assert request.transport is not None
+        request.transport.abort()
+        return answer
+
+    with pytest.raises(EngineUnreachable):
+        await (await answering(cut)).history("p")
 
 
 async def test_no_header_of_a_browser_is_sent(answering: Open) -> None:

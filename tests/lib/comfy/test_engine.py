@@ -61,7 +61,8 @@ async def test_posts_nothing_of_the_callers_but_the_graph(world: World, fake: Fa
     """Ids, order and targets are ours."""
     await world.run(w.picture())
     (body,) = fake.posted
-    assert set(body) == {"prompt", "prompt_id", "client_id"}
+    assert set(body) == {"prompt", "prompt_id", "client_id", "extra_data"}
+    assert set(body["extra_data"]) == {"pyworker"}
     assert body["client_id"] in fake.client_ids
 
 

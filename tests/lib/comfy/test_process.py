@@ -86,7 +86,7 @@ def gone(pid: int) -> bool:
 
 def down_event(server: LaunchedServer) -> Callable[[], Awaitable[str]]:
     reasons: asyncio.Queue[str] = asyncio.Queue()
-    server.on_down(reasons.put_nowait)
+    server.on_down(lambda reason, _: reasons.put_nowait(reason))
     return reasons.get
 
 
@@ -142,7 +142,7 @@ async def test_restart_is_idempotent_while_one_is_under_way(host: Host) -> None:
     """Three requests at once cost one restart, and one notice."""
     server = await host.start()
     reasons: list[str] = []
-    server.on_down(reasons.append)
+    server.on_down(lambda reason, _: reasons.append(reason))
     for _ in range(3):
         await server.restart("node ignored the interrupt")
     assert server.down_reason == "node ignored the interrupt"

@@ -10,8 +10,10 @@ P = "p"
 
 
 def _session(observer: Recorder | None = None, nodes: int = 4) -> PromptSession:
-    graph: dict[str, Any] = {str(index): {} for index in range(nodes)}
-    return PromptSession(prompt_id=P, graph=graph, picture_nodes=frozenset({"9"}), observer=observer or Recorder())
+    graph: dict[str, Any] = {str(index): {"class_type": f"Class{index}"} for index in range(nodes)}
+    session = PromptSession(prompt_id=P, observer=observer or Recorder())
+    session.takes(graph, wanted=("9",))
+    return session
 
 
 def _tick(value: float, maximum: float = 4, node_id: str = "1") -> m.NodeProgressed:

@@ -150,12 +150,6 @@ class Delivery(Protocol):
         ...
 
 
-class CostModel(Protocol):
-    """Size of a job in workload units, fixed at submit."""
-
-    def cost(self, spec_cost: float | None, workflow: bytes) -> float: ...
-
-
 class Announcer(Protocol):
     """Renders what webhooks are told; called on the event loop, must not block."""
 

@@ -49,6 +49,10 @@ class SlotQueue:
         self._waiting: list[_Waiter] = []
 
     @property
+    def engines(self) -> tuple[Engine, ...]:
+        return self._engines
+
+    @property
     def slot_count(self) -> int:
         return DEPTH * len(self._engines)
 
@@ -77,6 +81,12 @@ class SlotQueue:
         except asyncio.CancelledError:
             self._forget(waiter)
             raise
+
+    def adopt(self, engine: Engine, sequence: int, *, expected_s: float) -> Lease:
+        """Return a lease for a prompt that ``engine`` has already, whether there is room for it or not."""
+        lease = Lease(engine, sequence, expected_s)
+        self._leases[engine.name].append(lease)
+        return lease
 
     def started(self, lease: Lease) -> None:
         """The lease's prompt runs now."""
@@ -136,7 +146,7 @@ class SlotQueue:
         pending = [
             leases[-1]
             for leases in self._leases.values()
-            if len(leases) == DEPTH and leases[-1].started_at is None and not leases[-1].withdraw.is_set()
+            if len(leases) >= DEPTH and leases[-1].started_at is None and not leases[-1].withdraw.is_set()
         ]
         pending.sort(key=lambda lease: lease.sequence)
         for _, lease in zip(idle, pending, strict=False):

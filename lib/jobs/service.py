@@ -1,131 +1,146 @@
-"""JobService: submit, wait, get, cancel, listen. All that a dialect ever calls."""
+"""JobService: submit, wait, watch, find, cancel, listen. All that a dialect ever calls."""
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
-from itertools import count
 
 from lib.clock import Clock
-from lib.errors import (
-    Draining,
-    EngineUnreachable,
-    JobAlreadyFinished,
-    JobCancelled,
-    JobConflict,
-    JobNotFound,
-    ServiceError,
-)
-from lib.jobs.admission import Situation, decide
-from lib.jobs.live import LiveJob
-from lib.jobs.model import Job, JobSpec, JobStatus, OnDisconnect, Timings, new_job_id
-from lib.jobs.pipeline import Pipeline
-from lib.jobs.ports import CostModel, Delivery, JobListener, JobStore, LoadLedger
+from lib.errors import EngineUnreachable, JobAlreadyFinished, JobCancelled, JobNotFound, NotReady, ServiceError
+from lib.jobs.admission import Situation
+from lib.jobs.ahead import Ahead
+from lib.jobs.events import Watchers, last_view
+from lib.jobs.intake import Intake
+from lib.jobs.journal import Journal
+from lib.jobs.live import LiveJob, draining, last_version
+from lib.jobs.model import DeliverySpec, Job, JobFilter, JobSpec, JobStatus, JobView, OnDisconnect
+from lib.jobs.pipeline import Delivered, Pipeline, PipelineLimits
+from lib.jobs.ports import Announcer, Delivery, JobListener, JobStore, LoadLedger, Preparer
 from lib.jobs.queue import SlotQueue
+from lib.jobs.recovery import parked
+from lib.jobs.registry import LiveJobs, QueueCounts
 from lib.jobs.speed import SpeedGauge
+from lib.jobs.transitions import advance, outcome_of
 from lib.lifecycle import Tasks
 from lib.telemetry.logs import job_context
 
 log = logging.getLogger(__name__)
 
-REPLAY_S = 300.0
-"""So long a completed job answers a router's retry (same tag, same body) instead of running again."""
+_NOT_TAKEN_UP = "The job was accepted before the worker was restarted, and is not taken up again yet."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceLimits:
-    """``in_flight`` in jobs, ``backlog_bytes`` of undelivered output."""
+    """``in_flight`` in jobs, ``request_bytes`` of their requests, ``backlog_bytes`` of undelivered output.
+
+    Watchers learn where their jobs stand in the line every ``watch_interval_s`` at most."""
 
     in_flight: int
     backlog_bytes: int
+    pipeline: PipelineLimits
+    request_bytes: int = 512 * 1024 * 1024
+    watch_interval_s: float = 0.5
 
 
 class JobService:
     """Owns every accepted job until its terminal state. Handlers only wait on it.
 
-    ``readiness`` answers ``None`` when jobs may come in, else the reason why not.
+    ``readiness`` answers ``None`` when jobs may come in, else the reason why not. ``durable``: the store outlives the
+    worker, so that a drain may leave jobs in it.
     """
 
     def __init__(
         self,
         *,
-        pipeline: Pipeline,
         queue: SlotQueue,
-        store: JobStore,
+        preparer: Preparer,
         delivery: Delivery,
-        cost_model: CostModel,
+        store: JobStore,
+        announcer: Announcer,
         ledger: LoadLedger,
         speed: SpeedGauge,
         clock: Clock,
         tasks: Tasks,
         limits: ServiceLimits,
         readiness: Callable[[], str | None],
+        durable: bool,
     ) -> None:
-        self._pipeline = pipeline
-        self._queue = queue
-        self._store = store
-        self._delivery = delivery
-        self._cost_model = cost_model
-        self._ledger = ledger
-        self._speed = speed
-        self._clock = clock
-        self._tasks = tasks
+        self._queue, self._store, self._delivery, self._ledger = queue, store, delivery, ledger
+        self._clock, self._tasks = clock, tasks
         self._limits = limits
         self._readiness = readiness
-        self._live: dict[str, LiveJob] = {}
-        self._by_request: dict[str, str] = {}
-        self._by_tag: dict[tuple[int, str], str] = {}
+        self._durable = durable
+        self._live = LiveJobs()
+        self._ahead = Ahead(queue=queue, speed=speed)
+        self._journal = Journal(store=store, announcer=announcer)
+        self._watchers = Watchers(line=lambda: self._live, ahead=self._ahead, interval_s=limits.watch_interval_s)
+        self._pipeline = Pipeline(
+            queue=queue,
+            preparer=preparer,
+            delivery=delivery,
+            journal=self._journal,
+            ahead=self._ahead,
+            speed=speed,
+            clock=clock,
+            limits=limits.pipeline,
+        )
+        self._intake = Intake(
+            live=self._live,
+            store=store,
+            journal=self._journal,
+            ledger=ledger,
+            ahead=self._ahead,
+            clock=clock,
+            tasks=tasks,
+            situation=self._situation,
+            publish=self._publish,
+            start=self._start,
+        )
         self._listeners: list[JobListener] = []
-        self._sequence = count(1)
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._draining = False
-        self.load = 0.0
-        """Workload of all jobs that are not finished."""
 
     # -- what dialects call ------------------------------------------------------------------------------------
 
     async def submit(self, spec: JobSpec) -> Job:
-        """Accept a job, or attach to the same one that is live (or, by tag, lately completed).
+        """Accept a job, or attach to the same one that is live (or, by tag or idempotency key, return the one that is
+        over). The job is recorded when this returns.
 
-        Raises: Overloaded, NotReady, Draining, JobConflict.
+        Raises: Overloaded, NotReady, Draining, JobConflict, IdempotencyMismatch, StorageFailed.
         """
-        if (known := await self._known(spec)) is not None:
-            return known
-        if not spec.internal:
-            decide(self._situation(), max_wait_s=spec.max_wait_s)
-        job = await self._new_job(spec)
-        live = LiveJob(job, self._publish)
-        self._live[job.job_id] = live
-        self._by_request[spec.request_id] = job.job_id
-        self._idle.clear()
-        self.load += job.cost
-        self._pipeline.accept(job)
-        await self._store.add(job)
-        if not spec.internal:
-            self._ledger.received(job)
-        live.task = self._tasks.spawn(self._work(live), name=f"job:{job.job_id}")
-        self._publish(job)
-        if spec.tag:
-            self._by_tag[spec.tag, spec.body_hash] = job.job_id
-        return live.job
+        found = await self._intake.admit(spec)
+        if isinstance(found, Job):
+            return found
+        if not found.recorded.done():
+            await self._until_recorded(found)
+        if found.refused is not None:
+            raise found.refused
+        return found.job
 
     async def wait(self, job_id: str) -> Job:
         """Return the terminal snapshot. Whoever leaves early (cancelled) as the last one leaves the job to its
-        ``on_disconnect``. Raises: JobNotFound."""
+        ``on_disconnect``.
+
+        Raises: JobNotFound, Draining (it is left to the worker's next life), NotReady (not taken up yet)."""
         live = self._live.get(job_id)
         if live is None:
-            return await self._replay(await self.get(job_id))
+            job = await self.get(job_id)
+            if not job.status.terminal:
+                raise self._untouched()
+            return await self._replay(job)
         live.waiter_count += 1
-        if live.grace is not None:
-            live.grace.cancel()
-            live.grace = None
+        live.stay()
         try:
             return await asyncio.shield(live.done)
         finally:
-            live.waiter_count -= 1
-            if live.waiter_count == 0 and not live.done.done():
-                self._abandoned(live)
+            self._left(live)
+
+    async def wait_for(self, job_id: str, timeout_s: float) -> Job:
+        """Return the terminal snapshot, or the newest one after ``timeout_s`` seconds. Leaving means nothing to the
+        job. Raises: JobNotFound."""
+        live = self._live.get(job_id)
+        if live is None:
+            return await self.get(job_id)
+        await asyncio.wait((live.done,), timeout=timeout_s)
+        return live.job
 
     async def get(self, job_id: str) -> Job:
         """Return the newest snapshot. Raises: JobNotFound."""
@@ -135,22 +150,57 @@ class JobService:
             raise JobNotFound("No such job; results are kept for a limited time.")
         return job
 
-    async def latest(self, request_id: str) -> Job:
-        """Return the newest run of a request id. Raises: JobNotFound."""
-        if (live := self._live.get(self._by_request.get(request_id, ""))) is not None:
+    async def find(self, name: str, *, owner: str | None) -> Job:
+        """Return the newest run of an owner's request id, else the owner's job of this id. ``None`` is the operator,
+        who finds everybody's. Raises: JobNotFound."""
+        if (live := self._live.named(name, owner=owner or "")) is not None:
             return live.job
-        if (job := await self._store.latest(request_id)) is None:
-            raise JobNotFound("No such request; results are kept for a limited time.")
+        job = await self._store.latest(name, owner=owner or "")
+        if job is None:
+            live = self._live.get(name)
+            job = live.job if live is not None else await self._store.get(name)
+        if job is None and owner is None and (others := await self.listed(JobFilter(request_id=name, limit=1))):
+            job = await self.get(others[0].job_id)
+        if job is None or owner not in (None, job.spec.owner):
+            raise JobNotFound("No such job; results are kept for a limited time.")
         return job
 
-    async def cancel(self, job_id: str, *, reason: str) -> Job:
-        """Cancel a live job and return once it is off the GPU. Raises: JobNotFound, JobAlreadyFinished."""
+    async def listed(self, asked: JobFilter) -> list[Job]:
+        """Jobs that fit, newest first, live ones as they are now."""
+        found = await self._store.listed(asked)
+        newest = (live.job if (live := self._live.get(job.job_id)) is not None else job for job in found)
+        return [job for job in newest if not asked.statuses or job.status in asked.statuses]
+
+    def watch(self, job_id: str, *, previews: bool = False) -> AsyncGenerator[JobView, None]:
+        """Yield the newest view, then each change; a reader that is slow gets only the newest one. Ends after the
+        terminal view, or with the last view of a job that is left to the worker's next life. Close it
+        (``contextlib.aclosing``) if you leave early. Raises, when it is iterated: JobNotFound."""
         live = self._live.get(job_id)
-        if live is None:
-            job = await self.get(job_id)
-            raise JobAlreadyFinished(f"The job is already {job.status}", details={"status": str(job.status)})
-        self._cancel(live, JobCancelled(reason))
-        return await asyncio.shield(live.done)
+        return self._stored_view(job_id) if live is None else self._watchers.watch(live, previews=previews)
+
+    async def keep(self, job_id: str) -> Job:
+        """Have a job go on without its caller. Raises: JobNotFound."""
+        if (live := self._live.get(job_id)) is None:
+            return await self.get(job_id)
+        live.stay()
+        if not live.kept:
+            live.change(spec=replace(live.job.spec, on_disconnect=OnDisconnect.KEEP))
+            if await live.is_recorded() and not live.over:
+                self._journal.update(live)
+        return live.job
+
+    async def cancel(self, job_id: str, *, reason: str) -> Job:
+        """Cancel a live job and return once it is off the GPU.
+
+        Raises: JobNotFound, JobAlreadyFinished, Draining or NotReady (as ``wait``)."""
+        live = self._live.get(job_id)
+        if live is not None and not live.over:
+            live.cancel(JobCancelled(reason))
+            return await asyncio.shield(live.done)
+        job = await asyncio.shield(live.done) if live is not None else await self.get(job_id)
+        if not job.status.terminal:
+            raise self._untouched()
+        raise JobAlreadyFinished(f"The job is already {job.status}", details={"status": str(job.status)})
 
     def listen(self, listener: JobListener) -> None:
         """Have ``listener`` called with each new snapshot of any job."""
@@ -163,165 +213,182 @@ class JobService:
         return len(self._live)
 
     @property
+    def load(self) -> float:
+        """Workload of all jobs that are not finished."""
+        return self._live.load
+
+    @property
     def live_jobs(self) -> list[Job]:
         """Snapshots of all jobs that are not finished, in the order of acceptance."""
-        return [live.job for live in self._live.values()]
+        return self._live.snapshots
+
+    @property
+    def watcher_count(self) -> int:
+        return self._watchers.count
 
     def predicted_wait_s(self) -> float | None:
         """Seconds that a job accepted now would wait before it starts; ``None`` when the speed is unknown."""
-        if self._speed.seconds_per_unit is None:
-            return None
-        ahead_s = self._speed.expected_s(self._pipeline.executing_cost) - self._queue.elapsed_s()
-        return max(ahead_s, 0.0) / self._queue.serving_count
+        return self._ahead.wait_s()
+
+    def queue_counts(self) -> QueueCounts:
+        """How many jobs wait for what, and how many are worked on."""
+        pipeline = self._pipeline
+        return self._live.counts(preparing=pipeline.preparing_count, delivering=pipeline.delivering_count)
+
+    async def recover(self) -> int:
+        """Take up the jobs that an earlier life of the worker left unfinished, in their order, past admission; return
+        how many. Call it once engines answer: they are asked for the prompts."""
+        jobs = await self._intake.take_up()
+        for live in jobs:
+            if live.recovered and not live.kept and not live.orphaned:
+                self._abandoned(live)
+        return len(jobs)
 
     async def drain(self, timeout_s: float) -> None:
-        """Admit nothing more, wait for what is there, then end the rest: our failure, so that callers go elsewhere."""
-        self._draining = True
+        """Admit nothing more. Kept jobs that have not started stay recorded for the worker's next life at once; the
+        others may end within ``timeout_s``. Then kept ones are taken off the engines and stay recorded too, and those
+        that a caller waits for fail: our failure, so that the caller goes elsewhere."""
+        self._intake.draining = True
+        for live in list(self._live):
+            if self._parks(live) and live.job.status is JobStatus.QUEUED:
+                live.park()
         try:
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
+            await asyncio.wait_for(self._live.idle.wait(), timeout_s)
         except TimeoutError:
-            for live in list(self._live.values()):
-                self._cancel(
-                    live, Draining("The worker is shutting down; send the request to another one.", retry_after_s=5)
-                )
-            await self._idle.wait()
+            for live in list(self._live):
+                if self._parks(live):
+                    live.park()
+                else:
+                    live.cancel(draining())
+            await self._live.idle.wait()
 
     def engines_lost(self, reason: str) -> None:
         """No engine came back in time: fail every job that waits for one."""
         self._queue.fail_waiting(EngineUnreachable(f"No ComfyUI to run the job: {reason}", retry_after_s=30))
 
-    # -- inside ------------------------------------------------------------------------------------------------
+    # -- a job's life ------------------------------------------------------------------------------------------
 
-    async def _known(self, spec: JobSpec) -> Job | None:
-        """The job that this request repeats, if there is one. A job that is being cancelled is waited for and not
-        attached to: a caller who left and came back wants the work, not the end of the earlier attempt."""
-        while (live := self._repeated(spec)) is not None:
-            if not live.ending:
-                return live.job
-            await asyncio.shield(live.done)
-        if not spec.tag or (job_id := self._by_tag.get((spec.tag, spec.body_hash))) is None:
-            return None
-        job = await self._store.get(job_id)
-        return job if job is not None and job.status is JobStatus.COMPLETED else None
+    def _start(self, live: LiveJob) -> None:
+        self._pipeline.accept(live)
+        live.task = self._tasks.spawn(self._work(live), name=f"job:{live.job.job_id}")
 
-    def _repeated(self, spec: JobSpec) -> LiveJob | None:
-        if (live := self._live.get(self._by_request.get(spec.request_id, ""))) is not None:
-            if live.job.spec.body_hash != spec.body_hash:
-                raise JobConflict(
-                    "This request_id is in use by a job that is not finished, with another body; choose another id.",
-                    details={"request_id": spec.request_id, "status": str(live.job.status)},
-                )
-            return live
-        return self._live.get(self._by_tag.get((spec.tag, spec.body_hash), "")) if spec.tag else None
+    async def _until_recorded(self, live: LiveJob) -> None:
+        """Who leaves here leaves the job as one who waits for it would."""
+        live.waiter_count += 1
+        try:
+            await live.is_recorded()
+        except asyncio.CancelledError:
+            self._left(live)
+            raise
+        live.waiter_count -= 1
 
-    async def _new_job(self, spec: JobSpec) -> Job:
-        previous = await self._store.latest(spec.request_id)
-        return Job(
-            job_id=new_job_id(),
-            spec=spec,
-            sequence=next(self._sequence),
-            cost=self._cost_model.cost(spec.cost, spec.workflow),
-            timings=Timings(accepted_at=self._clock.now()),
-            run=1 if previous is None else previous.run + 1,
-        )
+    async def _work(self, live: LiveJob) -> None:
+        live.begun = True
+        try:
+            with job_context(live.job.job_id):
+                delivered = await self._pipeline.run(live)
+        except asyncio.CancelledError:
+            await self._cut_short(live)
+            raise
+        except ServiceError as error:
+            await self._finish(live, outcome_of(error), error)
+        except Exception:
+            log.exception("job failed by a defect of ours", extra={"event": "job.defect"})
+            await self._finish(live, JobStatus.FAILED, ServiceError("The worker failed; its log has the trace."))
+        else:
+            await self._finish(live, JobStatus.COMPLETED, None, delivered)
+
+    async def _cut_short(self, live: LiveJob) -> None:
+        """Cancelled by somebody; or put aside, and so it is when the worker ends without asking."""
+        if live.ending or not self._parks(live):
+            await self._finish(live, outcome_of(live.cancel_error), live.cancel_error)
+        elif await live.is_recorded():
+            live.job = parked(live.job)
+            self._journal.update(live)
+            self._live.drop(live)
+            live.leave(draining())
+
+    async def _finish(
+        self, live: LiveJob, status: JobStatus, error: ServiceError | None, delivered: Delivered | None = None
+    ) -> None:
+        """Make it terminal: recorded with its webhook messages first, then told."""
+        live.over = True
+        live.stay()
+        if not await live.is_recorded():
+            return
+        now = self._clock.now()
+        message = "Processing complete." if error is None else error.message
+        timings = live.job.timings if delivered is None else delivered.timings
+        outputs = live.job.outputs if delivered is None else delivered.outputs
+        ended = replace(timings, finished_at=now)
+        job = advance(live.job, status, error=error, message=message, timings=ended, outputs=outputs)
+        try:
+            await self._journal.finish(job)
+        finally:
+            live.job, live.version = job, max(live.version, last_version(now) - 1)
+            self._live.drop(live)
+            if not job.spec.internal:
+                self._ledger.finished(job)
+            live.tell()
+            live.done.set_result(job)
+
+    def _left(self, live: LiveJob) -> None:
+        """One who waited is gone; the last one leaves the job to its ``on_disconnect``."""
+        live.waiter_count -= 1
+        if live.waiter_count == 0 and not live.done.done() and not live.kept:
+            self._abandoned(live)
+
+    @staticmethod
+    def _abandoned(live: LiveJob) -> None:
+        live.stay()
+        error = JobCancelled("Request cancelled due to client disconnection")
+        grace_s = live.job.spec.disconnect_grace_s
+        if grace_s <= 0:
+            live.cancel(error)
+        else:
+            live.grace = asyncio.get_running_loop().call_later(grace_s, live.cancel, error)
 
     def _situation(self) -> Situation:
         reason = self._readiness()
         return Situation(
             ready=reason is None,
             not_ready_reason=reason or "",
-            draining=self._draining,
             in_flight_count=len(self._live),
             in_flight_limit=self._limits.in_flight,
-            executing_count=self._pipeline.executing_count,
+            request_bytes=self._live.request_bytes,
+            request_limit_bytes=self._limits.request_bytes,
+            executing_count=self._ahead.count,
             engine_count=self._queue.serving_count,
             wait_s=self.predicted_wait_s(),
             backlog_bytes=self._pipeline.backlog_bytes,
             backlog_limit_bytes=self._limits.backlog_bytes,
         )
 
-    async def _work(self, live: LiveJob) -> None:
-        live.begun = True
-        try:
-            with job_context(live.job.job_id):
-                await self._pipeline.run(live)
-        except asyncio.CancelledError:
-            await self._finish(live, _outcome(live.cancel_error), live.cancel_error)
-            raise
-        except ServiceError as error:
-            await self._finish(live, _outcome(error), error)
-        except Exception:
-            log.exception("job failed by a defect of ours", extra={"event": "job.defect"})
-            await self._finish(live, JobStatus.FAILED, ServiceError("The worker failed; its log has the trace."))
-        else:
-            await self._finish(live, JobStatus.COMPLETED, None)
+    def _parks(self, live: LiveJob) -> bool:
+        return self._durable and live.kept and not live.job.spec.internal
 
-    async def _finish(self, live: LiveJob, status: JobStatus, error: ServiceError | None) -> None:
-        message = "Processing complete." if error is None else error.message
-        timings = replace(live.job.timings, finished_at=self._clock.now())
-        job = live.advance(status, error=error, message=message, timings=timings)
-        await self._store.finish(_slim(job))
-        del self._live[job.job_id]
-        self.load = self.load - job.cost if self._live else 0.0
-        if self._by_request.get(job.spec.request_id) == job.job_id:
-            del self._by_request[job.spec.request_id]
-        if not job.spec.internal:
-            self._ledger.finished(job)
-        self._forget_tag_later(job)
-        live.done.set_result(job)
-        if not self._live:
-            self._idle.set()
+    def _untouched(self) -> ServiceError:
+        """Why a recorded job that is not over can't be waited for."""
+        return draining() if self._intake.draining else NotReady(_NOT_TAKEN_UP, retry_after_s=5)
 
-    def _forget_tag_later(self, job: Job) -> None:
-        if job.spec.tag:
-            key = (job.spec.tag, job.spec.body_hash)
-            keep_s = REPLAY_S if job.status is JobStatus.COMPLETED else 0.0
-            asyncio.get_running_loop().call_later(keep_s, self._forget_tag, key, job.job_id)  # ids: no job stays alive
-
-    def _forget_tag(self, key: tuple[int, str], job_id: str) -> None:
-        if self._by_tag.get(key) == job_id:
-            del self._by_tag[key]
+    async def _stored_view(self, job_id: str) -> AsyncGenerator[JobView, None]:
+        yield last_view(await self.get(job_id))
 
     async def _replay(self, job: Job) -> Job:
         """Put back what the store does not keep: inlined files are read again from disk."""
         if job.status is not JobStatus.COMPLETED or not job.spec.delivery.inline_base64:
             return job
-        inline_only = replace(job.spec, delivery=replace(job.spec.delivery, s3=None))
-        again = await self._delivery.deliver(job.with_(spec=inline_only), job.outputs)
+        inline = DeliverySpec(inline_base64=True, include_temp=job.spec.delivery.include_temp)
+        again = await self._delivery.deliver(job.with_(spec=replace(job.spec, delivery=inline)), job.outputs)
         return job.with_(outputs=again)
 
-    def _abandoned(self, live: LiveJob) -> None:
-        spec = live.job.spec
-        if spec.on_disconnect is OnDisconnect.KEEP:
-            return
-        error = JobCancelled("Request cancelled due to client disconnection")
-        if spec.disconnect_grace_s <= 0:
-            self._cancel(live, error)
-            return
-        loop = asyncio.get_running_loop()
-        live.grace = loop.call_later(spec.disconnect_grace_s, self._cancel, live, error)
-
-    @staticmethod
-    def _cancel(live: LiveJob, error: ServiceError) -> None:
-        if live.task is None or live.done.done():
-            return
-        if not live.ending:
-            live.cancel_error, live.ending = error, True
-        if live.begun:
-            live.task.cancel()
-        else:  # a task that is cancelled before its first step would never run, and never record the outcome
-            live.cancel_early = True
-
-    def _publish(self, job: Job) -> None:
+    def _publish(self, live: LiveJob) -> None:
+        job = live.job
+        if job.status is not live.shown_status:
+            live.shown_status = job.status
+            self._watchers.moved()
         for listener in self._listeners:
-            listener(job)
-
-
-def _outcome(error: ServiceError) -> JobStatus:
-    return JobStatus.CANCELLED if isinstance(error, JobCancelled) else JobStatus.FAILED
-
-
-def _slim(job: Job) -> Job:
-    """What is worth remembering: no workflow bytes, no inlined files (those are on disk)."""
-    outputs = tuple(replace(output, data_base64=None) for output in job.outputs)
-    return job.with_(spec=replace(job.spec, workflow=b""), outputs=outputs)
+            try:
+                listener(job)
+            except Exception:
+                log.exception("a listener failed", extra={"event": "job.listener", "job_id": job.job_id})

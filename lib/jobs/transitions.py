@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lib.errors import JobCancelled, ServiceError
 from lib.jobs.model import Job, JobStatus
 
 ALLOWED: dict[JobStatus, frozenset[JobStatus]] = {
@@ -23,3 +24,8 @@ def advance(job: Job, status: JobStatus, **changes: Any) -> Job:
     if status is not job.status and status not in ALLOWED[job.status]:
         raise IllegalTransition(f"{job.status} -> {status}")
     return job.with_(status=status, **changes)
+
+
+def outcome_of(error: ServiceError) -> JobStatus:
+    """The outcome of a job that ended with ``error``."""
+    return JobStatus.CANCELLED if isinstance(error, JobCancelled) else JobStatus.FAILED

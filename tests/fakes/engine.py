@@ -5,18 +5,32 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from lib.errors import EngineDied, ServiceError
-from lib.jobs.model import Job, Output, OutputKind, Workflow
+from lib.errors import EngineDied, EngineUnreachable, ServiceError
+from lib.jobs.model import Job, Output, OutputKind, Preview, Progress, Workflow
 from lib.jobs.ports import Collected, Execution, ExecutionObserver, Prepared, Withdrawn
+
+
+class Silent:
+    """Implements ``lib.jobs.ports.ExecutionObserver``: nobody is there any more."""
+
+    def posted(self, prompt_id: str) -> None: ...
+
+    def started(self) -> None: ...
+
+    def progressed(self, progress: Progress) -> None: ...
+
+    def previewed(self, preview: Preview) -> None: ...
 
 
 class Posted:
     """One prompt that is with the engine."""
 
-    def __init__(self, job: Job, observer: ExecutionObserver) -> None:
+    def __init__(self, job: Job, prompt_id: str, observer: ExecutionObserver) -> None:
         self.job = job
+        self.prompt_id = prompt_id
         self.observer = observer
         self.running = False
+        self.owned = True
         self.end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
 
@@ -31,11 +45,15 @@ class FakeEngine:
         self.healthy = True
         self.automatic = automatic
         self.posted: list[Posted] = []
+        self.history: dict[str, tuple[Job, ServiceError | None]] = {}
+        """Prompts that ended while their worker was away, and how."""
         self.ran: list[str] = []
         self.cancelled: list[str] = []
-        self.kept: set[str] = set()
-        """Prompt ids that an earlier life of the worker posted."""
+        self.attached: list[str] = []
         self.most_posted = 0
+        self.execute_s = 1.0
+        self.deaf = False
+        """It can't be asked for its prompts."""
         self.collect_errors: list[ServiceError] = []
         self.removal: asyncio.Event | None = None
         """A cancelled prompt is off the engine when this is set, where there is one."""
@@ -51,33 +69,25 @@ class FakeEngine:
         prompt_id: str,
         attach: bool = False,
     ) -> Execution:
-        entry = Posted(job, observer)
-        self.posted.append(entry)
-        self.most_posted = max(self.most_posted, len(self.posted))
-        observer.posted(prompt_id)
+        if not self.healthy:
+            raise EngineUnreachable("refused")
+        entry = self._attach(prompt_id, observer) if attach else None
+        if entry is None:
+            entry = Posted(job, prompt_id, observer)
+            self.posted.append(entry)
+            self.most_posted = max(self.most_posted, len(self.posted))
+            observer.posted(prompt_id)
         self._start_next()
-        asked = asyncio.ensure_future(withdraw.wait())
-        try:
-            await asyncio.wait({entry.end, asked}, return_when=asyncio.FIRST_COMPLETED)
-            if not entry.end.done() and not entry.running:
-                raise Withdrawn
-            await entry.end
-            return Execution(engine=self.name, prompt_id="p", started_at=datetime.now(UTC), execute_s=1.0)
-        except asyncio.CancelledError:
-            self.cancelled.append(job.spec.request_id)
-            if self.removal is not None:
-                await self.removal.wait()
-            raise
-        finally:
-            asked.cancel()
-            if entry in self.posted:
-                self.posted.remove(entry)
-            self._start_next()
+        return await self._follow(entry, withdraw)
 
     async def holds(self, prompt_ids: Sequence[str]) -> str | None:
-        return next((name for name in prompt_ids if name in self.kept), None)
+        if self.deaf:
+            raise EngineUnreachable("no answer")
+        held = {*self.history, *(entry.prompt_id for entry in self.posted)}
+        return next((name for name in prompt_ids if name in held), None)
 
     async def collect(self, job: Job, execution: Execution) -> Collected:
+        self.history.pop(execution.prompt_id, None)
         if self.collect_errors:
             raise self.collect_errors.pop()
         output = Output(node_id="9", kind=OutputKind.IMAGE, source_key="images", filename="a.png", size_bytes=10)
@@ -86,7 +96,11 @@ class FakeEngine:
     def finish(self, error: ServiceError | None = None) -> None:
         """End the running prompt."""
         running = next(entry for entry in self.posted if entry.running)
-        if error is None:
+        if not running.owned:
+            self.history[running.prompt_id] = running.job, error
+            self.posted.remove(running)
+            self._start_next()
+        elif error is None:
             running.end.set_result(None)
         else:
             running.end.set_exception(error)
@@ -94,8 +108,62 @@ class FakeEngine:
     def die(self) -> None:
         """ComfyUI is gone, with everything it held."""
         self.healthy = False
-        for entry in self.posted:
+        self.history.clear()
+        for entry in [entry for entry in self.posted if entry.owned]:
             entry.end.set_exception(EngineDied("ComfyUI ended with code -9", started=entry.running))
+        self.posted = [entry for entry in self.posted if entry.owned]
+
+    def lose(self) -> None:
+        """ComfyUI came up anew and empty."""
+        self.die()
+        self.healthy = True
+
+    def sever(self) -> None:
+        """The worker was killed: its prompts stay, and nobody hears of them any more."""
+        for entry in self.posted:
+            entry.observer, entry.owned = Silent(), False
+            entry.end = asyncio.get_running_loop().create_future()
+
+    def _attach(self, prompt_id: str, observer: ExecutionObserver) -> Posted | None:
+        if prompt_id in self.history:
+            self.attached.append(prompt_id)
+            job, error = self.history.pop(prompt_id)
+            entry = Posted(job, prompt_id, observer)
+            observer.posted(prompt_id)
+            observer.started()
+            entry.running = True
+            entry.end.set_result(None) if error is None else entry.end.set_exception(error)
+            return entry
+        found = next((entry for entry in self.posted if entry.prompt_id == prompt_id), None)
+        if found is not None:
+            self.attached.append(prompt_id)
+            found.observer, found.owned = observer, True
+            observer.posted(prompt_id)
+            if found.running:
+                observer.started()
+        return found
+
+    async def _follow(self, entry: Posted, withdraw: asyncio.Event) -> Execution:
+        end = entry.end
+        asked = asyncio.ensure_future(withdraw.wait())
+        try:
+            await asyncio.wait({end, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if not end.done() and not entry.running:
+                raise Withdrawn
+            await asyncio.shield(end)
+            now = datetime.now(UTC)
+            return Execution(engine=self.name, prompt_id=entry.prompt_id, started_at=now, execute_s=self.execute_s)
+        except asyncio.CancelledError:
+            if entry.end is end:
+                self.cancelled.append(entry.job.spec.request_id)
+                if self.removal is not None:
+                    await self.removal.wait()
+            raise
+        finally:
+            asked.cancel()
+            if entry.end is end and entry in self.posted:
+                self.posted.remove(entry)
+            self._start_next()
 
     def _start_next(self) -> None:
         if not self.healthy or not self.posted or any(entry.running for entry in self.posted):
@@ -105,7 +173,7 @@ class FakeEngine:
         self.ran.append(entry.job.spec.request_id)
         entry.observer.started()
         if self.automatic and not entry.end.done():
-            entry.end.set_result(None)
+            self.finish()
 
 
 class FakePreparer:
@@ -114,8 +182,10 @@ class FakePreparer:
     def __init__(self) -> None:
         self.held: dict[str, asyncio.Event] = {}
         self.error: ServiceError | None = None
+        self.prepared: list[str] = []
 
     async def prepare(self, job: Job, workflow: Workflow) -> Prepared:
+        self.prepared.append(job.spec.request_id)
         if self.error is not None:
             raise self.error
         if (event := self.held.get(job.spec.request_id)) is not None:
@@ -140,7 +210,7 @@ class FakeDelivery:
 
 
 class FakeLedger:
-    """Implements ``lib.jobs.ports.LoadLedger`` as two lists."""
+    """Implements the part of ``lib.jobs.ports.LoadLedger`` that the core calls, as two lists."""
 
     def __init__(self) -> None:
         self.received_jobs: list[str] = []
@@ -151,10 +221,3 @@ class FakeLedger:
 
     def finished(self, job: Job) -> None:
         self.finished_jobs.append((job.spec.request_id, job.status))
-
-
-class ConstantCost:
-    """Implements ``lib.jobs.ports.CostModel``."""
-
-    def cost(self, spec_cost: float | None, workflow: bytes) -> float:
-        return spec_cost if spec_cost is not None else 100.0

@@ -10,7 +10,6 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from lib.errors import Draining, NotReady, Overloaded
 from lib.jobs.admission import Situation, decide
 from lib.jobs.model import Job, JobSpec, JobStatus, Timings
-from lib.jobs.speed import SpeedGauge
 from lib.jobs.store import MemoryJobStore
 from lib.jobs.transitions import IllegalTransition, advance
 from tests.fakes.clock import FakeClock
@@ -75,18 +74,6 @@ def test_admission_order() -> None:
         decide(Situation(ready=False, draining=True), max_wait_s=None)
     with pytest.raises(NotReady, match="no GPU"):
         decide(Situation(ready=False, not_ready_reason="no GPU", in_flight_count=9), max_wait_s=None)
-
-
-def test_speed_follows_what_is_served() -> None:
-    """The boot score is the prior; served jobs move the prediction, not the reported maximum."""
-    speed = SpeedGauge()
-    assert speed.expected_s(100) == 1.0
-    speed.benchmarked(50, engine_count=2)
-    assert speed.expected_s(100) == pytest.approx(4)
-    for _ in range(60):
-        speed.served(100, 10)
-    assert speed.expected_s(100) == pytest.approx(10, rel=0.01)
-    assert speed.max_perf == 50
 
 
 async def test_the_store_is_bounded() -> None:

@@ -3,8 +3,6 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
-from typing import Any
 
 import pytest
 
@@ -20,69 +18,21 @@ from lib.errors import (
     Overloaded,
 )
 from lib.jobs.model import DeliverySpec, Job, JobSpec, JobStatus, OnDisconnect, S3Target
-from lib.jobs.pipeline import Pipeline, PipelineLimits
-from lib.jobs.queue import SlotQueue
-from lib.jobs.service import JobService, ServiceLimits
-from lib.jobs.speed import SpeedGauge
-from lib.jobs.store import MemoryJobStore
-from lib.lifecycle import Tasks
-from tests.fakes.clock import FakeClock, settle
-from tests.fakes.engine import ConstantCost, FakeDelivery, FakeEngine, FakeLedger, FakePreparer
-
-
-@dataclass
-class World:
-    service: JobService
-    engines: list[FakeEngine]
-    preparer: FakePreparer
-    delivery: FakeDelivery
-    ledger: FakeLedger
-    queue: SlotQueue
-    speed: SpeedGauge
-    clock: FakeClock
-    tasks: Tasks
-    blocked: list[str]
-
-
-def build(engines: list[FakeEngine], *, in_flight: int = 100) -> World:
-    clock, speed, tasks, delivery, ledger = FakeClock(), SpeedGauge(), Tasks(), FakeDelivery(), FakeLedger()
-    queue, preparer, blocked = SlotQueue(engines, clock=clock), FakePreparer(), list[str]()
-    limits = PipelineLimits(prepare_workers=2, deliver_workers=2)
-    pipeline = Pipeline(queue=queue, preparer=preparer, delivery=delivery, speed=speed, clock=clock, limits=limits)
-    service = JobService(
-        pipeline=pipeline,
-        queue=queue,
-        store=MemoryJobStore(clock=clock, ttl_s=60, max_results=50),
-        delivery=delivery,
-        cost_model=ConstantCost(),
-        ledger=ledger,
-        speed=speed,
-        clock=clock,
-        tasks=tasks,
-        limits=ServiceLimits(in_flight=in_flight, backlog_bytes=1000),
-        readiness=lambda: blocked[0] if blocked else None,
-    )
-    return World(service, engines, preparer, delivery, ledger, queue, speed, clock, tasks, blocked)
+from tests.fakes.clock import settle
+from tests.fakes.engine import FakeEngine
+from tests.fakes.jobs import JobWorld, build_jobs, finished, spec
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[World]:
-    made = build([FakeEngine()])
+async def world() -> AsyncIterator[JobWorld]:
+    made = build_jobs()
     yield made
     await made.tasks.cancel()
     assert made.service.in_flight_count == 0
     assert made.queue.posted_count == 0
 
 
-def spec(request_id: str = "r", **changes: Any) -> JobSpec:
-    return replace(JobSpec(request_id=request_id, dialect="test", workflow=b"{}", body_hash="h"), **changes)
-
-
-async def finished(world: World, job: Job) -> Job:
-    return await asyncio.wait_for(world.service.wait(job.job_id), 5)
-
-
-async def test_a_job_runs_and_ends_completed(world: World) -> None:
+async def test_a_job_runs_and_ends_completed(world: JobWorld) -> None:
     """Accepted, run, collected, delivered, completed; the ledger saw it come and go."""
     job = await world.service.submit(spec())
     await settle()
@@ -96,7 +46,7 @@ async def test_a_job_runs_and_ends_completed(world: World) -> None:
     assert world.ledger.finished_jobs == [("r", JobStatus.COMPLETED)]
 
 
-async def test_one_prompt_is_pending_behind_the_running_one(world: World) -> None:
+async def test_one_prompt_is_pending_behind_the_running_one(world: JobWorld) -> None:
     """An engine never holds more than two prompts, and gets them in the order of acceptance."""
     world.engines[0].automatic = False
     jobs = [await world.service.submit(spec(f"r{i}")) for i in range(5)]
@@ -111,7 +61,7 @@ async def test_one_prompt_is_pending_behind_the_running_one(world: World) -> Non
     assert world.engines[0].most_posted == 2
 
 
-async def test_a_job_that_still_fetches_does_not_hold_the_engine(world: World) -> None:
+async def test_a_job_that_still_fetches_does_not_hold_the_engine(world: JobWorld) -> None:
     """Of the prepared jobs the earliest goes next; one that fetches is passed."""
     world.preparer.held["slow"] = asyncio.Event()
     slow = await world.service.submit(spec("slow"))
@@ -126,7 +76,7 @@ async def test_a_job_that_still_fetches_does_not_hold_the_engine(world: World) -
     assert (await finished(world, slow)).status is JobStatus.COMPLETED
 
 
-async def test_a_slow_upload_does_not_hold_the_next_job(world: World) -> None:
+async def test_a_slow_upload_does_not_hold_the_next_job(world: JobWorld) -> None:
     """Delivery runs beside the engine: the next prompt starts while the first still uploads."""
     world.delivery.gate.clear()
     first = await world.service.submit(spec("first"))
@@ -141,7 +91,7 @@ async def test_a_slow_upload_does_not_hold_the_next_job(world: World) -> None:
     assert (await finished(world, second)).status is JobStatus.COMPLETED
 
 
-async def test_uploads_to_a_callers_place_that_hangs_hold_up_nobody_else(world: World) -> None:
+async def test_uploads_to_a_callers_place_that_hangs_hold_up_nobody_else(world: JobWorld) -> None:
     """More of them than there are seats for delivery: a job without such an upload is delivered all the same."""
     world.engines[0].automatic = True
     hanging = S3Target(bucket_name="b", access_key_id="k", secret_access_key="s", endpoint_url="https://nowhere")
@@ -156,7 +106,7 @@ async def test_uploads_to_a_callers_place_that_hangs_hold_up_nobody_else(world: 
         assert (await finished(world, job)).status is JobStatus.COMPLETED
 
 
-async def test_a_running_job_is_resubmitted_once_when_the_engine_dies(world: World) -> None:
+async def test_a_running_job_is_resubmitted_once_when_the_engine_dies(world: JobWorld) -> None:
     """Running when ComfyUI died: once more. The second time: failed with the cause."""
     job = await world.service.submit(spec())
     await settle()
@@ -175,7 +125,7 @@ async def test_a_running_job_is_resubmitted_once_when_the_engine_dies(world: Wor
     world.engines[0].healthy = True
 
 
-async def test_a_pending_prompt_keeps_its_resubmission(world: World) -> None:
+async def test_a_pending_prompt_keeps_its_resubmission(world: JobWorld) -> None:
     """Only pending when ComfyUI died: no attempt is counted, and one loss is still allowed."""
     first = await world.service.submit(spec("first"))
     second = await world.service.submit(spec("second"))
@@ -193,7 +143,7 @@ async def test_a_pending_prompt_keeps_its_resubmission(world: World) -> None:
     assert done.attempts == 1
 
 
-async def test_an_engine_that_dies_before_its_history_is_read(world: World) -> None:
+async def test_an_engine_that_dies_before_its_history_is_read(world: JobWorld) -> None:
     """The prompt had ended, its history is gone with the process: the job runs once more."""
     world.engines[0].collect_errors.append(EngineUnreachable("refused"))
     job = await world.service.submit(spec())
@@ -207,7 +157,7 @@ async def test_an_engine_that_dies_before_its_history_is_read(world: World) -> N
 
 async def test_a_pending_prompt_moves_to_an_engine_that_falls_idle() -> None:
     """Two engines, three jobs: the pending one is withdrawn and runs where the GPU is free."""
-    world = build([FakeEngine("gpu0"), FakeEngine("gpu1")])
+    world = build_jobs([FakeEngine("gpu0"), FakeEngine("gpu1")])
     jobs = [await world.service.submit(spec(f"r{i}")) for i in range(3)]
     await settle()
     assert len(world.engines[0].posted) == 2
@@ -220,7 +170,7 @@ async def test_a_pending_prompt_moves_to_an_engine_that_falls_idle() -> None:
         assert (await finished(world, job)).status is JobStatus.COMPLETED
 
 
-async def test_the_last_waiter_that_leaves_cancels_a_synchronous_job(world: World) -> None:
+async def test_the_last_waiter_that_leaves_cancels_a_synchronous_job(world: JobWorld) -> None:
     """A lost connection cancels down to the engine; a second waiter keeps the job alive."""
     job = await world.service.submit(spec())
     await settle()
@@ -235,7 +185,7 @@ async def test_the_last_waiter_that_leaves_cancels_a_synchronous_job(world: Worl
     assert world.engines[0].cancelled == ["r"]
 
 
-async def test_a_kept_job_survives_its_connection(world: World) -> None:
+async def test_a_kept_job_survives_its_connection(world: JobWorld) -> None:
     """on_disconnect = keep: nobody waits, the job still completes."""
     job = await world.service.submit(spec(on_disconnect=OnDisconnect.KEEP))
     waiter = asyncio.ensure_future(world.service.wait(job.job_id))
@@ -246,7 +196,7 @@ async def test_a_kept_job_survives_its_connection(world: World) -> None:
     assert (await finished(world, job)).status is JobStatus.COMPLETED
 
 
-async def test_a_retry_attaches_within_the_grace_period(world: World) -> None:
+async def test_a_retry_attaches_within_the_grace_period(world: JobWorld) -> None:
     """Same tag and body: the retry gets the job that is running, and the finished one for some minutes."""
     first = spec("a", tag=7, disconnect_grace_s=30)
     job = await world.service.submit(first)
@@ -267,7 +217,7 @@ async def test_a_retry_attaches_within_the_grace_period(world: World) -> None:
     await finished(world, other)
 
 
-async def test_a_retry_does_not_attach_to_a_job_that_is_being_cancelled(world: World) -> None:
+async def test_a_retry_does_not_attach_to_a_job_that_is_being_cancelled(world: JobWorld) -> None:
     """The caller left, the removal takes its time, the caller comes back: the job runs anew, once for all who came."""
     first = await world.service.submit(spec())
     await settle()
@@ -287,7 +237,7 @@ async def test_a_retry_does_not_attach_to_a_job_that_is_being_cancelled(world: W
     assert (await finished(world, again)).status is JobStatus.COMPLETED
 
 
-async def test_a_finished_job_is_not_kept_whole_for_a_retry(world: World) -> None:
+async def test_a_finished_job_is_not_kept_whole_for_a_retry(world: JobWorld) -> None:
     """While a router's number is remembered, the request's bytes and inlined files are not."""
     job = await world.service.submit(spec(tag=9, workflow=b'{"prompt": "%s"}' % (b"x" * 5000)))
     await settle()
@@ -299,7 +249,7 @@ async def test_a_finished_job_is_not_kept_whole_for_a_retry(world: World) -> Non
     assert not [found for found in gc.get_objects() if isinstance(found, JobSpec) and len(found.workflow) > 5000]
 
 
-async def test_a_repeated_request_id(world: World) -> None:
+async def test_a_repeated_request_id(world: JobWorld) -> None:
     """Live with the same body: attach; with another body: conflict; finished: run anew, counted."""
     job = await world.service.submit(spec())
     assert (await world.service.submit(spec())).job_id == job.job_id
@@ -310,24 +260,31 @@ async def test_a_repeated_request_id(world: World) -> None:
     await finished(world, job)
     second = await world.service.submit(spec())
     assert second.run == 2
-    assert (await world.service.latest("r")).job_id == second.job_id
+    assert (await world.service.find("r", owner=None)).job_id == second.job_id
     await settle()
     world.engines[0].finish()
     await finished(world, second)
 
 
-async def test_cancel_before_the_first_step_is_recorded(world: World) -> None:
+async def test_cancel_before_the_first_step_is_recorded(world: JobWorld) -> None:
     """A job cancelled before its task ran ends as cancelled; nobody waits for ever."""
-    job = await world.service.submit(spec())
+    job = await world.service.submit(spec(internal=True))  # those are not recorded: no step in between
     cancelled = await world.service.cancel(job.job_id, reason="enough")
     assert cancelled.status is JobStatus.CANCELLED
     assert cancelled.message == "enough"
+    assert world.preparer.prepared == world.engine.ran == []
+
+
+async def test_a_terminal_state_is_sticky(world: JobWorld) -> None:
+    """A second cancel is refused and changes nothing."""
+    job = await world.service.submit(spec())
+    await world.service.cancel(job.job_id, reason="enough")
     with pytest.raises(JobAlreadyFinished):
         await world.service.cancel(job.job_id, reason="again")
-    assert world.engines[0].ran == []
+    assert (await world.service.get(job.job_id)).message == "enough"
 
 
-async def test_failures_become_outcomes(world: World) -> None:
+async def test_failures_become_outcomes(world: JobWorld) -> None:
     """What a stage raises is the job's error; the service goes on."""
     world.preparer.error = InputFetchFailed("no", details={"field": "1.image"})
     job = await finished(world, await world.service.submit(spec("bad")))
@@ -339,7 +296,7 @@ async def test_failures_become_outcomes(world: World) -> None:
     assert (await finished(world, job)).message == "boom"
 
 
-async def test_no_engine_for_too_long_fails_who_waits(world: World) -> None:
+async def test_no_engine_for_too_long_fails_who_waits(world: JobWorld) -> None:
     """engines_lost tells every waiting job; it does not wait for ever."""
     world.engines[0].healthy = False
     job = await world.service.submit(spec())
@@ -353,18 +310,18 @@ async def test_no_engine_for_too_long_fails_who_waits(world: World) -> None:
     assert isinstance(done.error, EngineUnreachable)
 
 
-async def test_admission(world: World) -> None:
+async def test_admission(world: JobWorld) -> None:
     """Not ready, full, too slow and draining are refused, each with a moment to come back."""
     world.blocked.append("no model")
     with pytest.raises(NotReady, match="no model"):
         await world.service.submit(spec())
     internal = await world.service.submit(spec("boot", internal=True))
     world.blocked.clear()
+    world.engine.execute_s = 10
     await settle()
     world.engines[0].finish()
     await finished(world, internal)
     assert world.ledger.received_jobs == []
-    world.speed.benchmarked(10, engine_count=1)  # 10 s a job
     jobs = [await world.service.submit(spec(f"r{i}", max_wait_s=15)) for i in range(2)]
     await settle()
     assert world.service.predicted_wait_s() == pytest.approx(20)
@@ -385,7 +342,7 @@ async def test_admission(world: World) -> None:
 
 async def test_an_engine_that_is_down_promises_nothing() -> None:
     """The predicted wait, and how many jobs are always taken, go by the engines that serve."""
-    world = build([FakeEngine("gpu0"), FakeEngine("gpu1")])
+    world = build_jobs([FakeEngine("gpu0"), FakeEngine("gpu1")])
     world.speed.benchmarked(20, engine_count=2)  # 10 s a job on each
     for number in range(4):
         await world.service.submit(spec(f"r{number}", max_wait_s=15))
@@ -398,7 +355,7 @@ async def test_an_engine_that_is_down_promises_nothing() -> None:
     await world.tasks.cancel()
 
 
-async def test_a_burst_is_counted_as_it_comes(world: World) -> None:
+async def test_a_burst_is_counted_as_it_comes(world: JobWorld) -> None:
     """Requests that arrive together find each other in the queue, although none of them has made a step."""
     world.speed.benchmarked(10, engine_count=1)  # 10 s a job
     answers = await asyncio.gather(
@@ -411,7 +368,7 @@ async def test_a_burst_is_counted_as_it_comes(world: World) -> None:
     assert world.service.predicted_wait_s() == 30
 
 
-async def test_what_a_drain_ends_may_be_sent_elsewhere(world: World) -> None:
+async def test_what_a_drain_ends_may_be_sent_elsewhere(world: JobWorld) -> None:
     """A caller did not cancel it: it failed, for a reason that another worker does not have."""
     running = await world.service.submit(spec("running"))
     left = await world.service.submit(spec("left"))
@@ -432,7 +389,7 @@ async def test_what_a_drain_ends_may_be_sent_elsewhere(world: World) -> None:
 
 async def test_full() -> None:
     """Over MAX_QUEUE_SIZE jobs in flight: refused with the number."""
-    world = build([FakeEngine()], in_flight=3)
+    world = build_jobs([FakeEngine()], in_flight=3)
     for i in range(3):
         await world.service.submit(spec(f"r{i}"))
     with pytest.raises(Overloaded, match="3 in flight"):
@@ -441,7 +398,7 @@ async def test_full() -> None:
     assert world.service.in_flight_count == 0
 
 
-async def test_the_store_forgets_inlined_files_and_replays_them(world: World) -> None:
+async def test_the_store_forgets_inlined_files_and_replays_them(world: JobWorld) -> None:
     """A finished job is remembered without its workflow; a later wait delivers inline data again."""
     job = await world.service.submit(spec(delivery=DeliverySpec(inline_base64=True)))
     await settle()

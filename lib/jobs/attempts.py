@@ -1,0 +1,245 @@
+"""A prepared job with the engines: its turn, its prompt, and what is tried again when an engine or its memory fails.
+
+Also finds the prompt that an earlier life of the worker left in an engine, and removes one that nobody wants.
+"""
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass, replace
+
+from lib.clock import Clock
+from lib.errors import EngineDied, EngineUnreachable, OutOfMemory, ServiceError
+from lib.jobs.ahead import Ahead
+from lib.jobs.journal import Journal
+from lib.jobs.live import LiveJob
+from lib.jobs.model import Job, JobStatus, Preview, Progress, Stage, prompt_id_of
+from lib.jobs.ports import Collected, Engine, Execution, Prepared, Withdrawn
+from lib.jobs.queue import Lease, SlotQueue
+
+log = logging.getLogger(__name__)
+
+MAX_LOSSES = 1
+"""A job whose prompt ran when its engine died is resubmitted so many times, then failed with the cause."""
+MAX_REFUSALS = 3
+"""An engine that says it is healthy and can't be reached is believed so many times for one job."""
+MAX_SHORTAGES = 1
+"""A job that ran out of memory runs again so many times, on an engine that has freed what it could."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A prompt of an earlier life of the worker that an engine still has; it was the job's ``post``-th. ``spoiled`` is
+    why the job can't be posted again: its inputs are gone where they came from."""
+
+    engine: Engine
+    prompt_id: str
+    post: int
+    spoiled: ServiceError | None = None
+
+
+class Attempts:
+    """Runs prepared jobs. What an earlier life of the worker tried counts, as far as it was recorded."""
+
+    def __init__(
+        self, *, queue: SlotQueue, ahead: Ahead, journal: Journal, clock: Clock, timeout_s: float | None
+    ) -> None:
+        self._queue = queue
+        self._ahead = ahead
+        self._journal = journal
+        self._clock = clock
+        self._timeout_s = timeout_s
+
+    async def turn(self, live: LiveJob, held: Held | None) -> Lease:
+        """Wait until an engine has room; a prompt that is with one already waits for nobody."""
+        expected_s, sequence = self._ahead.expected_s(live.size), live.job.sequence
+        if held is not None:
+            return self._queue.adopt(held.engine, sequence, expected_s=expected_s)
+        return await self._queue.acquire(sequence, expected_s=expected_s, engine=live.job.spec.engine)
+
+    async def run(self, live: LiveJob, prepared: Prepared, lease: Lease, held: Held | None) -> Execution:
+        """Execute until the outputs are collected. Raises what went wrong for good."""
+        losses, refusals, shortages = live.job.attempts - (live.job.status is JobStatus.RUNNING), 0, 0
+        while True:
+            try:
+                execution = await self._once(live, prepared, lease, held)
+                await self._collect(live, lease, execution)
+                return execution
+            except Withdrawn:
+                log.debug("prompt moved to an idle engine", extra={"event": "job.moved"})
+            except EngineDied as error:
+                losses += error.started
+                if losses > MAX_LOSSES:
+                    raise
+                self.requeue(live, error.message)
+            except OutOfMemory as error:
+                shortages += 1
+                if shortages > MAX_SHORTAGES:
+                    raise
+                self.requeue(live, error.message, message="Out of memory; the job runs once more")
+            except EngineUnreachable as error:
+                refusals += 1
+                if refusals >= MAX_REFUSALS:
+                    raise
+                self.requeue(live, error.message)
+            if held is not None and held.spoiled is not None:
+                raise held.spoiled
+            held = None
+            lease = await self.turn(live, None)
+
+    async def locate(self, job: Job) -> Held | None:
+        """Find the newest prompt of a job in the engines that answer, the recorded one first."""
+        posts = range(job.posts + 1, 0, -1)  # one more may have been posted than was written
+        names = {prompt_id_of(job.job_id, post): post for post in posts}
+        for engine in sorted(self._queue.engines, key=lambda engine: engine.name != job.engine):
+            if not engine.healthy:
+                continue
+            try:
+                found = await engine.holds(tuple(names))
+            except EngineUnreachable as error:
+                facts = {"event": "job.unasked", "engine": engine.name, "cause": error.message}
+                log.warning("an engine could not be asked for a prompt of an earlier life", extra=facts)
+                continue
+            if found is not None:
+                return Held(engine=engine, prompt_id=found, post=names[found])
+        return None
+
+    async def remove(self, live: LiveJob) -> None:
+        """Get the prompt of a job that nobody wants out of the engine that has it. Ends in a cancellation."""
+        held = await self.locate(live.job)
+        if held is not None:
+            lease = self._queue.adopt(held.engine, live.job.sequence, expected_s=self._ahead.expected_s(live.size))
+            try:
+                with contextlib.suppress(ServiceError, Withdrawn):
+                    execution = await held.engine.execute(
+                        live.job,
+                        NOTHING,
+                        observer=_Remover(live),
+                        withdraw=lease.withdraw,
+                        timeout_s=None,
+                        prompt_id=held.prompt_id,
+                        attach=True,
+                    )
+                    await held.engine.collect(live.job, execution)  # it had ended: this forgets it
+            finally:
+                self._queue.release(lease)
+        raise asyncio.CancelledError
+
+    def requeue(self, live: LiveJob, cause: str, *, message: str = "ComfyUI ended; the job is resubmitted") -> None:
+        """Have the job wait for another turn."""
+        log.warning("job is resubmitted", extra={"event": "job.resubmitted", "cause": cause})
+        live.advance(
+            JobStatus.QUEUED,
+            stage=Stage.EXECUTE,
+            message=message,
+            warnings=(*live.job.warnings, f"resubmitted: {cause}"),
+            prompt_id=None,
+        )
+        self._journal.update(live)
+
+    async def _once(self, live: LiveJob, prepared: Prepared, lease: Lease, held: Held | None) -> Execution:
+        post = live.job.posts + 1 if held is None else held.post
+        prompt_id = prompt_id_of(live.job.job_id, post)
+        live.note(engine=lease.engine.name, posts=post, prompt_id=prompt_id)
+        self._journal.update(live)
+        try:
+            return await lease.engine.execute(
+                live.job,
+                prepared,
+                observer=_Observer(live, lease, self._queue, self._journal, self._clock),
+                withdraw=lease.withdraw,
+                timeout_s=live.job.spec.timeout_s or self._timeout_s,
+                prompt_id=prompt_id,
+                attach=held is not None,
+            )
+        finally:
+            self._queue.release(lease)
+
+    async def _collect(self, live: LiveJob, lease: Lease, execution: Execution) -> None:
+        live.change(stage=Stage.COLLECT, message="Collecting outputs")
+        begun = self._clock.monotonic()
+        collected = await _collected(live, lease.engine, execution)
+        collect_s = self._clock.monotonic() - begun
+        job = live.job
+        live.change(
+            timings=replace(job.timings, execute_s=execution.execute_s, collect_s=collect_s),
+            outputs=collected.outputs,
+            response=collected.response,
+            warnings=job.warnings + collected.warnings,
+            stage=Stage.DELIVER,
+            message="Generation complete. Queued for post-processing.",
+        )
+        self._journal.update(live)
+
+
+NOTHING = Prepared(graph={}, caller_graph={})
+"""Stands for a graph that is not needed, since its prompt is posted already."""
+
+
+async def _collected(live: LiveJob, engine: Engine, execution: Execution) -> Collected:
+    try:
+        return await engine.collect(live.job, execution)
+    except EngineUnreachable as error:  # it ended between the prompt's end and our look at its history
+        raise EngineDied(error.message, started=True, details=error.details) from error
+
+
+class _Observer:
+    """Writes what an engine tells of a prompt into its job."""
+
+    __slots__ = ("_clock", "_journal", "_lease", "_live", "_queue")
+
+    def __init__(self, live: LiveJob, lease: Lease, queue: SlotQueue, journal: Journal, clock: Clock) -> None:
+        self._live = live
+        self._lease = lease
+        self._queue = queue
+        self._journal = journal
+        self._clock = clock
+
+    def posted(self, prompt_id: str) -> None:
+        if prompt_id != self._live.job.prompt_id:
+            self._live.note(prompt_id=prompt_id)
+
+    def started(self) -> None:
+        self._queue.started(self._lease)
+        job = self._live.job
+        if job.status is JobStatus.RUNNING:  # it had started in an earlier life of the worker
+            return
+        self._live.advance(
+            JobStatus.RUNNING,
+            attempts=job.attempts + 1,
+            message="Generation started",
+            timings=replace(job.timings, execution_started_at=self._clock.now()),
+        )
+        self._journal.started(self._live)
+
+    def progressed(self, progress: Progress) -> None:
+        self._live.progressed(progress)
+
+    def previewed(self, preview: Preview) -> None:
+        self._live.previewed(preview)
+
+
+class _Remover:
+    """Ends an execution, by a cancellation, as soon as the engine has taken hold of the prompt again."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self, live: LiveJob) -> None:
+        self._task = live.task
+
+    def posted(self, prompt_id: str) -> None:
+        self._end()
+
+    def started(self) -> None:
+        self._end()
+
+    def progressed(self, progress: Progress) -> None:
+        """It is being removed."""
+
+    def previewed(self, preview: Preview) -> None:
+        """It is being removed."""
+
+    def _end(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()

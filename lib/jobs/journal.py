@@ -1,0 +1,85 @@
+"""What is written of a job, and when: enough to go on with it after a crash, and what webhooks are to be told.
+
+Our own benchmark runs leave no trace.
+"""
+
+import logging
+from dataclasses import replace
+
+from lib.errors import ServiceError
+from lib.jobs.live import LiveJob
+from lib.jobs.model import Job, JobEvent, OutboxItem, Output, S3Target
+from lib.jobs.ports import Announcer, JobStore
+
+log = logging.getLogger(__name__)
+
+
+class Journal:
+    """Writes to the store, with the messages of the moment; the announcer learns what is recorded."""
+
+    def __init__(self, *, store: JobStore, announcer: Announcer) -> None:
+        self._store = store
+        self._announcer = announcer
+
+    async def add(self, live: LiveJob) -> None:
+        """Record an accepted job under the number of its run. Raises what the store raises."""
+        spec = live.job.spec
+        run = await self._store.run_number(spec.request_id, owner=spec.owner)
+        if run != live.job.run:
+            live.note(run=run)
+        await self._store.add(live.job)
+
+    def update(self, live: LiveJob) -> None:
+        """Have the job's state written soon."""
+        if not live.job.spec.internal:
+            self._store.update(_slim(live.job))
+
+    def started(self, live: LiveJob) -> None:
+        """It runs now; a webhook is told of the first time."""
+        if live.job.spec.internal:
+            return
+        items = self._messages(live.job, JobEvent.STARTED) if live.job.attempts == 1 else ()
+        self._store.update(_slim(live.job), items)
+        if items:
+            self._announcer.stored(items)
+
+    async def finish(self, job: Job) -> None:
+        """Write the outcome with its messages in one step. A store that fails is logged: the job itself is done, and
+        who waits for it is told."""
+        if job.spec.internal:
+            return
+        items = self._messages(job, JobEvent(str(job.status)))
+        try:
+            await self._store.finish(_spent(job), items)
+        except ServiceError as error:
+            facts = {"event": "job.unrecorded", "cause": error.message, "webhooks": len(items)}
+            log.error("the outcome of a job could not be recorded", extra=facts)
+            return
+        if items:
+            self._announcer.stored(items)
+
+    def _messages(self, job: Job, event: JobEvent) -> tuple[OutboxItem, ...]:
+        return self._announcer.messages(job, event) if job.spec.delivery.webhooks else ()
+
+
+def _slim(job: Job) -> Job:
+    """Without inlined files: those are on disk."""
+    return job.with_(outputs=without_content(job.outputs)) if job.outputs else job
+
+
+def _spent(job: Job) -> Job:
+    """What is worth keeping of a finished job: no workflow, none of the caller's secrets, no inlined files."""
+    delivery = job.spec.delivery
+    if delivery.s3 is not None or delivery.put is not None or delivery.webhooks:
+        delivery = replace(delivery, s3=_without_keys(delivery.s3), put=None, webhooks=())
+    spec = replace(job.spec, workflow=b"", credentials=(), delivery=delivery)
+    return job.with_(spec=spec, outputs=without_content(job.outputs))
+
+
+def _without_keys(target: S3Target | None) -> S3Target | None:
+    return None if target is None else replace(target, access_key_id="", secret_access_key="", session_token=None)
+
+
+def without_content(outputs: tuple[Output, ...]) -> tuple[Output, ...]:
+    """The entries of the files, without the files."""
+    return tuple(replace(output, data_base64=None) if output.data_base64 is not None else output for output in outputs)

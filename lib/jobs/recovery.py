@@ -1,0 +1,38 @@
+"""What a job of an earlier life of the worker is when it is taken up again. Pure."""
+
+from lib.errors import JobCancelled
+from lib.jobs.live import LiveJob
+from lib.jobs.model import Job, JobStatus, Progress, Stage
+
+GONE = "The worker was restarted, and with it went the connection of the caller who waited for this job."
+
+
+def revived(job: Job) -> Job:
+    """A recorded job as it goes on. What ran counts as running until the engines have been asked for it; what was
+    collected is delivered again."""
+    if job.stage is Stage.DELIVER:
+        return job
+    if job.status is JobStatus.RUNNING:
+        return job.with_(message="The worker was restarted; looking for the prompt")
+    return job.with_(stage=Stage.PREPARE, message="Queued again after a restart of the worker")
+
+
+def parked(job: Job) -> Job:
+    """A job as it is left to the worker's next life; an execution that we stopped ourselves was no attempt."""
+    if job.stage is Stage.DELIVER:
+        return job
+    return job.with_(
+        status=JobStatus.QUEUED,
+        stage=Stage.PREPARE,
+        message="Waiting for the worker to come back",
+        attempts=job.attempts - (job.status is JobStatus.RUNNING),
+        engine=None,
+        prompt_id=None,
+        progress=Progress(),
+    )
+
+
+def orphan(live: LiveJob) -> None:
+    """Nobody waits for it any more, and nobody can come back: only its prompt is to go."""
+    live.ending, live.orphaned = True, True
+    live.cancel_error = JobCancelled(GONE)

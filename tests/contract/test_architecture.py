@@ -25,6 +25,8 @@ STATUS_NUMBERS = {
     "lib/serving/probes.py": "a probe's verdict is no error of a request",
     "lib/dialects/vast/schema.py": "Refusal: statuses and bodies that PyWorker's protocol fixes",
     "lib/dialects/vast/routes.py": "Refusal: statuses and bodies that PyWorker's protocol fixes",
+    "lib/dialects/vast/entrance.py": "Refusal: statuses and bodies that PyWorker's protocol fixes",
+    "lib/dialects/vast/session_routes.py": "Refusal: statuses and bodies that PyWorker's protocol fixes",
     "lib/dialects/wrapper/docs.py": "describes answers for the docs page",
     "lib/dialects/native/docs.py": "describes answers for the docs page",
 }

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
+from aiohttp import web
 
 from lib.errors import InvalidRequest, InvalidWorkflow
 from lib.jobs.model import Job, JobSpec
+from lib.jobs.service import JobService
 
 
 class PlainPayload:
@@ -18,6 +20,8 @@ class PlainPayload:
     name = "plain"
 
     def __init__(self) -> None:
+        self.jobs: JobService
+        """Set before the first stream."""
         self.threads: list[threading.Thread] = []
         """Where each request was translated."""
 
@@ -48,3 +52,25 @@ class PlainPayload:
             "comfyui_response": dict(job.response) if include_response else {},
             "output": [{"filename": output.filename} for output in job.outputs],
         }
+
+    def render_accepted(self, job: Job, *, base_url: str, job_token: str | None = None) -> dict[str, Any]:
+        result = self.render(job, include_response=False)
+        return result | {"job_id": job.job_id, "job_token": job_token, "base_url": base_url}
+
+    async def stream(
+        self,
+        request: web.Request,
+        job_id: str,
+        *,
+        include_response: bool,
+        job_token: str | None = None,
+        base_url: str | None = None,
+    ) -> web.StreamResponse:
+        """One line of text at once, another at the job's end."""
+        response = web.StreamResponse(headers={"Content-Type": "text/plain"})
+        await response.prepare(request)
+        await response.write(f"{job_id} {job_token} {base_url}\n".encode())
+        async for view in self.jobs.watch(job_id):
+            if view.job.status.terminal:
+                await response.write(f"{view.job.status}\n".encode())
+        return response

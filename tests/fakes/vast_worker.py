@@ -16,18 +16,16 @@ from lib.dialects.vast.sessions import Sessions
 from lib.fleet.ledger import Ledger
 from lib.fleet.pubkey import PubkeySource
 from lib.fleet.uplink import Uplink
-from lib.jobs.pipeline import Pipeline, PipelineLimits
-from lib.jobs.queue import SlotQueue
-from lib.jobs.service import JobService, ServiceLimits
-from lib.jobs.speed import SpeedGauge
-from lib.jobs.store import MemoryJobStore
+from lib.jobs.service import JobService
 from lib.lifecycle import Tasks
 from lib.protocol.auth import SignatureCheck
 from lib.serving.application import Site
 from lib.serving.server import Listener
+from lib.serving.signing import Signer
 from lib.settings import FleetSettings, JobsSettings
 from tests.fakes.autoscaler import Autoscaler, new_key
-from tests.fakes.engine import ConstantCost, FakeDelivery, FakeEngine, FakePreparer
+from tests.fakes.engine import FakeEngine
+from tests.fakes.jobs import build_jobs
 from tests.fakes.pauses import PauseClock
 from tests.fakes.payload import PlainPayload
 
@@ -41,6 +39,7 @@ def shared_key() -> RSAPrivateKey:
 URL = "http://203.0.113.9:40001"
 """How routers name the worker under test."""
 MOST_BYTES = 512 * 1024
+SIGNER = Signer(b"k" * 32)
 
 
 @dataclass
@@ -81,12 +80,15 @@ class World:
     async def post(
         self, path: str, body: Any, *, headers: Mapping[str, str] | None = None, plain: bool = False
     ) -> Answer:
+        """``None`` as the body: no body at all."""
         base = (self.plain if plain else self.listener).url
-        data = {"data": body} if isinstance(body, bytes) else {"json": body}
+        data = {} if body is None else {"data": body} if isinstance(body, bytes) else {"json": body}
         async with self.http.post(base + path, headers=headers, **data) as response:
-            kind = response.content_type
-            answer = await response.json() if kind == "application/json" else await response.text()
-            return Answer(response.status, answer, response.headers)
+            return await _answer(response)
+
+    async def get(self, path: str, *, headers: Mapping[str, str] | None = None) -> Answer:
+        async with self.http.get(self.listener.url + path, headers=headers) as response:
+            return await _answer(response)
 
     async def work(self, **options: Any) -> Answer:
         return await self.post("/generate/sync", self.body(**options))
@@ -118,13 +120,13 @@ async def make_world(
     fleet = FleetSettings(unsecured=unsecured, force_update_path=folder / "force_update", **fleet_options)
     settings = JobsSettings(disconnect_grace_s=grace_s)
     clock, tasks, engine = PauseClock(), Tasks(), FakeEngine(automatic=automatic)
-    not_ready: list[str] = []
     ledger = Ledger(clock=clock)
     router = await stack.enter_async_context(Autoscaler(key=shared_key()))
     uplink = await stack.enter_async_context(Uplink((router.url,), clock=clock))
     keys = PubkeySource(uplink, clock=clock)
     await keys.load()
-    service = _service(engine, ledger=ledger, clock=clock, tasks=tasks, in_flight=in_flight, not_ready=not_ready)
+    jobs = build_jobs([engine], ledger=ledger, clock=clock, tasks=tasks, in_flight=in_flight)
+    service, not_ready = jobs.service, jobs.blocked
     posts: list[dict[str, Any]] = []
 
     async def post(
@@ -140,12 +142,13 @@ async def make_world(
         jobs=service,
         ledger=ledger,
         post=post,
-        own_base=lambda: "http://127.0.0.1:18288",
+        plain_base=lambda: "http://127.0.0.1:3001",
         readiness=lambda: not_ready[0] if not_ready else None,
         clock=clock,
         tasks=tasks,
     )
     payload = PlainPayload()
+    payload.jobs = service
     dialect = VastDialect(
         jobs=service,
         payload=payload,
@@ -156,10 +159,13 @@ async def make_world(
             check_url=fleet.check_url,
             unsecured=fleet.unsecured,
         ),
+        signer=SIGNER,
         sessions=sessions,
         ledger=ledger,
         fleet=fleet,
         settings=settings,
+        base_url=url,
+        longest_wait_s=20.0,
         max_body_bytes=MOST_BYTES,
     )
     listener = await _listen(stack, dialect, plain=False, port=port)
@@ -170,36 +176,14 @@ async def make_world(
     )
 
 
+async def _answer(response: aiohttp.ClientResponse) -> Answer:
+    answer = await response.json() if response.content_type == "application/json" else await response.text()
+    return Answer(response.status, answer, response.headers)
+
+
 async def _listen(stack: AsyncExitStack, dialect: VastDialect, *, plain: bool, port: int = 0) -> Listener:
     site = Site(max_body_bytes=MOST_BYTES)
     site.mount(
         dialect.plain_routes() if plain else dialect.routes(), owner=dialect.name, render_error=dialect.render_error
     )
     return await stack.enter_async_context(Listener(site.app, name="test", host="127.0.0.1", port=port))
-
-
-def _service(
-    engine: FakeEngine, *, ledger: Ledger, clock: PauseClock, tasks: Tasks, in_flight: int, not_ready: list[str]
-) -> JobService:
-    queue, speed, delivery = SlotQueue([engine], clock=clock), SpeedGauge(), FakeDelivery()
-    pipeline = Pipeline(
-        queue=queue,
-        preparer=FakePreparer(),
-        delivery=delivery,
-        speed=speed,
-        clock=clock,
-        limits=PipelineLimits(prepare_workers=2, deliver_workers=2),
-    )
-    return JobService(
-        pipeline=pipeline,
-        queue=queue,
-        store=MemoryJobStore(clock=clock, ttl_s=600, max_results=50),
-        delivery=delivery,
-        cost_model=ConstantCost(),
-        ledger=ledger,
-        speed=speed,
-        clock=clock,
-        tasks=tasks,
-        limits=ServiceLimits(in_flight=in_flight, backlog_bytes=1000),
-        readiness=lambda: not_ready[0] if not_ready else None,
-    )

@@ -6,6 +6,7 @@ we answer 422 in its own style.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,9 @@ from lib.workflow.decoding import check
 DEFAULT_LIFETIME_S = 60.0
 LONGEST_LIFETIME_S = 86400.0
 """A session's ``lifetime`` is cut to this: it holds one of few places."""
+
+OWN_ROUTE = re.compile(r"/session/end|/cancel/[A-Za-z0-9._-]{1,128}")
+"""What of ours a session may have called when it ends: routes that take a capability, never the operator's rights."""
 
 _CODES = {400: ErrorCode.INVALID_REQUEST, 401: ErrorCode.UNAUTHORIZED, 410: ErrorCode.SESSION_GONE}
 _NUMBER, _INTEGER, _TEXT = "must be a number", "must be an integer", "must be a string"
@@ -115,6 +119,8 @@ def session_terms(payload: Mapping[str, Any]) -> SessionTerms:
     route = payload.get("on_close_route")
     if route is not None and not isinstance(route, str):
         raise Refusal(422, {"payload": {"on_close_route": _TEXT}})
+    if route and route.startswith("/") and OWN_ROUTE.fullmatch(route) is None:
+        raise Refusal(422, {"payload": {"on_close_route": "must be /session/end, /cancel/<job id>, or a whole URL"}})
     return SessionTerms(
         lifetime_s=min(float(lifetime), LONGEST_LIFETIME_S),
         on_close_route=route or None,
@@ -128,6 +134,19 @@ def session_reference(data: Mapping[str, Any]) -> tuple[str, object]:
     if not session_id:
         raise Refusal(422, {"error": "missing session_id"})
     return str(session_id), data.get("session_auth")
+
+
+def wait_s(value: object, *, most: float) -> float:
+    """Read how long a caller wants to wait for a job's end, in seconds; ``None`` is not at all. Raises Refusal."""
+    if value is None:
+        return 0.0
+    try:
+        seconds = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise Refusal(422, {"wait": "must be a number of seconds"})
+    return min(seconds, most)
 
 
 def _fits(name: str, value: object) -> bool:

@@ -1,8 +1,9 @@
 """Sessions: a client bound to this worker for a while. The only state that Vast's API makes us keep.
 
 Each request of a session, at its start and at its end, gives it at least one more ``lifetime`` from then on; it does
-not add up without bound as PyWorker's does, and it does not end under a request that is running. When it ends (by its
-client, or by time) its running jobs are cancelled and its ``on_close_route`` is called once.
+not add up without bound as PyWorker's does, and it does not end under a request that is running, nor under a job that
+outlives its request. When it ends (by its client, or by time) its jobs are cancelled and its ``on_close_route`` is
+called once: a URL, or one of the few routes of ours on the plain listener, where nobody has the operator's rights.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ import aiohttp
 from lib.clock import Clock
 from lib.dialects.vast.schema import SessionTerms
 from lib.errors import JobAlreadyFinished, JobNotFound, NotReady, Overloaded, ServiceError
+from lib.jobs.model import Job
 from lib.jobs.ports import LoadLedger
 from lib.jobs.service import JobService
 from lib.lifecycle import Tasks
@@ -55,7 +57,7 @@ class Session:
 
 
 class Sessions:
-    """The table of open sessions. ``own_base`` tells the API listener's base URL, for relative close routes;
+    """The table of open sessions. ``plain_base`` tells the plain listener's base URL, for relative close routes;
     ``readiness`` why no work is taken now, ``None`` when it is."""
 
     def __init__(
@@ -65,7 +67,7 @@ class Sessions:
         jobs: JobService,
         ledger: LoadLedger,
         post: Post,
-        own_base: Callable[[], str],
+        plain_base: Callable[[], str],
         readiness: Callable[[], str | None],
         clock: Clock,
         tasks: Tasks,
@@ -75,10 +77,12 @@ class Sessions:
         self._jobs = jobs
         self._ledger = ledger
         self._post = post
-        self._own_base = own_base
+        self._plain_base = plain_base
         self._clock = clock
         self._tasks = tasks
         self._open: dict[str, Session] = {}
+        self._held: dict[str, Session] = {}
+        jobs.listen(self._heard)
 
     def open(self, auth_data: dict[str, Any], terms: SessionTerms, *, cost: float, tag: int | None) -> Session:
         """Open a session whose ``cost`` is load until it ends. Raises: NotReady, Overloaded."""
@@ -115,23 +119,26 @@ class Sessions:
     @contextmanager
     def running(self, session: Session) -> Iterator[None]:
         """A request of this session is being served."""
-        session.running_count += 1
-        session.idle.clear()
-        self._extend(session)
+        self._begin(session)
         try:
             yield
         finally:
-            session.running_count -= 1
-            self._extend(session)
-            if session.running_count == 0:
-                session.idle.set()
+            self._end(session)
 
-    async def join(self, session: Session, job_id: str) -> None:
-        """The job belongs to the session: ends with it, is covered by its cost. Cancels it if the session ended."""
-        session.job_ids.add(job_id)
-        self._ledger.session_joined(session.session_id, job_id)
+    async def join(self, session: Session, job: Job, *, hold: bool = False) -> None:
+        """The job belongs to the session: ends with it, is covered by its cost. Cancels it if the session ended.
+
+        ``hold``: the session does not end by time before the job does, though no request waits for it."""
+        self._ledger.session_joined(session.session_id, job.job_id)
+        if job.status.terminal:
+            return
+        session.job_ids.add(job.job_id)
         if session.closed:
-            await self._cancel(job_id)
+            await self._cancel(job.job_id)
+        elif hold and job.job_id not in self._held:
+            self._held[job.job_id] = session
+            self._begin(session)
+            self._heard(await self._jobs.get(job.job_id))  # it may have ended before it was held
 
     def close(self, session_id: str) -> bool:
         """End a session; its jobs and its close route are seen to in the background. False when there was none."""
@@ -156,6 +163,22 @@ class Sessions:
             session.watch.cancel()
         self._ledger.session_closed(session.session_id)
         log.info("session closed", extra={"event": "session.closed", "jobs": len(session.job_ids)})
+
+    def _heard(self, job: Job) -> None:
+        if job.status.terminal and (session := self._held.pop(job.job_id, None)) is not None:
+            session.job_ids.discard(job.job_id)
+            self._end(session)
+
+    def _begin(self, session: Session) -> None:
+        session.running_count += 1
+        session.idle.clear()
+        self._extend(session)
+
+    def _end(self, session: Session) -> None:
+        session.running_count -= 1
+        self._extend(session)
+        if session.running_count == 0:
+            session.idle.set()
 
     def _extend(self, session: Session) -> None:
         session.deadline = max(session.deadline, self._clock.monotonic() + session.terms.lifetime_s)
@@ -184,8 +207,8 @@ class Sessions:
             await self._jobs.cancel(job_id, reason=CLOSED)
 
     async def _call_back(self, session: Session, route: str) -> None:
-        relative = route.startswith("/")
-        url = self._own_base() + route if relative else route
+        relative = route.startswith("/")  # one of ``schema.OWN_ROUTE``
+        url = self._plain_base() + route if relative else route
         payload = session.terms.on_close_payload
         body = payload if isinstance(payload, dict) else {} if payload is None else {"payload": payload}
         body = {"session_id": session.session_id, **body}

@@ -10,7 +10,7 @@ import orjson
 from lib import errors
 from lib.dialects.vast.schema import Envelope, Refusal
 from lib.errors import ServiceError
-from lib.jobs.model import Job, JobSpec, OnDisconnect
+from lib.jobs.model import Job, JobSpec, JobStatus, OnDisconnect
 from lib.serving.errors import error_fields, error_headers, status_of
 from lib.settings import JobsSettings
 
@@ -28,17 +28,19 @@ better (EngineDied, EngineUnreachable, NotReady, Draining); a node that fails, a
 too long for its limit, and an upload that does not work end here."""
 
 
-def job_spec(spec: JobSpec, envelope: Envelope, *, in_session: bool, settings: JobsSettings) -> JobSpec:
-    """Complete what the payload asks for by what the envelope means.
-
-    Jobs of a session carry no tag: they all have the session's own ``request_idx``.
-    """
-    tag = None if in_session else envelope.tag
+def job_spec(
+    spec: JobSpec, envelope: Envelope, *, tag: int | None, keep: bool, base_url: str, settings: JobsSettings
+) -> JobSpec:
+    """Complete what the payload asks for by what the envelope means. ``tag`` is the router's number, ``None`` for jobs
+    of a session, which all have the session's own; ``keep``: the job outlives the connection; ``base_url`` is how its
+    caller reaches us."""
     return replace(
         spec,
         dialect=NAME,
         body_hash=spec.body_hash or payload_hash(envelope.payload),
-        on_disconnect=OnDisconnect.CANCEL,
+        cost=spec.cost if spec.cost is not None else settings.workload_units,
+        delivery=replace(spec.delivery, base_url=base_url),
+        on_disconnect=OnDisconnect.KEEP if keep else OnDisconnect.CANCEL,
         disconnect_grace_s=settings.disconnect_grace_s if tag is not None else 0.0,
         max_wait_s=settings.vast_max_queue_time_s,
         tag=tag,
@@ -60,6 +62,20 @@ def _canonical(value: object) -> bytes:
     if isinstance(value, dict):
         value = {k: int(v) if isinstance(v, float) and v.is_integer() else v for k, v in value.items()}
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def answer(job: Job, result: Mapping[str, Any]) -> tuple[int, dict[str, Any], dict[str, str]]:
+    """Return status, body and headers for a job in any state: 2xx while it is not over, or completed."""
+    if not job.status.terminal or job.status is JobStatus.COMPLETED:
+        return 200, dict(result), {}
+    return failure(job, result)
+
+
+def cancel_answer(job: Job, *, already: bool) -> dict[str, str]:
+    """Return the API wrapper's answer to a cancel."""
+    name, status = job.spec.request_id, str(job.status)
+    said = f"Request {name} is already {status}" if already else f"Successfully cancelled request {name}"
+    return {"message": said, "status": status}
 
 
 def failure(job: Job, result: Mapping[str, Any]) -> tuple[int, dict[str, Any], dict[str, str]]:

@@ -47,7 +47,7 @@ async def test_a_session_is_load_until_it_ends(world: World) -> None:
 
 async def test_get_tells_everything_about_it(world: World) -> None:
     """The seven keys of the protocol."""
-    session_id, auth = await world.session(lifetime=30, on_close_route="/done", on_close_payload={"a": 1})
+    session_id, auth = await world.session(lifetime=30, on_close_route="/cancel/x", on_close_payload={"a": 1})
     answer = await world.post("/session/get", {"session_id": session_id, "session_auth": auth})
     assert answer.body == {
         "session_id": session_id,
@@ -55,7 +55,7 @@ async def test_get_tells_everything_about_it(world: World) -> None:
         "lifetime": 30.0,
         "expiration": epoch(30),
         "created_at": epoch(0),
-        "on_close_route": "/done",
+        "on_close_route": "/cancel/x",
         "on_close_payload": {"a": 1},
     }
 
@@ -163,9 +163,9 @@ async def test_ending_a_session_cancels_its_jobs(build: Build) -> None:
 
 
 async def test_the_close_route_is_called_once(build: Build) -> None:
-    """With the payload and the session's id; a relative route is our own listener, an absolute one is guarded."""
+    """With the payload and the session's id; a relative route is our plain listener, an absolute one is guarded."""
     world = await build()
-    relative, auth = await world.session(on_close_route="/hook", on_close_payload={"a": 1})
+    relative, auth = await world.session(on_close_route="/cancel/job-1", on_close_payload={"job_token": "t"})
     absolute, _ = await world.session(on_close_route="https://example.com/hook", lifetime=5)
     other, _ = await world.session(on_close_route="@evil.example/", on_close_payload=[1], lifetime=5)
     await world.post("/session/end", {"session_id": relative, "session_auth": auth})
@@ -173,11 +173,69 @@ async def test_the_close_route_is_called_once(build: Build) -> None:
     await until(lambda: len(world.posts) == 3)
     told = {post["url"]: (json.loads(post["body"]), post["trusted"], post["timeout_s"]) for post in world.posts}
     assert told == {
-        "http://127.0.0.1:18288/hook": ({"session_id": relative, "a": 1}, True, 10.0),
+        "http://127.0.0.1:3001/cancel/job-1": ({"session_id": relative, "job_token": "t"}, True, 10.0),
         "https://example.com/hook": ({"session_id": absolute}, False, 10.0),
         "@evil.example/": ({"session_id": other, "payload": [1]}, False, 10.0),
     }
     assert all(post["headers"]["Content-Type"] == "application/json" for post in world.posts)
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        "/generate",
+        "/jobs",
+        "/session/end/",
+        "/session/end?x=1",
+        "//evil.example/",
+        "/cancel/",
+        "/cancel/a/b",
+        "/cancel/..%2f",
+    ],
+)
+async def test_a_close_route_of_ours_is_one_that_takes_a_capability(world: World, route: str) -> None:
+    """Nothing may be done at a session's end that its client could not do himself."""
+    answer = await world.post("/session/create", {"auth_data": world.auth(), "payload": {"on_close_route": route}})
+    assert answer.status == 422
+    assert "on_close_route" in answer.body["payload"]
+
+
+async def test_a_job_that_outlives_its_request_holds_the_session(build: Build) -> None:
+    """Vast's pattern: open a session, POST /generate, and the job's end sends a webhook that ends the session."""
+    world = await build(automatic=False)
+    session_id, auth = await world.session(lifetime=30)
+    answer = await world.post("/generate", world.body(auth=auth, session_id=session_id))
+    assert answer.status == 202
+    await until(lambda: world.engine.posted)
+    await world.clock.advance(100)
+    assert await health(world, session_id, auth)
+    world.engine.finish()
+    await until(lambda: world.service.in_flight_count == 0)
+    await world.clock.advance(29)
+    assert await health(world, session_id, auth)
+    await world.clock.advance(2)
+    assert not await health(world, session_id, auth)
+    assert world.told == [(auth["request_idx"], "Success")], "of the session, not of its job"
+
+
+async def test_the_end_of_a_session_cancels_jobs_that_nobody_waits_for(build: Build) -> None:
+    """They belong to it."""
+    world = await build(automatic=False)
+    session_id, auth = await world.session()
+    await world.post("/generate", world.body(auth=auth, session_id=session_id))
+    await until(lambda: world.engine.posted)
+    await world.post("/session/end", {"session_id": session_id, "session_auth": auth})
+    await until(lambda: world.service.in_flight_count == 0)
+    assert world.engine.cancelled
+
+
+async def test_a_finished_job_holds_no_session(world: World) -> None:
+    """Also one that was over before the answer went out."""
+    session_id, auth = await world.session(lifetime=30)
+    await world.post("/generate", world.body(auth=auth, session_id=session_id))
+    await until(lambda: world.service.in_flight_count == 0)
+    await world.clock.advance(31)
+    assert not await health(world, session_id, auth)
 
 
 async def test_a_close_route_that_fails_harms_nobody(world: World) -> None:
@@ -227,12 +285,12 @@ async def test_a_huge_lifetime_is_cut(world: World) -> None:
 async def test_closing_all_winds_every_session_up(build: Build) -> None:
     """The end of the worker: jobs cancelled, routes called, nothing is load."""
     world = await build(automatic=False)
-    session_id, auth = await world.session(on_close_route="/hook")
+    session_id, auth = await world.session(on_close_route="/session/end")
     asked = asyncio.create_task(world.work(auth=auth, session_id=session_id))
     await until(lambda: world.engine.posted)
     await world.sessions.close_all()
     assert (await asked).status == 410
-    assert [post["url"] for post in world.posts] == ["http://127.0.0.1:18288/hook"]
+    assert [post["url"] for post in world.posts] == ["http://127.0.0.1:3001/session/end"]
     await settle()
     assert world.ledger.figures().load == 0.0
     assert world.ledger.open_cost == 0.0

@@ -1,0 +1,103 @@
+"""How every signed request comes in: body, envelope, session, signature, in PyWorker's order. Each refusal that
+PyWorker reports is in the ledger."""
+
+import asyncio
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from lib.dialects.vast.schema import Envelope, Refusal, decode, envelope
+from lib.dialects.vast.sessions import Session, Sessions
+from lib.errors import Unauthorized
+from lib.jobs.ports import LoadLedger
+from lib.protocol.auth import SignatureCheck
+from lib.serving.payloads import read_body
+
+BIG_BODY_BYTES = 256 * 1024
+"""Bodies above this are decoded and translated in a thread."""
+SESSION_CLOSED = {"error": "session already closed"}
+
+request_idx: ContextVar[int | None] = ContextVar("vast_request_idx", default=None)
+"""The router's id of the request that is being answered; error bodies carry it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """A request that passed every check; ``big`` = its payload is large."""
+
+    envelope: Envelope
+    session: Session | None
+    big: bool
+
+    @property
+    def tag(self) -> int | None:
+        """The router's number, none inside a session: all its requests have the session's own."""
+        return None if self.session is not None else self.envelope.tag
+
+
+class Entrance:
+    """Reads and checks. ``cost`` is what a request that is turned away would have been, in workload units."""
+
+    def __init__(
+        self,
+        *,
+        signatures: SignatureCheck,
+        sessions: Sessions,
+        ledger: LoadLedger,
+        cost: float,
+        max_body_bytes: int,
+    ) -> None:
+        self._signatures = signatures
+        self._sessions = sessions
+        self._ledger = ledger
+        self._cost = cost
+        self._max_body_bytes = max_body_bytes
+
+    async def admit(self, request: web.Request) -> Admitted:
+        """Let a request in. Raises: Refusal, InvalidRequest, BodyTooLarge, Unauthorized."""
+        asked, big = await self.envelope(request)
+        session = self._session_of(asked)
+        if session is None:
+            self.count(asked)
+        await self.authorise(asked)
+        if session is not None and session.closed:
+            raise Refusal(410, SESSION_CLOSED)
+        return Admitted(envelope=asked, session=session, big=big)
+
+    async def envelope(self, request: web.Request) -> tuple[Envelope, bool]:
+        """Read the body; the second value tells whether it is big."""
+        data, big = await self.read(request, self._max_body_bytes)
+        asked = envelope(data, partial_auth=self._signatures.unsecured)
+        request_idx.set(asked.tag)
+        return asked, big
+
+    async def read(self, request: web.Request, limit: int | None = None) -> tuple[dict[str, Any], bool]:
+        """Read a JSON object that need not be an envelope."""
+        request_idx.set(None)  # a connection's requests may share their context
+        body = await read_body(request, limit=limit or self._max_body_bytes)
+        big = len(body) >= BIG_BODY_BYTES
+        return (await asyncio.to_thread(decode, body) if big else decode(body)), big
+
+    def count(self, asked: Envelope) -> None:
+        """The request arrived, whatever becomes of it."""
+        if asked.number is not None:
+            self._ledger.seen(asked.number)
+
+    async def authorise(self, asked: Envelope) -> None:
+        """Check the signature. Raises: Unauthorized."""
+        try:
+            await self._signatures.check(asked.auth_data)
+        except Unauthorized:
+            tag = asked.tag if asked.session_id is None else None
+            self._ledger.rejected(cost=self._cost, tag=tag)
+            raise
+
+    def _session_of(self, asked: Envelope) -> Session | None:
+        if asked.session_id is None:
+            return None
+        session = self._sessions.find(asked.session_id)
+        if session is None:
+            raise Refusal(410, {"error": "invalid session"})
+        return session

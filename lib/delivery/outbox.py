@@ -35,8 +35,7 @@ RESUME_S = 1.0
 """The loop starts so long after the process, and again after a failure of the store."""
 HOLD_S = 60.0
 """A message whose outcome could not be recorded is not touched before."""
-NAP_MIN_S, NAP_MAX_S = 0.05, 600.0
-"""The longest nap bounds how late a message is when the machine's clock was set forward."""
+NAP_MIN_S = 0.05
 OBSERVE_S = 30.0
 REMEMBERED = 1000
 
@@ -170,7 +169,7 @@ class WebhookSender:
             await self._woken.wait()
             return
         wait_s = (due_at - self._clock.now()).total_seconds()
-        alarm = self._tasks.spawn(self._alarm(min(max(wait_s, NAP_MIN_S), NAP_MAX_S)), name="webhook alarm")
+        alarm = self._tasks.spawn(self._alarm(max(wait_s, NAP_MIN_S)), name="webhook alarm")
         try:
             await self._woken.wait()
         finally:
@@ -181,7 +180,10 @@ class WebhookSender:
         self._woken.set()
 
     async def _observe(self) -> None:
+        """Count, and look what is due: something may be by another hand."""
         self.state = await self._outbox.state()
+        if self.state.pending_count > len(self._flying):
+            self._woken.set()
 
     def _busy(self) -> Busy:
         return Busy(message_ids=frozenset(self._flying), hosts=self._room.crowded_hosts)

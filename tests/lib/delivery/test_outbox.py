@@ -15,7 +15,7 @@ from standardwebhooks import Webhook
 
 from lib.delivery.outbox import FLYING_BYTES, HOLD_S, PARALLEL, PER_HOST, Room, WebhookSender
 from lib.delivery.posting import Attempt, Posts
-from lib.delivery.schedules import Verdict, schedules
+from lib.delivery.schedules import STANDARD, Verdict, schedules
 from lib.jobs.model import JobEvent, OutboxItem, WebhookScheme, WebhookTarget
 from lib.jobs.ports import NOTHING_BUSY, Busy, OutboxState
 from lib.jobs.store import MemoryJobStore
@@ -213,9 +213,9 @@ async def test_three_days_are_enough(rig: Rig, host: WebHost, item: Items) -> No
     async with rig.sending() as sender:
         (message,) = rig.shelf.put(item(hook(host), scheme=WebhookScheme.STANDARD))
         sender.send((message,))
-        for _ in range(9):
+        for wait_s in STANDARD.waits_s:
             assert await rig.verdict() == (Verdict.AGAIN, False)
-            await rig.clock.advance(30 * HOUR_S)
+            await rig.clock.advance(1.2 * wait_s + 1)
         assert await rig.verdict() == (Verdict.AGAIN, True)
         (dead,) = await rig.shelf.dead(owner=None, limit=10)
         assert (dead.message_id, dead.attempts, dead.last_error) == (message.message_id, 10, "status 500")
@@ -256,6 +256,15 @@ async def test_a_target_asks_for_patience(rig: Rig, host: WebHost, item: Items) 
         assert await rig.verdict() == (Verdict.DELIVERED, False)
 
 
+async def test_what_nobody_told_of_goes_out_too(rig: Rig, host: WebHost, item: Items) -> None:
+    """A message that appears in the outbox without a word is found within half a minute."""
+    async with rig.sending():
+        await rig.clock.advance(2)
+        rig.shelf.put(item(hook(host)))
+        await rig.clock.advance(30)
+        assert await rig.verdict() == (Verdict.DELIVERED, False)
+
+
 async def test_gone_means_gone(rig: Rig, host: WebHost, item: Items) -> None:
     """410 ends the message and every later one of that job to that target; other jobs' messages still go."""
     host.statuses = [410]
@@ -285,7 +294,7 @@ async def test_a_slow_target_delays_no_other(rig: Rig, host: WebHost, item: Item
         await slow.arrived.wait()
         reads = rig.shelf.reads
         await rig.clock.advance(60)
-        assert rig.shelf.reads == reads
+        assert rig.shelf.reads <= reads + 2
         assert await rig.pending() == 300
         slow.release.set()
         for _ in range(300):

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 from lib.errors import UnsafeInput
 from lib.jobs.model import Workflow
+from lib.storage.inline import is_data_uri
+from lib.storage.media import UNKNOWN
 
 Path = tuple[str | int, ...]
 """Where a value is in a graph: ``("10", "inputs", "image")``."""
@@ -56,29 +58,34 @@ class Site:
 
 _ANY = Kind()
 _IMAGE = Kind(accept=("image/",))
+_AUDIO = Kind(accept=("audio/", "video/", UNKNOWN))
+_VIDEO = Kind(accept=("video/", "image/", UNKNOWN))
+"""These loaders take whatever their decoder opens; what nobody can tell by its content is left to it."""
 _MODEL = Kind(under="3d")
 _FOLDER = Kind(form=Form.FOLDER, accept=("image/",))
 _FOLDER_PATH = Kind(form=Form.FOLDER_PATH, accept=("image/",))
-_FILE_PATH = Kind(form=Form.PATH)
+_AUDIO_PATH = Kind(form=Form.PATH, accept=_AUDIO.accept)
+_IMAGE_PATH = Kind(form=Form.PATH, accept=_IMAGE.accept)
+_VIDEO_PATH = Kind(form=Form.PATH, accept=_VIDEO.accept)
 
 LOADERS: Mapping[str, Mapping[str, Kind]] = {
     "LoadImage": {"image": _IMAGE},
     "LoadImageMask": {"image": _IMAGE},
     "LoadImageOutput": {"image": _IMAGE},
-    "LoadAudio": {"audio": _ANY},
-    "LoadVideo": {"file": _ANY, "video": _ANY},
+    "LoadAudio": {"audio": _AUDIO},
+    "LoadVideo": {"file": _VIDEO, "video": _VIDEO},
     "LoadLatent": {"latent": _ANY},
     "Load3D": {"model_file": _MODEL, "image": _ANY},
     "Load3DAnimation": {"model_file": _MODEL, "image": _ANY},
-    "VHS_LoadVideo": {"video": _ANY, "file": _ANY},
-    "VHS_LoadVideoFFmpeg": {"video": _ANY, "file": _ANY},
-    "VHS_LoadVideoPath": {"video": _FILE_PATH, "file": _FILE_PATH},
-    "VHS_LoadVideoFFmpegPath": {"video": _FILE_PATH, "file": _FILE_PATH},
-    "VHS_LoadImagePath": {"image": _FILE_PATH},
+    "VHS_LoadVideo": {"video": _VIDEO, "file": _VIDEO},
+    "VHS_LoadVideoFFmpeg": {"video": _VIDEO, "file": _VIDEO},
+    "VHS_LoadVideoPath": {"video": _VIDEO_PATH, "file": _VIDEO_PATH},
+    "VHS_LoadVideoFFmpegPath": {"video": _VIDEO_PATH, "file": _VIDEO_PATH},
+    "VHS_LoadImagePath": {"image": _IMAGE_PATH},
     "VHS_LoadImages": {"directory": _FOLDER},
     "VHS_LoadImagesPath": {"directory": _FOLDER_PATH},
-    "VHS_LoadAudio": {"audio_file": _FILE_PATH},
-    "VHS_LoadAudioUpload": {"audio": _ANY},
+    "VHS_LoadAudio": {"audio_file": _AUDIO_PATH},
+    "VHS_LoadAudioUpload": {"audio": _AUDIO},
 }
 """Input fields by node class: ComfyUI 0.3.75's loaders, and VideoHelperSuite's."""
 EVERY_CLASS = {"image": _IMAGE}
@@ -104,10 +111,6 @@ def is_url(value: str) -> bool:
     except ValueError:
         return False
     return bool(parts.scheme and parts.netloc)
-
-
-def is_data_uri(value: str) -> bool:
-    return value[:5].lower() == "data:"
 
 
 def may_be_base64(value: str) -> bool:

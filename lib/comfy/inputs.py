@@ -1,16 +1,11 @@
 """Makes a workflow ready to post: brings its input files in, refuses unsafe ones, draws its placeholders."""
 
 import asyncio
-import base64
-import binascii
 import hashlib
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
-from urllib.parse import unquote_to_bytes
-
-import aiohttp
 
 from lib.comfy.fields import (
     Form,
@@ -18,7 +13,6 @@ from lib.comfy.fields import (
     Site,
     UploadInputs,
     check_named,
-    is_data_uri,
     is_url,
     may_be_base64,
     safe_name,
@@ -27,13 +21,16 @@ from lib.comfy.fields import (
     with_values,
 )
 from lib.comfy.placing import FOLDER, Placer
-from lib.comfy.ports import Server
-from lib.errors import InputFetchFailed, ServiceError, UnsafeInput
+from lib.comfy.separators import Options, repaired
+from lib.comfy.uploads import is_upload
+from lib.errors import ServiceError, UnsafeInput
 from lib.jobs.model import Job, Workflow
-from lib.jobs.ports import Prepared
+from lib.jobs.ports import InputFile, Prepared
 from lib.settings import StorageSettings
+from lib.storage.inline import blocks, declared_type, holds_media, is_data_uri
 from lib.storage.local import Fetched
-from lib.storage.media import NotMedia, sniff
+from lib.storage.problems import for_field, too_large
+from lib.storage.sources import Credential, Source
 from lib.workflow import placeholders
 
 AT_ONCE = 8
@@ -43,72 +40,89 @@ AT_ONCE = 8
 class Fetcher(Protocol):
     """Brings a caller's files in, guarded and cached; ``lib.storage.downloads.Downloads`` is one."""
 
-    async def fetch(self, url: str, *, field: str, accept: tuple[str, ...] = ()) -> Fetched: ...
-
-    async def store_bytes(
-        self, data: bytes, *, field: str, declared: str = "", accept: tuple[str, ...] = ()
+    async def fetch(
+        self, source: Source, *, field: str, accept: tuple[str, ...] = (), again: bool = False
     ) -> Fetched: ...
+
+    async def store(
+        self, blocks: Iterable[bytes], *, field: str, declared: str = "", accept: tuple[str, ...] = ()
+    ) -> Fetched: ...
+
+
+class Rights(Protocol):
+    """Finds what a URL may be read with; ``lib.storage.sources.Sources`` is one."""
+
+    def find(self, url: str, *, field: str, credentials: Sequence[Credential] = (), owner: str = "") -> Source: ...
+
+
+class Uploaded(Protocol):
+    """Files that callers sent beforehand; ``lib.comfy.uploads.UploadStore`` is one."""
+
+    async def find(self, reference: str, *, owner: str, field: str, accept: tuple[str, ...] = ()) -> Fetched: ...
 
 
 class InputPreparer:
     """Implements ``lib.jobs.ports.Preparer``. Inputs come first, then placeholders: a URL is fetched as it is written.
 
-    ``uploads`` tells which inputs of a class ``object_info`` marks for upload.
+    ``uploads`` tells which inputs of a class ``object_info`` marks for upload, ``options`` the choices of its lists.
+    Placeholders are drawn from ``rng`` where it is given, else by the job's id.
     """
 
     def __init__(
         self,
         *,
-        servers: Sequence[Server],
-        http: aiohttp.ClientSession,
+        placer: Placer,
         fetcher: Fetcher,
+        rights: Rights,
+        uploaded: Uploaded,
         settings: StorageSettings,
         uploads: UploadInputs,
+        options: Options,
         rng: random.Random | None = None,
     ) -> None:
-        self._placer = Placer(servers, http=http)
+        self._placer = placer
         self._fetcher = fetcher
+        self._rights = rights
+        self._uploaded = uploaded
         self._settings = settings
         self._uploads = uploads
-        self._rng = rng or random.SystemRandom()
+        self._options = options
+        self._rng = rng
 
     async def prepare(self, job: Job, workflow: Workflow) -> Prepared:
         """Raises: UnsafeInput, InputFetchFailed, StorageFailed, EngineUnreachable."""
         found = {site.path: site for site in sites(workflow, self._uploads)}
         if self._settings.input_urls == "any":
             found = {site.path: site for site in url_sites(workflow)} | found
-        changes: dict[Path, Any] = {}
+        changes: dict[Path, Any] = dict(repaired(workflow, self._options))
         foreign: list[Site] = []
         for site in found.values():
-            if await self._is_content(site):
+            if await _is_content(site):
                 foreign.append(site)
                 continue
             check_named(site, workflow)
             if (name := safe_name(site)) != site.value:
                 changes[site.path] = name
-        placed: tuple[str, ...] = ()
+        paths: tuple[str, ...] = ()
+        files: tuple[InputFile, ...] = ()
         if foreign:
-            values, placed = await self._bring_in(foreign)
+            values, files, paths = await self._bring_in(foreign, job)
             changes |= values
-        graph = placeholders.fill(with_values(workflow, changes), rng=self._rng)
-        return Prepared(graph=graph, caller_graph=graph, fetched_inputs=placed)
+        rng = self._rng or placeholders.job_rng(job.job_id)
+        graph = placeholders.fill(with_values(workflow, changes), rng=rng)
+        return Prepared(graph=graph, caller_graph=graph, fetched_inputs=paths, files=files)
 
-    async def _is_content(self, site: Site) -> bool:
-        """Whether the value is a URL or the file itself, not a file's name."""
-        value = site.value
-        if is_data_uri(value) or is_url(value) or _in_folder(site):
-            return True
-        return may_be_base64(value) and await asyncio.to_thread(_holds_media, value)
-
-    async def _bring_in(self, found: Sequence[Site]) -> tuple[dict[Path, Any], tuple[str, ...]]:
-        """Fetch and place the files; return what to write into the graph, and where the files lie."""
+    async def _bring_in(
+        self, found: Sequence[Site], job: Job
+    ) -> tuple[dict[Path, Any], tuple[InputFile, ...], tuple[str, ...]]:
+        """Fetch and place the files; return what to write into the graph, the files, and all paths where they lie."""
         self._check_paths(found)
         turns = asyncio.Semaphore(AT_ONCE)
-        files: dict[Path, Fetched] = {}
+        fetched: dict[Path, Fetched] = {}
 
         async def bring(site: Site) -> None:
             async with turns:
-                files[site.path] = await self._obtain(site)
+                fetched[site.path] = await self._obtain(site, job)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -117,29 +131,28 @@ class InputPreparer:
         except ExceptionGroup as errors:
             raise _first(errors) from errors
         changes: dict[Path, Any] = {}
-        placed: list[str] = []
+        files: dict[str, InputFile] = {}
+        paths: list[str] = []
         for path, together in _by_value(found).items():
-            name, paths = await self._place(together, [files[site.path] for site in together])
-            changes[path] = name
-            placed += paths
-        return changes, tuple(dict.fromkeys(placed))
+            changes[path], names = self._names(together, [fetched[site.path] for site in together])
+            for site, name in zip(together, names, strict=True):
+                if name not in files:
+                    files[name], placed = await self._placer.place(fetched[site.path], name)
+                    paths += (*placed, files[name].path)
+        return changes, tuple(files.values()), tuple(dict.fromkeys(paths))
 
-    async def _obtain(self, site: Site) -> Fetched:
-        accept = site.kind.accept
-        if not is_data_uri(site.value) and is_url(site.value):
-            return await self._fetcher.fetch(site.value.strip(), field=site.label, accept=accept)
-        self._check_size(site)
-        declared, data = await asyncio.to_thread(_decoded, site)
-        return await self._fetcher.store_bytes(data, field=site.label, declared=declared, accept=accept)
-
-    def _check_size(self, site: Site) -> None:
-        """Refuse inline data before it is decoded; base64 has four letters for three bytes."""
+    async def _obtain(self, site: Site, job: Job) -> Fetched:
+        accept, value = site.kind.accept, site.value.strip() if len(site.value) < 65536 else site.value
+        if is_upload(value):
+            return await self._uploaded.find(value, owner=job.spec.owner, field=site.label, accept=accept)
+        if not is_data_uri(value) and is_url(value):
+            owner, credentials = job.spec.owner, job.spec.credentials
+            source = self._rights.find(value, field=site.label, credentials=credentials, owner=owner)
+            return await self._fetcher.fetch(source, field=site.label, accept=accept, again=bool(job.inputs))
         limit = self._settings.input_max_bytes
-        if len(site.value) * 3 // 4 > limit + 1024:
-            raise InputFetchFailed(
-                f"{site.label}: the file is larger than INPUT_MAX_BYTES ({limit} bytes)",
-                details={"field": site.label, "reason": "too_large", "limit_bytes": limit},
-            )
+        if len(value) * 3 // 4 > limit + 1024:  # base64 has four letters for three bytes
+            raise for_field(too_large(limit), site.label)
+        return await self._fetcher.store(blocks(value), field=site.label, declared=declared_type(value), accept=accept)
 
     def _check_paths(self, found: Sequence[Site]) -> None:
         """A node that wants a path gets one only where all engines see the same folder."""
@@ -151,8 +164,8 @@ class InputPreparer:
                     details={"field": site.label, "node_id": str(site.path[0]), "class_type": site.class_type},
                 )
 
-    async def _place(self, together: Sequence[Site], files: Sequence[Fetched]) -> tuple[str, list[str]]:
-        """Place what belongs into one field: one file, or a folder of them; return the field's new value."""
+    def _names(self, together: Sequence[Site], files: Sequence[Fetched]) -> tuple[str, list[str]]:
+        """Name what belongs into one field, one file or a folder of them: the field's new value, and each file's."""
         kind = together[0].kind
         above = f"{kind.under}/{FOLDER}" if kind.under else FOLDER
         if kind.form in (Form.FOLDER, Form.FOLDER_PATH):
@@ -162,12 +175,17 @@ class InputPreparer:
         else:
             name = f"{above}/{files[0].sha256[:32]}{files[0].extension}"
             names = [name]
-        placed: list[str] = []
-        for file, target in zip(files, names, strict=True):
-            placed += await self._placer.place(file, target)
         shared = self._placer.shared_input
         as_path = shared is not None and kind.form in (Form.PATH, Form.FOLDER_PATH)
-        return (str(shared / name) if shared is not None and as_path else name), placed
+        return (str(shared / name) if shared is not None and as_path else name), names
+
+
+async def _is_content(site: Site) -> bool:
+    """Whether the value is a URL or the file itself, not a file's name."""
+    value = site.value
+    if is_data_uri(value) or is_url(value) or _in_folder(site):
+        return True
+    return may_be_base64(value) and await asyncio.to_thread(holds_media, value)
 
 
 def _by_value(found: Sequence[Site]) -> dict[Path, list[Site]]:
@@ -181,43 +199,6 @@ def _by_value(found: Sequence[Site]) -> dict[Path, list[Site]]:
 def _in_folder(site: Site) -> bool:
     """Whether it is one of the files of a folder, given as a list."""
     return site.kind.form in (Form.FOLDER, Form.FOLDER_PATH) and isinstance(site.path[-1], int)
-
-
-def _holds_media(value: str) -> bool:
-    """Whether the beginning decodes to a kind of file that we know."""
-    try:
-        head = base64.b64decode(_standard(value[:8192]), validate=True)
-        return not sniff(head).mime_type.startswith(("application/", "text/"))
-    except (binascii.Error, NotMedia):
-        return False
-
-
-def _decoded(site: Site) -> tuple[str, bytes]:
-    """Return the declared MIME type and the bytes of inline data. Raises: InputFetchFailed."""
-    declared, payload, encoded = "", site.value, True
-    if is_data_uri(site.value):
-        head, comma, payload = site.value[5:].partition(",")
-        declared, encoded = head.split(";")[0], head.lower().endswith(";base64")
-        if not comma:
-            raise _undecodable(site, "a data URI without a comma")
-    if not encoded:
-        return declared, unquote_to_bytes(payload)
-    try:
-        return declared, base64.b64decode(_standard("".join(payload.split())), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise _undecodable(site, str(error)) from error
-
-
-def _standard(text: str) -> str:
-    """Base64 in either alphabet, padded or not, as the strict decoder wants it."""
-    text = text.translate({ord("-"): "+", ord("_"): "/"}).rstrip("=")
-    return text + "=" * (-len(text) % 4)
-
-
-def _undecodable(site: Site, reason: str) -> InputFetchFailed:
-    return InputFetchFailed(
-        f"{site.label}: inline data can't be decoded: {reason}", details={"field": site.label, "reason": "not_base64"}
-    )
 
 
 def _first(errors: ExceptionGroup[Exception]) -> Exception:

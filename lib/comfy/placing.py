@@ -14,6 +14,7 @@ import orjson
 
 from lib.comfy.ports import Server
 from lib.errors import EngineUnreachable, StorageFailed
+from lib.jobs.ports import InputFile
 from lib.storage.local import Fetched
 
 log = logging.getLogger(__name__)
@@ -36,27 +37,48 @@ class Placer:
         folders = {server.folders.input if server.folders else None for server in self._servers}
         return folders.pop() if len(folders) == 1 else None
 
-    async def place(self, fetched: Fetched, name: str) -> tuple[str, ...]:
-        """Have the file at ``name`` (relative, ``/``) under every input folder; return its local paths.
+    async def place(self, fetched: Fetched, name: str) -> tuple[InputFile, tuple[str, ...]]:
+        """Have the file at ``name`` (relative, ``/``) under every input folder; return it and its local paths.
 
-        A server that is down and has no folder of ours is left out.
-        Raises: StorageFailed (our disk), EngineUnreachable (an upload failed).
+        A server that is down, or does not take it, is left out as long as another one has it: ``ensure`` makes good.
+        Raises: StorageFailed (our disk), EngineUnreachable (none took it).
         """
         targets = {server.folders.input / name for server in self._servers if server.folders}
-        remote = [server for server in self._servers if not server.folders and server.down_reason is None]
-        if not targets and not remote:
-            raise EngineUnreachable("no ComfyUI is up to take the input file")
-        try:
-            for target in targets:
-                await asyncio.to_thread(link_or_copy, fetched.path, target)
-        except OSError as error:
-            raise StorageFailed(f"the input can't be stored: {error.strerror or type(error).__name__}") from error
-        for server in remote:
-            await self._upload(server, fetched.path, PurePosixPath(name))
-        return tuple(str(target) for target in targets)
+        for target in targets:
+            await _link(fetched.path, target)
+        having = [server for server in self._servers if server.folders]
+        failure = EngineUnreachable("no ComfyUI is up to take the input file")
+        for server in self._servers:
+            if server.folders is None and server.down_reason is None:
+                try:
+                    await self._upload(server, fetched.path, PurePosixPath(name))
+                    having.append(server)
+                except EngineUnreachable as error:
+                    failure = error
+                    log.warning("input not placed", extra={"event": "input.not_placed", "engine": server.name})
+        if not having:
+            raise failure
+        engines = frozenset((server.name, server.generation) for server in having)
+        file = InputFile(path=str(fetched.path), name=name, engines=engines, hold=fetched)
+        return file, tuple(str(target) for target in targets)
+
+    async def ensure(self, server: Server, files: Sequence[InputFile]) -> None:
+        """Have a prepared job's files on ``server``, about to run it: those that it was down for, or may have lost.
+
+        Raises: StorageFailed, EngineUnreachable."""
+        for file in files:
+            if (server.name, server.generation) in file.engines:
+                continue
+            if server.folders is not None:
+                await _link(Path(file.path), server.folders.input / file.name)
+            else:
+                await self._upload(server, Path(file.path), PurePosixPath(file.name))
 
     async def _upload(self, server: Server, source: Path, name: PurePosixPath) -> None:
-        handle = await asyncio.to_thread(source.open, "rb")
+        try:
+            handle = await asyncio.to_thread(source.open, "rb")
+        except OSError as error:
+            raise _unstored(error) from error
         try:
             form = aiohttp.FormData(quote_fields=False)
             form.add_field("image", handle, filename=name.name, content_type="application/octet-stream")
@@ -69,8 +91,19 @@ class Placer:
             raise EngineUnreachable(f"{server.name} did not take an input file: {type(error).__name__}") from error
         finally:
             await asyncio.to_thread(handle.close)
-        if told.get("name") != name.name:
+        if not isinstance(told, dict) or told.get("name") != name.name:
             raise EngineUnreachable(f"{server.name} did not take an input file (status {response.status})")
+
+
+async def _link(source: Path, target: Path) -> None:
+    try:
+        await asyncio.to_thread(link_or_copy, source, target)
+    except OSError as error:
+        raise _unstored(error) from error
+
+
+def _unstored(error: OSError) -> StorageFailed:
+    return StorageFailed(f"the input can't be stored: {error.strerror or type(error).__name__}")
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -1,14 +1,13 @@
 """Every fetch of a caller's URL: guarded, streamed to disk, capped in size and time, recognised by content, cached.
 
-One fetch runs per URL however many jobs want it. A URL seen before is asked again with its validators (``ETag``,
-``Last-Modified``), so that a changed picture is never served stale. Messages and logs name hosts, never whole URLs.
+One fetch runs per source (URL and rights) however many jobs want it. A source seen before is asked again with its
+validators (``ETag``, ``Last-Modified``), so that a changed picture is never served stale, and nobody is served what
+only another one's credentials open. Messages and logs name hosts, never whole URLs.
 """
 
 import asyncio
-import hashlib
 import logging
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import stamina
@@ -21,31 +20,33 @@ from aiohttp import (
     ClientResponse,
 )
 
-from lib.errors import InputFetchFailed, ServiceError, StorageFailed
+from lib.errors import InputFetchFailed, ServiceError
 from lib.lifecycle import Tasks
 from lib.settings import StorageSettings
 from lib.storage.http import GuardedHttp
+from lib.storage.inline import NotInline
+from lib.storage.keeping import TooLarge, keep
+from lib.storage.known import Known, Memory
 from lib.storage.local import ContentStore, Fetched
 from lib.storage.media import NotMedia
+from lib.storage.problems import Transient, accepted, connection_text, for_field, problem, too_large
+from lib.storage.s3_read import ERROR_BYTES, named_region, refusal, signed_url
+from lib.storage.sources import Source
 
 log = logging.getLogger(__name__)
-BLOCK_BYTES = 1 << 20
-"""Read this much before a thread writes it: fewer hops, bounded memory."""
 ATTEMPTS = 3
-REMEMBERED_URLS = 10_000
-EXPECTED = "an image, audio, video or 3D file"
+DECODED_AT_ONCE = 2
+"""Files of requests' bodies that are decoded at the same time; more would only share the processor."""
+RECORD = ".known"
+"""What sources gave last time, in the content store's folder."""
+VALIDATORS = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
+RETRIED = frozenset({408, 425, 429})
+ELSEWHERE = frozenset({"AuthorizationHeaderMalformed", "AuthorizationQueryParametersError", "PermanentRedirect"})
+"""S3's codes for a bucket that is in another region than the one signed for."""
 
 
-class _Transient(Exception):
-    """An attempt failed in a way that the next one may not."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Known:
-    """What a URL gave last time."""
-
-    file_name: str
-    validators: Mapping[str, str]
+class _OtherRegion(Exception):
+    """S3 keeps the bucket in the region ``args[0]``."""
 
 
 @dataclass(slots=True)
@@ -73,73 +74,93 @@ class Downloads:
         self._settings = settings
         self._tasks = tasks
         self._retry_wait_s = retry_wait_s
-        self._flights: dict[str, _Flight] = {}
-        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._flights: dict[Source, _Flight] = {}
+        self._memory = Memory(store.root / RECORD)
+        self._decoding = asyncio.Semaphore(DECODED_AT_ONCE)
 
-    async def fetch(self, url: str, *, field: str, accept: tuple[str, ...] = ()) -> Fetched:
-        """Fetch ``url`` for ``field`` (its place in the request, for messages).
+    async def fetch(self, source: Source, *, field: str, accept: tuple[str, ...] = (), again: bool = False) -> Fetched:
+        """Fetch ``source`` for ``field`` (its place in the request, for messages).
 
-        ``accept`` narrows what is taken by MIME prefix (``("image/",)``); by default every kind of media is.
+        ``accept`` narrows what is taken by MIME prefix (``("image/",)``); by default every kind of media is. With
+        ``again`` the job had it before (a worker that was restarted prepares anew): what this source gave last is
+        used if it is still here, and nobody is asked.
 
         Raises: UnsafeInput (refused address or form), InputFetchFailed (everything else that is the URL's fault;
         ``details``: ``field``, ``reason``, ``host``), StorageFailed (our disk).
         """
-        result = await self._join(url)
+        result = await self._before(source) if again else None
+        result = result or await self._join(source)
         if isinstance(result, Fetched):
-            return _accepted(result, accept, field=field)
-        raise _for_field(result, field)
+            return accepted(result, accept, field=field)
+        raise for_field(result, field)
 
-    async def store_bytes(
-        self, data: bytes, *, field: str, declared: str = "", accept: tuple[str, ...] = ()
+    async def store(
+        self, blocks: Iterable[bytes], *, field: str, declared: str = "", accept: tuple[str, ...] = ()
     ) -> Fetched:
-        """Take in a file that came inside the request (base64, data URI); same limits and errors as ``fetch``."""
-        if len(data) > self._settings.input_max_bytes:
-            raise _for_field(self._too_large(""), field)
+        """Take in a file that came inside the request (base64, data URI); same limits and errors as ``fetch``.
+
+        ``blocks`` is read in a thread, each block going to disk before the next is made; it may raise NotInline.
+        """
         try:
-            fetched = await asyncio.to_thread(self._write_once, data, declared)
-        except (NotMedia, OSError) as error:
-            raise _for_field(_problem(error, host=""), field) from error
-        return _accepted(fetched, accept, field=field)
+            async with self._decoding:
+                fetched = await asyncio.to_thread(self._write_all, blocks, declared)
+        except InputFetchFailed as error:
+            raise for_field(error, field) from error
+        except (NotInline, NotMedia, OSError) as error:
+            raise for_field(problem(error), field) from error
+        return accepted(fetched, accept, field=field)
 
-    def _write_once(self, data: bytes, declared: str) -> Fetched:
+    async def _before(self, source: Source) -> Fetched | ServiceError | None:
+        try:
+            return (await asyncio.to_thread(self._recall, source))[1]
+        except OSError as error:
+            return problem(error)
+
+    def _write_all(self, blocks: Iterable[bytes], declared: str) -> Fetched:
         draft = self._store.draft()
-        draft.write(data)
-        return self._store.adopt(draft, declared=declared)
+        try:
+            for block in blocks:
+                if draft.size_bytes + len(block) > self._settings.input_max_bytes:
+                    raise too_large(self._settings.input_max_bytes)
+                draft.write(block)
+            return self._store.adopt(draft, declared=declared)
+        finally:
+            draft.discard()
 
-    async def _join(self, url: str) -> Fetched | ServiceError:
-        flight = self._flights.get(url)
+    async def _join(self, source: Source) -> Fetched | ServiceError:
+        flight = self._flights.get(source)
         if flight is None:
-            flight = self._flights[url] = _Flight(self._tasks.spawn(self._run(url), name="input-fetch"))
-            flight.task.add_done_callback(lambda task: self._landed(url, task))
+            flight = self._flights[source] = _Flight(self._tasks.spawn(self._run(source), name="input-fetch"))
+            flight.task.add_done_callback(lambda task: self._landed(source, task))
         flight.waiters += 1
         try:
             return await asyncio.shield(flight.task)
         finally:
             flight.waiters -= 1
             if not flight.waiters and not flight.task.done():
-                self._landed(url, flight.task)
+                self._landed(source, flight.task)
                 flight.task.cancel()
 
-    def _landed(self, url: str, task: asyncio.Task[Fetched | ServiceError]) -> None:
-        if (flight := self._flights.get(url)) is not None and flight.task is task:
-            del self._flights[url]
+    def _landed(self, source: Source, task: asyncio.Task[Fetched | ServiceError]) -> None:
+        if (flight := self._flights.get(source)) is not None and flight.task is task:
+            del self._flights[source]
 
-    async def _run(self, url: str) -> Fetched | ServiceError:
+    async def _run(self, source: Source) -> Fetched | ServiceError:
         """The whole fetch; a failure is a value, because it may have several owners."""
-        host = ""
+        host = source.place.bucket_name if source.place else ""
         try:
-            host = self._http.guard.check_url(url).host or ""
+            host = host or self._http.guard.check_url(source.url).host or ""
             async with asyncio.timeout(self._settings.input_timeout_s):
-                return await self._with_retries(url)
+                return await self._with_retries(source)
         except ServiceError as error:
             return error
-        except (NotMedia, OSError, ClientError, _Transient) as error:
+        except (NotMedia, OSError, ClientError, Transient) as error:
             log.info("input fetch failed", extra={"event": "input.failed", "host": host, "cause": type(error).__name__})
-            return _problem(error, host=host)
+            return problem(error, host=host)
 
-    async def _with_retries(self, url: str) -> Fetched:
+    async def _with_retries(self, source: Source) -> Fetched:
         async for attempt in stamina.retry_context(
-            on=_Transient,
+            on=Transient,
             attempts=ATTEMPTS,
             timeout=None,
             wait_initial=self._retry_wait_s,
@@ -147,116 +168,82 @@ class Downloads:
         ):
             with attempt:
                 try:
-                    return await self._attempt(url)
+                    return await self._attempt(source)
                 except (ClientConnectorCertificateError, ClientConnectorSSLError):
                     raise
                 except (ClientConnectionError, ClientPayloadError) as error:
-                    raise _Transient(_connection_text(error)) from error
+                    raise Transient(connection_text(error)) from error
         raise AssertionError("stamina ends by returning or raising")
 
-    async def _attempt(self, url: str) -> Fetched:
-        key = hashlib.sha256(url.encode("utf-8", "surrogatepass")).digest()
-        known = self._known.get(key)
-        held = await asyncio.to_thread(self._store.find, known.file_name) if known else None
-        headers = known.validators if known and held else {}
-        async with self._http.stream(url, max_redirects=self._settings.input_redirects, headers=headers) as response:
+    async def _attempt(self, source: Source) -> Fetched:
+        if source.place is None:
+            return await self._get(source, source.url)
+        try:
+            return await self._get(source, await asyncio.to_thread(signed_url, source.place, source.key))
+        except _OtherRegion as found:
+            region = str(found)
+        try:
+            return await self._get(source, await asyncio.to_thread(signed_url, source.place, source.key, region=region))
+        except _OtherRegion as error:
+            raise Transient("names one region after the other") from error
+
+    async def _get(self, source: Source, url: str) -> Fetched:
+        known, held = await asyncio.to_thread(self._recall, source)
+        async with self._http.stream(
+            url,
+            max_redirects=self._settings.input_redirects,
+            headers=known.validators if known and held else {},
+            private=dict(source.headers),
+            trusted=source.place is not None and source.place.trusted,
+        ) as response:
             if response.status == 304 and held is not None:
                 return held
-            self._check_status(response)
-            fetched = await self._save(response)
-        self._remember(key, fetched, response)
+            await self._check_status(source, response)
+            fetched = await self._save(source, response)
+        validators = {name: response.headers[told] for told, name in VALIDATORS.items() if told in response.headers}
+        now = Known(file_name=fetched.path.name, size_bytes=fetched.size_bytes, validators=validators)
+        await asyncio.to_thread(self._memory.put, source.identity, now)
         return fetched
 
-    def _check_status(self, response: ClientResponse) -> None:
-        host = response.url.host or ""
-        if response.status >= 500:
-            raise _Transient(f"answered with status {response.status}")
-        if not 200 <= response.status < 300:
-            details = {"reason": "status", "status": response.status, "host": host}
-            raise InputFetchFailed(f"host {host!r} answered with status {response.status}", details=details)
-        if (response.content_length or 0) > self._settings.input_max_bytes:
-            raise self._too_large(host)
+    def _recall(self, source: Source) -> tuple[Known | None, Fetched | None]:
+        """What this source gave last time, and the file if it is still here and whole."""
+        known = self._memory.get(source.identity)
+        held = self._store.find(known.file_name) if known else None
+        return known, held if held and known and held.size_bytes == known.size_bytes else None
 
-    async def _save(self, response: ClientResponse) -> Fetched:
+    async def _check_status(self, source: Source, response: ClientResponse) -> None:
+        host = _host(source, response)
+        if 200 <= response.status < 300:
+            if (response.content_length or 0) > self._settings.input_max_bytes:
+                raise too_large(self._settings.input_max_bytes, host)
+            return
+        reason = (source.place and await _s3_reason(response)) or "status"
+        if response.status >= 500 or response.status in RETRIED:
+            raise Transient(f"answered with status {response.status}")
+        said = f" ({reason})" if reason != "status" else ""
+        details = {"reason": reason, "status": response.status, "host": host}
+        raise InputFetchFailed(f"host {host!r} answered with status {response.status}{said}", details=details)
+
+    async def _save(self, source: Source, response: ClientResponse) -> Fetched:
         disposition = response.content_disposition
         name = (disposition.filename if disposition else None) or response.url.name
-        draft = await asyncio.to_thread(self._store.draft)
-        try:
-            async for block in _blocks(response):
-                if draft.size_bytes + len(block) > self._settings.input_max_bytes:
-                    raise self._too_large(response.url.host or "")
-                await asyncio.to_thread(draft.write, block)
-            return await asyncio.to_thread(self._store.adopt, draft, name=name, declared=response.content_type)
-        finally:
-            asyncio.get_running_loop().run_in_executor(None, draft.discard)
-
-    def _remember(self, key: bytes, fetched: Fetched, response: ClientResponse) -> None:
-        names = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
-        validators = {names[name]: response.headers[name] for name in names if name in response.headers}
-        self._known.pop(key, None)
-        if validators:
-            self._known[key] = _Known(file_name=fetched.path.name, validators=validators)
-            while len(self._known) > REMEMBERED_URLS:
-                self._known.popitem(last=False)
-
-    def _too_large(self, host: str) -> InputFetchFailed:
         limit = self._settings.input_max_bytes
-        return InputFetchFailed(
-            f"the file is larger than INPUT_MAX_BYTES ({limit} bytes)",
-            details={"reason": "too_large", "limit_bytes": limit, "host": host},
-        )
+        chunks = response.content.iter_any()
+        try:
+            return await keep(self._store, chunks, limit_bytes=limit, name=name, declared=response.content_type)
+        except TooLarge as error:
+            raise too_large(limit, _host(source, response)) from error
 
 
-async def _blocks(response: ClientResponse) -> AsyncIterator[bytes]:
-    buffer = bytearray()
-    async for chunk in response.content.iter_any():
-        buffer += chunk
-        if len(buffer) >= BLOCK_BYTES:
-            yield bytes(buffer)
-            buffer.clear()
-    if buffer:
-        yield bytes(buffer)
+def _host(source: Source, response: ClientResponse) -> str:
+    """Whom to name in a message: of ``s3://`` it is the bucket, the operator's endpoint being nobody's business."""
+    return source.place.bucket_name if source.place else response.url.host or ""
 
 
-def _connection_text(error: Exception) -> str:
-    """Name the cause without the library's text, which may hold the URL."""
-    if isinstance(error, TimeoutError):
-        return "did not answer in time"
-    if isinstance(error, ClientPayloadError):
-        return "broke the transfer off"
-    cause = getattr(error, "os_error", None)
-    return f"can't be reached ({cause.strerror})" if cause is not None and cause.strerror else "can't be reached"
-
-
-def _problem(error: Exception, *, host: str) -> ServiceError:
-    """The one place where a failed fetch becomes an error of ours; the field comes in ``_for_field``."""
-    where = f"host {host!r} " if host else ""
-    if isinstance(error, NotMedia):
-        text = f"{where}answered with {error}" if where else f"it is {error}"
-        return InputFetchFailed(f"{text}, expected {EXPECTED}", details={"reason": "not_media", "host": host})
-    if isinstance(error, TimeoutError):
-        return InputFetchFailed(f"{where}took too long", details={"reason": "timeout", "host": host})
-    if isinstance(error, _Transient):
-        return InputFetchFailed(f"{where}{error}", details={"reason": "unreachable", "host": host})
-    if isinstance(error, ClientConnectorCertificateError | ClientConnectorSSLError):
-        return InputFetchFailed(f"{where}has no valid TLS certificate", details={"reason": "tls", "host": host})
-    if isinstance(error, ClientError):
-        return InputFetchFailed(
-            f"{where}can't be used: {type(error).__name__}", details={"reason": "http", "host": host}
-        )
-    return StorageFailed(f"the input can't be stored: {getattr(error, 'strerror', None) or type(error).__name__}")
-
-
-def _for_field(error: ServiceError, field: str) -> ServiceError:
-    kind: type[ServiceError] = type(error)
-    return kind(f"{field}: {error.message}", details={"field": field, **error.details})
-
-
-def _accepted(fetched: Fetched, accept: tuple[str, ...], *, field: str) -> Fetched:
-    if accept and not fetched.mime_type.startswith(accept):
-        kinds = " or ".join(prefix.rstrip("/") for prefix in accept)
-        raise InputFetchFailed(
-            f"{field}: the file is {fetched.mime_type}, expected {kinds}",
-            details={"field": field, "reason": "wrong_kind", "mime_type": fetched.mime_type, "expected": kinds},
-        )
-    return fetched
+async def _s3_reason(response: ClientResponse) -> str:
+    """S3's own code. Raises: _OtherRegion, where it says that the bucket is elsewhere."""
+    code, region = refusal(await response.content.read(ERROR_BYTES))
+    region = named_region(response.headers.get("x-amz-bucket-region")) or region
+    if region is not None and code in ELSEWHERE:
+        raise _OtherRegion(region)
+    return code

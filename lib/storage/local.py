@@ -9,11 +9,11 @@ import threading
 import uuid
 import weakref
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from lib.storage.media import HEAD_BYTES, Media, sniff
+from lib.storage.media import HEAD_BYTES, Media, NotMedia, sniff
 
 log = logging.getLogger(__name__)
 _DRAFT = ".part"
@@ -90,6 +90,10 @@ class ContentStore:
         self._lock = threading.Lock()
         self._opened = False
 
+    @property
+    def root(self) -> Path:
+        return self._root
+
     def draft(self) -> Draft:
         """Begin a new file."""
         with self._lock:
@@ -105,12 +109,17 @@ class ContentStore:
             draft.discard()
 
     def find(self, name: str) -> Fetched | None:
-        """A file that is still there, by the name of its path; it counts as used now."""
+        """A file that is still there, by the name of its path; it counts as used now. Raises: OSError."""
         with self._lock:
+            self._open()
             entry = self._files.get(name)
-            if entry is None or not (self._root / name).is_file():
+            path = self._root / name
+            if entry is None or not path.is_file() or path.stat().st_size != entry.size_bytes:
                 return None
-            return self._use(name, entry)
+            try:
+                return self._use(name, entry if entry.mime_type else self._recognised(name, entry))
+            except NotMedia:  # half written before the power went
+                return None
 
     def _keep(self, draft: Draft, sha256: str, media: Media) -> Fetched:
         path = self._root / f"{sha256}{media.extension}"
@@ -121,6 +130,11 @@ class ContentStore:
             fetched = self._use(path.name, entry)
             self._make_room()
             return fetched
+
+    def _recognised(self, name: str, entry: _Entry) -> _Entry:
+        """A file of an earlier process; it was found to be media when it was kept."""
+        with (self._root / name).open("rb") as file:
+            return replace(entry, mime_type=sniff(file.read(HEAD_BYTES), name=name).mime_type)
 
     def _use(self, name: str, entry: _Entry) -> Fetched:
         path = self._root / name
@@ -140,6 +154,10 @@ class ContentStore:
 
     def _make_room(self) -> None:
         excess = sum(entry.size_bytes for entry in self._files.values()) - self._quota_bytes
+        if excess <= 0:
+            return
+        for name in [name for name in self._files if not (self._root / name).is_file()]:
+            excess -= self._files.pop(name).size_bytes  # clean-up took it
         for name in list(self._files):
             if excess <= 0:
                 return
@@ -153,7 +171,7 @@ class ContentStore:
         self._root.mkdir(parents=True, exist_ok=True)
         if self._opened:
             return
-        found = [(entry.stat(), entry) for entry in self._root.iterdir() if entry.is_file()]
+        found = [(entry.stat(), entry) for entry in self._root.iterdir() if entry.is_file() and entry.name[0] != "."]
         for status, entry in sorted(found, key=lambda item: item[0].st_mtime):
             if entry.suffix == _DRAFT:
                 entry.unlink(missing_ok=True)

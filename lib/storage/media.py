@@ -7,6 +7,9 @@ import mimetypes
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+SVG = "image/svg+xml"
+"""A picture to browsers, and to no loader node."""
+UNKNOWN = "application/octet-stream"
 HEAD_BYTES = 8192
 """How much of a file's beginning is enough to tell."""
 _EXTENSIONS = {".jpeg": ".jpg", ".apng": ".png"}
@@ -67,7 +70,7 @@ def _signed(head: bytes, suffix: str) -> Media | None:
     import filetype  # heavy enough to wait for the first file
 
     kind = filetype.guess(head)
-    if kind is None or kind.mime == "application/octet-stream":
+    if kind is None or kind.mime == UNKNOWN:
         return None
     if kind.mime.partition("/")[0] in ("image", "audio", "video"):
         extension = f".{kind.extension}"
@@ -80,7 +83,7 @@ def _signed(head: bytes, suffix: str) -> Media | None:
 def _textual(head: bytes, suffix: str) -> Media | None:
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith(b"<") and b"<svg" in text and b"<html" not in text:
-        return Media(mime_type="image/svg+xml", extension=".svg")
+        return Media(mime_type=SVG, extension=".svg")
     if text.startswith((b"<!doctype", b"<html", b"<head", b"<body", b"<script", b"<!--")):
         raise NotMedia("an HTML page")
     if not _is_text(head):
@@ -103,4 +106,4 @@ def _is_text(head: bytes) -> bool:
 
 
 def _unsigned(suffix: str) -> Media:
-    return Media(mime_type=_UNSIGNED.get(suffix, "application/octet-stream"), extension=suffix or ".bin")
+    return Media(mime_type=_UNSIGNED.get(suffix, UNKNOWN), extension=suffix or ".bin")

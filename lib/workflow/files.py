@@ -1,7 +1,7 @@
 """File names inside a graph: what loader nodes read and what output nodes are asked to write.
 
 ComfyUI joins a loader's file name to its input folder without a look, so ``../x`` and ``/x`` read any picture of the
-host. URLs are let through: they are fetched and replaced before the graph is posted.
+host. URLs and files as base64 are let through: they are brought in and replaced before the graph is posted.
 """
 
 import re
@@ -22,7 +22,8 @@ LOADERS: Mapping[str, tuple[str, ...]] = {
 """Loader nodes of ComfyUI's core and those of their inputs that are file names."""
 PREFIX = "filename_prefix"
 MAX_PREFIX_BYTES = 200
-_URL = re.compile(r"(?i:https?://[^/\s]|data:)")
+_CONTENT = re.compile(r"(?i:https?://[^/\s]|s3://|upload://|data:)|[A-Za-z0-9+/_-]{64}")
+"""A URL, or what may be base64 (of a JPEG it begins with a slash); if it is none, it is checked as a name later."""
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -35,18 +36,19 @@ def check_files(workflow: Mapping[str, Any], loaders: Mapping[str, tuple[str, ..
         inputs = node["inputs"]
         for name in loaders.get(node["class_type"], ()):
             value = inputs.get(name)
-            if isinstance(value, str) and not _URL.match(value) and (problem := path_problem(value)):
+            if isinstance(value, str) and not _CONTENT.match(value) and (problem := path_problem(value)):
                 raise _unsafe(node_id, name, problem, "a file of ComfyUI's input folder, or an http(s) URL")
         if isinstance(prefix := inputs.get(PREFIX), str) and (problem := _prefix_problem(prefix)):
             raise _unsafe(node_id, PREFIX, problem, f"a relative path, its parts of at most {MAX_PREFIX_BYTES} bytes")
 
 
 def path_problem(name: str) -> str | None:
-    """Say why a relative file name can't be trusted; ``None`` = it stays below its folder."""
+    """Say why a relative file name can't be trusted; ``None`` = it stays below its folder.
+
+    Names may be written as on Windows; they are made ours before ComfyUI sees them."""
+    name = name.replace("\\", "/")
     if "\0" in name:
         return "holds a NUL character"
-    if "\\" in name:
-        return "holds a backslash"
     if name.startswith("/") or _DRIVE.match(name):
         return "is an absolute path"
     if ".." in name.split("/"):
@@ -55,10 +57,10 @@ def path_problem(name: str) -> str | None:
 
 
 def _prefix_problem(prefix: str) -> str | None:
-    path = prefix.replace("\\", "/")
-    if max(len(part.encode(errors="replace")) for part in path.split("/")) > MAX_PREFIX_BYTES:
+    parts = prefix.replace("\\", "/").split("/")
+    if max(len(part.encode(errors="replace")) for part in parts) > MAX_PREFIX_BYTES:
         return "is too long"
-    return path_problem(path)
+    return path_problem(prefix)
 
 
 def _unsafe(node_id: str, name: str, problem: str, expected: str) -> UnsafeInput:

@@ -4,7 +4,7 @@ import base64
 import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,19 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from lib.comfy.inputs import InputPreparer
+from lib.comfy.placing import Placer
 from lib.comfy.ports import Folders
+from lib.comfy.uploads import UploadStore
 from lib.errors import EngineUnreachable, InputFetchFailed, UnsafeInput
-from lib.jobs.model import Job, JobSpec, Timings
+from lib.jobs.model import Credential, Job, JobSpec, Timings
 from lib.jobs.ports import Prepared
 from lib.lifecycle import Tasks
-from lib.settings import StorageSettings
+from lib.settings import DeliverySettings, StorageSettings
 from lib.storage.downloads import Downloads
 from lib.storage.guard import AddressGuard
 from lib.storage.http import GuardedHttp
 from lib.storage.local import ContentStore
+from lib.storage.sources import Sources
 from tests.comfyui_fixture import RealComfyUI
 from tests.fakes.comfy_server import OwnedServer
 from tests.fakes.http_hosts import Names, WebHost, png
@@ -38,6 +41,10 @@ JOB = Job(
 )
 
 
+def owned(owner: str, credentials: tuple[Credential, ...] = ()) -> Job:
+    return JOB.with_(spec=replace(JOB.spec, owner=owner, credentials=credentials))
+
+
 @dataclass
 class Bench:
     """A preparer with a real store, a real web host and as many servers as a test wants."""
@@ -46,6 +53,8 @@ class Bench:
     host: WebHost
     stack: AsyncExitStack
     servers: list[OwnedServer] = field(default_factory=list)
+    options: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    rng: random.Random | None = field(default_factory=lambda: random.Random(1))
 
     def engine(self, name: str = "a", *, shared: bool = True, base_url: str = "http://127.0.0.1:1") -> Path:
         folder = self.root / name
@@ -53,22 +62,26 @@ class Bench:
         self.servers.append(OwnedServer(base_url, folders=folders if shared else None, name=name))
         return folders.input
 
-    async def prepare(self, graph: dict[str, Any], **settings: object) -> Prepared:
+    async def prepare(self, graph: dict[str, Any], *, job: Job = JOB, **settings: object) -> Prepared:
         limits = StorageSettings.model_validate({"input_max_bytes": 1 << 20} | settings)
         guard = AddressGuard(allow=("files.example",), lookup=Names(files_example=[["127.0.0.1"]]))
         guarded = await self.stack.enter_async_context(GuardedHttp(guard))
         tasks = await self.stack.enter_async_context(Tasks())
         http = await self.stack.enter_async_context(aiohttp.ClientSession())
         store = ContentStore(self.root / "cache", quota_bytes=1 << 30)
+        self.placer = Placer(self.servers, http=http)
+        self.uploads = UploadStore(store.root, settings=limits)
         preparer = InputPreparer(
-            servers=self.servers,
-            http=http,
+            placer=self.placer,
             fetcher=Downloads(store=store, http=guarded, settings=limits, tasks=tasks, retry_wait_s=0.0),
+            rights=Sources(settings=DeliverySettings(), guard=guard),
+            uploaded=self.uploads,
             settings=limits,
             uploads=lambda name: ("clip",) if name == "MyLoader" else (),
-            rng=random.Random(1),
+            options=lambda class_type, name: self.options.get((class_type, name), ()),
+            rng=self.rng,
         )
-        return await preparer.prepare(JOB, graph)
+        return await preparer.prepare(job, graph)
 
     def url(self, path: str) -> str:
         return self.host.url(path, host="files.example")
@@ -93,7 +106,8 @@ async def test_a_url_becomes_a_file_in_the_input_folder(bench: Bench) -> None:
     name = prepared.graph["1"]["inputs"]["image"]
     assert (folder / name).read_bytes() == png(shade=1)
     assert name.startswith("pyworker/") and name.endswith(".png")
-    assert prepared.fetched_inputs == (str(folder / name),)
+    cached = prepared.files[0].path
+    assert prepared.fetched_inputs == (str(folder / name), cached)
     assert prepared.caller_graph["1"]["inputs"]["image"] == name
     assert prepared.graph["2"]["inputs"]["text"] == bench.url("/a.png")
     assert graph["1"]["inputs"]["image"].endswith("sig=secret")
@@ -106,7 +120,7 @@ async def test_every_engine_gets_the_file_under_one_name(bench: Bench) -> None:
     prepared = await bench.prepare({"1": node("MyLoader", clip=bench.url("/a.png"))})
     name = prepared.graph["1"]["inputs"]["clip"]
     assert (first / name).is_file() and (second / name).is_file()
-    assert sorted(prepared.fetched_inputs) == [str(first / name), str(second / name)]
+    assert sorted(prepared.fetched_inputs[:2]) == [str(first / name), str(second / name)]
 
 
 async def test_an_engine_without_file_access_gets_an_upload(bench: Bench) -> None:
@@ -128,7 +142,7 @@ async def test_an_engine_without_file_access_gets_an_upload(bench: Bench) -> Non
         bench.servers[1].down_reason = "crashed"
         prepared = await bench.prepare({"1": node("LoadImage", image=bench.url("/a.png"))})
     assert got == {prepared.graph["1"]["inputs"]["image"]: png(shade=1)}
-    assert prepared.fetched_inputs == ()
+    assert prepared.fetched_inputs == (prepared.files[0].path,)
 
 
 async def test_an_upload_that_fails_is_the_engines_fault(bench: Bench) -> None:
@@ -279,6 +293,73 @@ async def test_urls_come_before_placeholders(bench: Bench) -> None:
     assert isinstance(seed, int) and 0 <= seed < 2**32
     assert prepared.caller_graph["2"]["inputs"]["seed"] == seed
     assert graph["2"]["inputs"]["seed"] == "__RANDOM_INT__"
+
+
+async def test_an_uploaded_file_is_placed_like_any_other(bench: Bench) -> None:
+    """By its reference, for its owner only; its path is kept with the job."""
+    folder = bench.engine()
+
+    async def sent() -> AsyncIterator[bytes]:
+        yield png(shade=6)
+
+    await bench.prepare({"1": node("X")})
+    reference = await bench.uploads.save(sent(), "a.png", "ann")
+    graph = {"1": node("LoadImage", image=reference)}
+    prepared = await bench.prepare(graph, job=owned("ann"))
+    assert (folder / prepared.graph["1"]["inputs"]["image"]).read_bytes() == png(shade=6)
+    with pytest.raises(InputFetchFailed, match=r"workflow\.1\.inputs\.image: .* upload it again"):
+        await bench.prepare(graph, job=owned("bob"))
+
+
+async def test_credentials_of_the_job_are_used_for_its_urls(bench: Bench) -> None:
+    """They reach the decision with the tenant; what is refused names the field and tells no secret."""
+    bench.engine()
+    keys = {"access_key_id": "id", "secret_access_key": "hush", "endpoint_url": "http://127.0.0.1:9"}
+    given = (Credential(kind="s3", pattern="s3://mine/*", values=keys),)
+    graph = {"1": node("LoadImage", image="s3://mine/a.png")}
+    with pytest.raises(UnsafeInput, match="private") as caught:
+        await bench.prepare(graph, job=owned("ann", given))
+    assert caught.value.details["field"] == "workflow.1.inputs.image"
+    assert "hush" not in caught.value.message
+    with pytest.raises(InputFetchFailed, match="give credentials of kind s3"):
+        await bench.prepare(graph, job=owned("ann"))
+
+
+async def test_a_job_that_is_prepared_again_is_the_same_job(bench: Bench) -> None:
+    """After a restart: the same draws, and the file that it had, although its URL has expired."""
+    bench.engine()
+    bench.rng = None
+    graph = {"1": node("LoadImage", image=bench.url("/a.png")), "2": node("KSampler", seed="__RANDOM_INT__")}
+    first = await bench.prepare(graph)
+    del bench.host.files["/a.png"]
+    again = await bench.prepare(graph, job=JOB.with_(inputs=first.fetched_inputs))
+    assert again.graph == first.graph
+    with pytest.raises(InputFetchFailed, match="404"):
+        await bench.prepare(graph, job=JOB.with_(job_id="another"))
+
+
+async def test_paths_of_models_are_written_as_comfyui_lists_them(bench: Bench) -> None:
+    """A graph that was saved on Windows runs here."""
+    bench.engine()
+    bench.options["CheckpointLoaderSimple", "ckpt_name"] = ("SDXL/a.safetensors",)
+    prepared = await bench.prepare(
+        {
+            "1": node("CheckpointLoaderSimple", ckpt_name="SDXL\\a.safetensors"),
+            "2": node("CLIPTextEncode", text="a \\(cat\\)"),
+        }
+    )
+    assert prepared.caller_graph["1"]["inputs"]["ckpt_name"] == "SDXL/a.safetensors"
+    assert prepared.graph["2"]["inputs"]["text"] == "a \\(cat\\)"
+
+
+async def test_a_jpeg_as_base64_is_no_path(bench: Bench) -> None:
+    """It begins with a slash."""
+    folder = bench.engine()
+    jpeg = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01" + bytes(200)
+    value = base64.b64encode(jpeg).decode()
+    assert value.startswith("/9j/")
+    prepared = await bench.prepare({"1": node("LoadImage", image=value)})
+    assert (folder / prepared.graph["1"]["inputs"]["image"]).read_bytes() == jpeg
 
 
 async def test_a_file_that_is_there_is_used_again_and_a_damaged_one_replaced(bench: Bench) -> None:

@@ -1,19 +1,20 @@
 """Fetching callers' URLs: guarded, capped, recognised, shared, cached. Hosts are real servers on loopback."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from lib.errors import InputFetchFailed, ServiceError, UnsafeInput
+from lib.errors import InputFetchFailed, ServiceError, StorageFailed, UnsafeInput
 from lib.lifecycle import Tasks
 from lib.settings import StorageSettings
 from lib.storage.downloads import Downloads
 from lib.storage.guard import AddressGuard
 from lib.storage.http import GuardedHttp
 from lib.storage.local import ContentStore
+from lib.storage.sources import Source
 from tests.fakes.http_hosts import Names, WebHost, png
 
 FIELD = "input.workflow_json.5.inputs.image"
@@ -42,7 +43,7 @@ def opened(tmp_path: Path) -> Callable[..., Opened]:
 
 async def failure(downloads: Downloads, url: str) -> ServiceError:
     with pytest.raises((InputFetchFailed, UnsafeInput)) as caught:
-        await downloads.fetch(url, field=FIELD)
+        await downloads.fetch(Source(url=url), field=FIELD)
     assert caught.value.details["field"] == FIELD
     assert caught.value.message.startswith(FIELD)
     return caught.value
@@ -52,7 +53,7 @@ async def test_a_picture_arrives_whole(host: WebHost, opened: Callable[..., Open
     """The file, its size, hash and kind are what the host sent; the kind is read from the content."""
     host.files["/wrong.jpg"] = (png(), "text/plain")
     async with opened() as downloads:
-        fetched = await downloads.fetch(host.url("/wrong.jpg?sig=1", host="files.example"), field=FIELD)
+        fetched = await downloads.fetch(Source(url=host.url("/wrong.jpg?sig=1", host="files.example")), field=FIELD)
     assert fetched.path.read_bytes() == png()
     assert (fetched.mime_type, fetched.extension, fetched.size_bytes) == ("image/png", ".png", len(png()))
     assert host.seen[0].headers["Host"] == f"files.example:{host.port}"
@@ -61,7 +62,7 @@ async def test_a_picture_arrives_whole(host: WebHost, opened: Callable[..., Open
 async def test_redirects_are_followed(host: WebHost, opened: Callable[..., Opened]) -> None:
     """An ordinary redirect, also a relative one, leads to the file."""
     async with opened() as downloads:
-        assert await downloads.fetch(host.url("/to?/a.png", host="files.example"), field=FIELD)
+        assert await downloads.fetch(Source(url=host.url("/to?/a.png", host="files.example")), field=FIELD)
 
 
 @pytest.mark.parametrize("target", ["http://127.0.0.1:{port}/a.png", "http://inner.example:{port}/a.png", "file:///x"])
@@ -103,7 +104,7 @@ async def test_a_rebinding_name_gains_nothing(opened: Callable[..., Opened]) -> 
     async with WebHost(address="127.0.0.2", files={"/a.png": (png(), "image/png")}) as good:
         async with opened("127.0.0.2/32", names=names) as downloads:
             url = good.url("/a.png", host="rebind.example")
-            assert await downloads.fetch(url, field=FIELD)
+            assert await downloads.fetch(Source(url=url), field=FIELD)
             assert names.asked == ["rebind.example"]
         async with opened("127.0.0.2/32", names=names) as downloads:
             assert isinstance(await failure(downloads, url), UnsafeInput)
@@ -161,7 +162,7 @@ async def test_a_stumbling_host_is_asked_again(host: WebHost, opened: Callable[.
     """5xx answers are retried, 4xx are not."""
     host.failures = 2
     async with opened() as downloads:
-        assert await downloads.fetch(host.url("/flaky", host="files.example"), field=FIELD)
+        assert await downloads.fetch(Source(url=host.url("/flaky", host="files.example")), field=FIELD)
         assert len(host.seen) == 3
         await failure(downloads, host.url("/status/404", host="files.example"))
         assert len(host.seen) == 4
@@ -171,7 +172,7 @@ async def test_one_fetch_serves_all_who_want_it(host: WebHost, opened: Callable[
     """Jobs that want the same URL share one fetch; one that leaves does not end it for the others."""
     async with opened() as downloads:
         url = host.url("/gated", host="files.example")
-        waiting = [asyncio.create_task(downloads.fetch(url, field=FIELD)) for _ in range(5)]
+        waiting = [asyncio.create_task(downloads.fetch(Source(url=url), field=FIELD)) for _ in range(5)]
         await host.arrived.wait()
         waiting.pop(0).cancel()
         host.release.set()
@@ -183,14 +184,14 @@ async def test_a_fetch_that_nobody_wants_ends(host: WebHost, opened: Callable[..
     """When the last waiter leaves, the connection is closed and nothing stays on disk."""
     async with opened() as downloads:
         url = host.url("/drip", host="files.example")
-        task = asyncio.create_task(downloads.fetch(url, field=FIELD))
+        task = asyncio.create_task(downloads.fetch(Source(url=url), field=FIELD))
         await host.arrived.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
         host.release.set()
-        assert (await downloads.fetch(host.url("/a.png", host="files.example"), field=FIELD)).size_bytes
-    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".png"]
+        assert (await downloads.fetch(Source(url=host.url("/a.png", host="files.example")), field=FIELD)).size_bytes
+    assert [path.suffix for path in (tmp_path / "cache").glob("[!.]*")] == [".png"]
 
 
 async def test_an_unchanged_file_is_not_sent_again(host: WebHost, opened: Callable[..., Opened]) -> None:
@@ -198,29 +199,116 @@ async def test_an_unchanged_file_is_not_sent_again(host: WebHost, opened: Callab
     host.etags["/a.png"] = '"1"'
     async with opened() as downloads:
         url = host.url("/a.png", host="files.example")
-        first = await downloads.fetch(url, field=FIELD)
-        again = await downloads.fetch(url, field=FIELD)
+        first = await downloads.fetch(Source(url=url), field=FIELD)
+        again = await downloads.fetch(Source(url=url), field=FIELD)
         assert again.path == first.path
         assert host.seen[1].headers["If-None-Match"] == '"1"'
         host.files["/a.png"], host.etags["/a.png"] = (png(shade=9), "image/png"), '"2"'
-        changed = await downloads.fetch(url, field=FIELD)
+        changed = await downloads.fetch(Source(url=url), field=FIELD)
         assert changed.sha256 != first.sha256
         changed.path.unlink()
-        assert (await downloads.fetch(url, field=FIELD)).path.read_bytes() == png(shade=9)
+        assert (await downloads.fetch(Source(url=url), field=FIELD)).path.read_bytes() == png(shade=9)
 
 
 async def test_the_wanted_kind_is_checked(host: WebHost, opened: Callable[..., Opened]) -> None:
     """A field that takes audio refuses a picture and names both kinds."""
     async with opened() as downloads:
         with pytest.raises(InputFetchFailed, match="is image/png, expected audio"):
-            await downloads.fetch(host.url("/a.png", host="files.example"), field=FIELD, accept=("audio/",))
+            await downloads.fetch(Source(url=host.url("/a.png", host="files.example")), field=FIELD, accept=("audio/",))
 
 
 async def test_bytes_from_the_request_obey_the_same_rules(opened: Callable[..., Opened]) -> None:
     """Base64 inputs are stored, recognised and capped like fetched ones."""
     async with opened() as downloads:
-        assert (await downloads.store_bytes(png(), field=FIELD)).extension == ".png"
+        assert (await downloads.store([png()], field=FIELD)).extension == ".png"
         with pytest.raises(InputFetchFailed, match=f"{FIELD}: it is JSON"):
-            await downloads.store_bytes(b'{"a": 1}', field=FIELD)
+            await downloads.store([b'{"a": 1}'], field=FIELD)
         with pytest.raises(InputFetchFailed, match="INPUT_MAX_BYTES"):
-            await downloads.store_bytes(bytes(2 << 20), field=FIELD)
+            await downloads.store([bytes(1 << 20)] * 2, field=FIELD)
+
+
+async def test_a_source_is_remembered_over_a_restart(host: WebHost, opened: Callable[..., Opened]) -> None:
+    """The next process asks with the validator too; a job that had the file before does not even ask."""
+    host.etags["/a.png"] = '"1"'
+    source = Source(url=host.url("/a.png", host="files.example"))
+    async with opened() as downloads:
+        first = await downloads.fetch(source, field=FIELD)
+    async with opened() as downloads:
+        assert (await downloads.fetch(source, field=FIELD)).path == first.path
+        assert host.seen[1].headers["If-None-Match"] == '"1"'
+        del host.files["/a.png"]
+        again = await downloads.fetch(source, field=FIELD, accept=("image/",), again=True)
+        assert (again.path, again.mime_type) == (first.path, "image/png")
+        assert len(host.seen) == 2
+        assert (await failure(downloads, source.url)).details["reason"] == "status"
+        first.path.write_bytes(b"")
+        with pytest.raises(InputFetchFailed):
+            await downloads.fetch(source, field=FIELD, again=True)
+
+
+async def test_what_one_may_read_is_not_given_to_another(host: WebHost, opened: Callable[..., Opened]) -> None:
+    """The same URL with other credentials, or none, is asked for anew, at the same time and later."""
+    host.etags["/gated"] = '"1"'
+    url = host.url("/gated", host="files.example")
+    mine = Source(url=url, headers=(("X-Key", "mine"),))
+    async with opened() as downloads:
+        fetches = [asyncio.create_task(downloads.fetch(one, field=FIELD)) for one in (mine, mine, Source(url=url))]
+        await host.arrived.wait()
+        host.release.set()
+        await asyncio.gather(*fetches)
+        assert sorted(seen.headers.get("X-Key", "") for seen in host.seen) == ["", "mine"]
+        await downloads.fetch(Source(url=url, headers=(("X-Key", "other"),)), field=FIELD, again=True)
+        assert host.seen[-1].headers["X-Key"] == "other"
+        assert "If-None-Match" not in host.seen[-1].headers
+
+
+async def test_credentials_stay_with_their_host(host: WebHost, opened: Callable[..., Opened]) -> None:
+    """A redirect to another host, or port, goes without them; one on the same host keeps them."""
+    names = Names(files_example=[["127.0.0.1"]], other_example=[["127.0.0.1"]])
+    host.files["/b.png"] = (png(shade=3), "image/png")
+    async with WebHost(files={"/c.png": (png(), "image/png")}) as port, opened("127.0.0.1", names=names) as downloads:
+        targets = [host.url("/b.png", host="other.example"), port.url("/c.png", host="files.example")]
+        for target in [*targets, "/a.png"]:
+            url = host.url(f"/to?{target}", host="files.example")
+            await downloads.fetch(Source(url=url, headers=(("Authorization", "hush"),)), field=FIELD)
+        sent = {seen.path: seen.headers.get("Authorization") for seen in [*host.seen, *port.seen]}
+    assert sent == {"/to": "hush", "/b.png": None, "/c.png": None, "/a.png": "hush"}
+
+
+async def test_a_busy_host_is_asked_again(host: WebHost, opened: Callable[..., Opened]) -> None:
+    """429 is an answer for now, not for good."""
+    async with opened() as downloads:
+        await failure(downloads, host.url("/status/429", host="files.example"))
+    assert len(host.seen) == 3
+
+
+async def test_a_drawing_is_no_picture_for_a_loader(host: WebHost, opened: Callable[..., Opened]) -> None:
+    """SVG is an image to browsers; ComfyUI would fail on it at run time."""
+    host.files["/a.svg"] = (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "image/svg+xml")
+    async with opened() as downloads:
+        with pytest.raises(InputFetchFailed, match="image/svg"):
+            await downloads.fetch(Source(url=host.url("/a.svg", host="files.example")), field=FIELD, accept=("image/",))
+
+
+async def test_a_full_disk_is_ours_to_answer_for(opened: Callable[..., Opened], tmp_path: Path) -> None:
+    """Not the caller's fault, and said so."""
+    (tmp_path / "cache").write_text("not a folder")
+    async with opened() as downloads:
+        with pytest.raises(StorageFailed, match=FIELD):
+            await downloads.store([png()], field=FIELD)
+
+
+async def test_a_large_file_of_the_request_is_not_read_to_its_end(opened: Callable[..., Opened]) -> None:
+    """Blocks are made one after the other, and no more of them than fit."""
+    made = 0
+
+    def endless() -> Iterator[bytes]:
+        nonlocal made
+        while True:
+            made += 1
+            yield bytes(1 << 18)
+
+    async with opened() as downloads:
+        with pytest.raises(InputFetchFailed, match="INPUT_MAX_BYTES"):
+            await downloads.store(endless(), field=FIELD)
+    assert made == 5

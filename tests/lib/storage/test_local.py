@@ -85,3 +85,25 @@ def test_a_damaged_file_is_replaced(tmp_path: Path) -> None:
     path = keep(store, png()).path
     path.write_bytes(b"")
     assert keep(store, png()).path.read_bytes() == png()
+
+
+def test_files_of_an_earlier_process_are_found(tmp_path: Path) -> None:
+    """With their kind, told anew by content; what is no media any more, or hidden, is none of them."""
+    name = keep(ContentStore(tmp_path, quota_bytes=1 << 20), png()).path.name
+    (tmp_path / ".known").write_text("x")
+    (tmp_path / "broken.png").write_bytes(b"")
+    store = ContentStore(tmp_path, quota_bytes=1 << 20)
+    found = store.find(name)
+    assert found is not None and found.mime_type == "image/png"
+    assert store.find("broken.png") is None and store.find(".known") is None
+
+
+def test_what_clean_up_took_counts_no_more(tmp_path: Path) -> None:
+    """Else the store would throw away files for room that it has."""
+    a, b, c = png(shade=1), png(shade=2), png(shade=3)
+    store = ContentStore(tmp_path, quota_bytes=len(a) + len(b))
+    kept = keep(store, b).path
+    keep(store, a).path.unlink()
+    gc.collect()
+    keep(store, c)
+    assert kept.is_file()

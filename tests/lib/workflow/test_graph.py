@@ -206,6 +206,18 @@ def test_plain_names_and_urls_pass(name: str) -> None:
     check_graph(with_node(class_type="LoadImage", inputs={"image": name}))
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("a\\b.png", "https://example.com/a.png", "s3://bucket/a.png", "upload://abc.png", "x.png [output]"),
+        "/9j/4AAQSkZJRgABAQAAAQABAAD" + "A" * 100,
+    ],
+)
+def test_what_will_be_a_loader_file_passes(name: str) -> None:
+    """Names in Windows' spelling, URLs, and a JPEG as base64, which begins with a slash."""
+    check_graph(with_node(class_type="LoadImage", inputs={"image": name}))
+
+
 @pytest.mark.parametrize("prefix", ["../x", "/x", "a\\..\\..\\b", "x" * 300, "a\0"])
 def test_prefixes_stay_in_the_output_folder(prefix: str) -> None:
     """An output's prefix is checked before ComfyUI fails on it late."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.workflow.placeholders import TOKEN, fill
+from lib.workflow.placeholders import TOKEN, fill, job_rng
 
 strings = st.text(max_size=5) | st.sampled_from([TOKEN, f"a{TOKEN}b", f"{TOKEN}{TOKEN}", "_RANDOM_INT_"])
 trees = st.recursive(
@@ -65,6 +65,16 @@ def test_keys_and_other_types_stay() -> None:
     """Keys are never touched, nor are numbers, booleans and null."""
     value = {TOKEN: [1, 2.5, True, None]}
     assert fill(value, rng=Counting()) is value
+
+
+def test_a_job_keeps_its_draws_and_shares_them_with_no_other() -> None:
+    """Prepared again after a restart it is the same job; a benchmark's next run is another one."""
+    graph = {"1": {"seed": TOKEN, "text": f"x{TOKEN}"}}
+    first = fill(graph, rng=job_rng("job-1"))
+    assert fill(graph, rng=job_rng("job-1")) == first
+    others = [fill(graph, rng=job_rng(f"job-{number}"))["1"]["seed"] for number in range(2, 100)]
+    assert len({first["1"]["seed"], *others}) == 99
+    assert max(others) > 2**31
 
 
 @given(trees)

@@ -1,0 +1,167 @@
+"""With which rights a URL is read: nobody's, the caller's where the pattern fits, or the operator's."""
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lib.errors import InputFetchFailed, UnsafeInput
+from lib.settings import DeliverySettings
+from lib.storage.guard import AddressGuard
+from lib.storage.sources import Source, Sources, _matches
+
+FIELD = "workflow.1.inputs.image"
+
+
+@dataclass(frozen=True)
+class Given:
+    kind: str
+    pattern: str
+    values: Mapping[str, str]
+
+
+OPERATOR = {
+    "s3_access_key_id": "op-id",
+    "s3_secret_access_key": "op-secret",
+    "s3_bucket_name": "outputs",
+    "s3_prefix": "made/",
+    "s3_allow_buckets": ("shared",),
+    "s3_endpoint_url": "http://minio.internal:9000",
+}
+KEYS = {"access_key_id": "my-id", "secret_access_key": "my-secret"}
+
+
+def find(url: str, *credentials: Given, owner: str = "", **settings: Any) -> Source:
+    sources = Sources(settings=DeliverySettings.model_validate(settings), guard=AddressGuard())
+    return sources.find(url, field=FIELD, credentials=credentials, owner=owner)
+
+
+def refused(url: str, *credentials: Given, owner: str = "", **settings: Any) -> str:
+    with pytest.raises(InputFetchFailed) as caught:
+        find(url, *credentials, owner=owner, **settings)
+    assert caught.value.details["field"] == FIELD
+    assert "secret" not in caught.value.message.lower().replace("secret_access_key", "")
+    return str(caught.value.details["reason"])
+
+
+def test_headers_go_with_urls_that_their_pattern_matches() -> None:
+    """The first match counts; others are read as by anybody."""
+    bearer = Given("http", "https://files.example.com/**", {"Authorization": "Bearer hush"})
+    later = Given("http", "https://*.example.com/**", {"X-Key": "other"})
+    assert find("https://files.example.com/a/b.png", bearer, later).headers == (("Authorization", "Bearer hush"),)
+    assert find("https://x.example.com/a.png", bearer, later).headers == (("X-Key", "other"),)
+    assert find("https://evil.com/a.png", bearer, later).headers == ()
+    assert "hush" not in repr(find("https://files.example.com/a/b.png", bearer))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://evil.com/.example.com/x",
+        "https://evil.com?.example.com/x",
+        "https://evil.com#.example.com/x",
+        "https://evil.com\\.example.com/x",
+    ],
+)
+def test_a_star_in_the_host_stays_in_the_host(url: str) -> None:
+    """No URL of another host gets the headers by looking alike."""
+    assert find(url, Given("http", "https://*.example.com/**", {"X-Key": "k"})).headers == ()
+
+
+def test_credentials_are_sent_over_https_only() -> None:
+    """Said, rather than fetched without them and refused by the host."""
+    assert refused("http://a.example/x", Given("http", "http://a.example/*", {"X-Key": "k"})) == "credentials_over_http"
+
+
+@pytest.mark.parametrize(
+    "header", [{"Host": "x"}, {"content-length": "1"}, {"X": "a\r\nB: c"}, {"a b": "c"}, {"": "c"}]
+)
+def test_headers_that_would_break_the_transfer_are_refused(header: dict[str, str]) -> None:
+    """They could smuggle a second request, or ask another host."""
+    assert refused("https://a.example/x", Given("http", "**", header)) == "bad_credentials"
+
+
+def test_s3_is_read_with_the_callers_keys() -> None:
+    """They stand alone: no endpoint or region of the operator's comes in."""
+    source = find("s3://mine/a b/c.png", Given("s3", "s3://mine/*", {**KEYS, "region": "eu-west-1"}), **OPERATOR)
+    assert source.place is not None and source.key == "a b/c.png"
+    assert (source.place.bucket_name, source.place.access_key_id) == ("mine", "my-id")
+    assert (source.place.region, source.place.endpoint_url, source.place.trusted) == ("eu-west-1", None, False)
+    assert "my-secret" not in repr(source)
+
+
+def test_the_operators_keys_open_allowed_buckets_only() -> None:
+    """Any other bucket gets a message that says how to give keys."""
+    place = find("s3://shared/x.png", **OPERATOR).place
+    assert place is not None and place.trusted and place.access_key_id == "op-id"
+    assert refused("s3://else/x.png", **OPERATOR) == "no_credentials"
+    assert refused("s3://shared/x.png", s3_allow_buckets=("shared",)) == "no_credentials"
+    assert refused("s3://else/x.png", Given("http", "**", {"A": "b"}), **OPERATOR) == "no_credentials"
+    with pytest.raises(InputFetchFailed, match="give credentials of kind s3"):
+        find("s3://else/x.png", **OPERATOR)
+
+
+def test_in_the_operators_bucket_a_tenant_reads_its_own_folder() -> None:
+    """The outputs of others lie there, too."""
+    assert find("s3://outputs/made/ann/r/x.png", owner="ann", **OPERATOR).place is not None
+    for key in ("made/bob/r/x.png", "made/ann/../bob/r/x.png", "else/x.png", "made/annex/x.png"):
+        assert refused(f"s3://outputs/{key}", owner="ann", **OPERATOR) in ("no_credentials", "invalid_url")
+    assert find("s3://shared/any.png", owner="ann", **OPERATOR).place is not None
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://", "s3://bkt", "s3://bkt/", "s3:///k", "s3://a@bkt/k", "s3://bkt/a\nb", "s3://bkt/../k"]
+)
+def test_s3_urls_that_are_none_are_refused(url: str) -> None:
+    """Before anything is signed."""
+    assert refused(url, Given("s3", "**", KEYS)) == "invalid_url"
+
+
+@pytest.mark.parametrize("values", [{}, {"access_key_id": "x"}, {**KEYS, "region": "x/../evil.com"}])
+def test_half_of_the_keys_are_none(values: dict[str, str]) -> None:
+    """And a region is a word: it becomes part of a host's name."""
+    assert refused("s3://mine/k", Given("s3", "s3://mine/*", values), **OPERATOR) == "bad_credentials"
+
+
+def test_a_private_endpoint_is_refused() -> None:
+    """The guard's rule, at once."""
+    with pytest.raises(UnsafeInput) as caught:
+        find("s3://mine/k", Given("s3", "**", {**KEYS, "endpoint_url": "http://169.254.169.254"}))
+    assert caught.value.details["field"] == FIELD
+
+
+def test_the_same_url_with_other_rights_is_another_source() -> None:
+    """Nothing that is known of one is used for the other."""
+    url = "https://a.example/x"
+    sources = [
+        find(url),
+        find(url, Given("http", "**", {"X": "1"})),
+        find(url, Given("http", "**", {"X": "2"})),
+        find("s3://bkt/k", Given("s3", "**", KEYS)),
+        find("s3://bkt/k", Given("s3", "**", KEYS | {"secret_access_key": "other"})),
+        find("s3://bkt/k", Given("s3", "**", KEYS | {"session_token": "t"})),
+    ]
+    assert len({source.identity for source in sources}) == len(set(sources)) == 6
+    assert find(url).identity == find(url).identity
+
+
+@given(st.text(alphabet="ab/*?", max_size=8), st.text(alphabet="ab/", max_size=8))
+def test_globs_match_what_they_say(pattern: str, url: str) -> None:
+    """As the plain expression that they stand for."""
+    long = pattern + "*" if pattern.endswith("*") else pattern
+    signs = {"**": "[\\s\\S]*", "*": "[^/]*", "?": "[^/]"}
+    expression = "".join(signs.get(part, re.escape(part)) for part in re.findall(r"\*\*|[\s\S]", long))
+    assert _matches(pattern, url) == (re.fullmatch(expression, url) is not None)
+
+
+def test_no_pattern_takes_long() -> None:
+    """A regular expression would try for ever."""
+    begun = time.perf_counter()
+    assert not _matches("**a" * 600 + "!", "a" * 8000)
+    assert not _matches("*a" * 1000 + "!", "a" * 8000)
+    assert time.perf_counter() - begun < 1

@@ -10,7 +10,8 @@ import json
 import struct
 import tempfile
 import uuid
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -39,6 +40,12 @@ class Misbehaviour:
     """History entries are gone as soon as they are there."""
     silent: bool = False
     """Every call breaks off without an answer; open sockets stay."""
+    hung: bool = False
+    """Every new call waits for ever; open sockets stay."""
+    cut_short: dict[str, int] = field(default_factory=dict)
+    """So many answers to ``GET /<name>`` are half a JSON object."""
+    spoil: Callable[[dict[str, Any]], object] = dict
+    """What becomes of history entries that are asked for one by one."""
 
 
 class FakeComfyUI:
@@ -53,6 +60,11 @@ class FakeComfyUI:
         self.posted: list[dict[str, Any]] = []
         """Bodies of POST /prompt."""
         self.died = asyncio.Event()
+        self.log_entries: list[str] = []
+        """What it wrote to its log, write by write; empty again after a start."""
+        self.ram_free = 1 << 32
+        self.previews = False
+        """Whether samplers send previews."""
         self._sockets: dict[str, web.WebSocketResponse] = {}
         self._runner: web.AppRunner | None = None
         self._executor_task: asyncio.Task[None] | None = None
@@ -77,7 +89,15 @@ class FakeComfyUI:
         self.died.clear()
         self._closing.clear()
         self._outbox: asyncio.Queue[tuple[str | bytes, str | None]] = asyncio.Queue()
-        self.executor = Executor(self.folder, emit=self._emit, picture=self._picture, died=self.died.set)
+        self.log_entries = []
+        self.executor = Executor(
+            self.folder,
+            emit=self._emit,
+            picture=self._picture,
+            died=self.died.set,
+            write=self.log_entries.append,
+            previews=lambda: self.previews,
+        )
         self._counter = 0
         self._runner = web.AppRunner(self._application(), shutdown_timeout=0.1)
         await self._runner.setup()
@@ -147,6 +167,7 @@ class FakeComfyUI:
                 web.get("/object_info/{name}", self._object_info),
                 web.get("/system_stats", self._system_stats),
                 web.get("/features", self._features),
+                web.get("/internal/logs/raw", self._logs),
             ]
         )
         return app
@@ -156,6 +177,12 @@ class FakeComfyUI:
         self.requests.append(f"{request.method} {request.path}")
         if self.wrong.silent and request.transport is not None:
             request.transport.abort()
+        if self.wrong.hung:
+            await self._closing.wait()
+        name = request.path.split("/")[1]
+        if request.method == "GET" and (left := self.wrong.cut_short.get(name, 0)):
+            self.wrong.cut_short[name] = left - 1
+            return web.Response(text='{"queue_running": [[1, "', content_type="application/json")
         return await handler(request)
 
     def _emit(self, kind: str, data: dict[str, Any], client_id: str | None) -> None:
@@ -212,7 +239,8 @@ class FakeComfyUI:
             return web.Response(status=500, text="500 Internal Server Error")
         prompt_id = str(body.get("prompt_id") or uuid.uuid4())
         if not self._take("lose_posts"):
-            self.executor.put((number, prompt_id, body["prompt"], {"client_id": body.get("client_id")}, outputs))
+            extra = {**body.get("extra_data", {}), "client_id": body.get("client_id"), "create_time": 1795223674983}
+            self.executor.put((number, prompt_id, body["prompt"], extra, outputs))
         if self._take("fail_posts"):
             return web.Response(status=500, text="500 Internal Server Error\n\nServer got itself in trouble")
         if self.wrong.post_delay_s:
@@ -250,7 +278,7 @@ class FakeComfyUI:
         history = self.executor.history
         if prompt_id is None:
             return web.json_response(history)
-        return web.json_response({prompt_id: history[prompt_id]} if prompt_id in history else {})
+        return web.json_response({prompt_id: self.wrong.spoil(history[prompt_id])} if prompt_id in history else {})
 
     async def _post_history(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -294,10 +322,14 @@ class FakeComfyUI:
         return web.json_response({class_type: object_info(class_type) for class_type in names})
 
     async def _system_stats(self, _: web.Request) -> web.Response:
-        system = {"os": "posix", "ram_total": 1 << 33, "ram_free": 1 << 32, "comfyui_version": "0.3.75"}
+        system = {"os": "posix", "ram_total": 1 << 33, "ram_free": self.ram_free, "comfyui_version": "0.3.75"}
         system |= {"python_version": "3.11", "pytorch_version": "2.9.0+cpu", "argv": ["main.py", "/opt/secret"]}
         device = {"name": "cpu", "type": "cpu", "index": None, "vram_total": 1 << 33, "vram_free": 1 << 32}
         return web.json_response({"system": system, "devices": [device]})
+
+    async def _logs(self, _: web.Request) -> web.Response:
+        entries = [{"t": "2026-01-01T00:00:00", "m": text} for text in self.log_entries]
+        return web.json_response({"entries": entries, "size": {"cols": 80, "rows": 24}})
 
     async def _features(self, _: web.Request) -> web.Response:
         return web.json_response({"supports_preview_metadata": True, "max_upload_size": 104857600})

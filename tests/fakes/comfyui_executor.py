@@ -34,6 +34,8 @@ class Executor:
         emit: Emit,
         picture: Callable[[bytes, dict[str, Any], str], None],
         died: Callable[[], None],
+        write: Callable[[str], None],
+        previews: Callable[[], bool],
     ) -> None:
         self.output, self.input, self.temp = folder / "output", folder / "input", folder / "temp"
         for path in (self.output, self.input, self.temp):
@@ -46,6 +48,8 @@ class Executor:
         self._emit = emit
         self._picture = picture
         self._died = died
+        self._write = write
+        self.previews = previews
         self._work = asyncio.Event()
         self._cache: dict[str, tuple[tuple[Any, ...], dict[str, Any] | None]] = {}
 
@@ -83,7 +87,10 @@ class Executor:
             await asyncio.sleep(0)
             try:
                 await _Prompt(self, self.running).run()
-            except ExecutorDied:
+            except ExecutorDied as silent:
+                if not silent.args:
+                    for part in ("Exception in thread ", "Thread-7 (prompt_worker)", ":\n", "Traceback ...\n"):
+                        self._write(part)
                 return
             except ProcessDied:
                 self._died()
@@ -206,12 +213,19 @@ class _Prompt:
             self._progress_state(node_id, "running")
             self._emit("progress", {"value": value, "max": maximum, "node": node_id})
 
-        def picture(data: bytes) -> None:
-            facts = {"node_id": node_id, "prompt_id": self._id, "display_node_id": node_id, "image_type": "image/png"}
+        def picture(data: bytes, mime_type: str = "image/png") -> None:
+            facts = {"node_id": node_id, "prompt_id": self._id, "display_node_id": node_id, "image_type": mime_type}
             self._executor.picture(data, facts, self._client)
 
         executor = self._executor
-        return Context(output=executor.output, input=executor.input, temp=executor.temp, tick=tick, picture=picture)
+        return Context(
+            output=executor.output,
+            input=executor.input,
+            temp=executor.temp,
+            tick=tick,
+            picture=picture,
+            preview=lambda: picture(b"\xff\xd8\xff\xe0 small", "image/jpeg") if executor.previews() else None,
+        )
 
     def _order(self) -> list[str]:
         order: list[str] = []

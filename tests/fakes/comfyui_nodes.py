@@ -39,7 +39,7 @@ class Blocked(Exception):
 
 
 class ExecutorDied(Exception):
-    """What ends ComfyUI's only worker thread."""
+    """What ends ComfyUI's only worker thread; with an argument, without a word in its log."""
 
 
 class ProcessDied(Exception):
@@ -60,6 +60,8 @@ class Context:
     tick: Callable[[float, float], None]
     """Report progress; raises InterruptedNode."""
     picture: Callable[[bytes], None]
+    preview: Callable[[], None]
+    """Send a small picture of the work so far, where that is switched on."""
 
 
 Outcome = tuple[tuple[Any, ...], dict[str, Any] | None]
@@ -78,15 +80,16 @@ class Node:
     """Never cached."""
 
 
-def image_png(width: int, height: int, color: int = 0) -> bytes:
-    """Make a real PNG of one colour."""
+def image_png(width: int, height: int, color: int = 0, *, frames: int = 1) -> bytes:
+    """Make a real PNG of one colour; with several ``frames`` it starts as an animated one does."""
     row = b"\0" + bytes(((color >> 16) & 255, (color >> 8) & 255, color & 255)) * width
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(row * height, 1)) + chunk(b"IEND", b"")
+    animation = chunk(b"acTL", struct.pack(">II", frames, 0)) if frames > 1 else b""
+    body = chunk(b"IHDR", header) + animation + chunk(b"IDAT", zlib.compress(row * height, 1)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
 
 
@@ -192,6 +195,10 @@ async def _websocket(context: Context, inputs: dict[str, Any]) -> Outcome:
     return (), {}
 
 
+async def _preview_3d(_: Context, inputs: dict[str, Any]) -> Outcome:
+    return (), {"result": [inputs["model_file"], None, None]}
+
+
 async def _text(_: Context, inputs: dict[str, Any]) -> Outcome:
     return (inputs["value"],), None
 
@@ -230,6 +237,8 @@ async def _fail(_: Context, inputs: dict[str, Any]) -> Outcome:
     if kind == "value":
         raise NodeError("ValueError", "boom from test node, see /opt/secret/place/file.bin")
     if kind == "sysexit":
+        raise ExecutorDied("silently")
+    if kind == "executor":
         raise ExecutorDied
     if kind == "crash":
         raise ProcessDied
@@ -248,6 +257,7 @@ async def _sample(context: Context, inputs: dict[str, Any]) -> Outcome:
     for step in range(1, inputs["steps"] + 1):
         await asyncio.sleep(0.005)
         context.tick(step, inputs["steps"])
+        context.preview()
     return (inputs["latent_image"],), None
 
 
@@ -309,7 +319,7 @@ NODES: dict[str, Node] = {
         method=[["default", "fastest", "slowest"]],
     ),
     "SaveAnimatedPNG": _output(
-        _saver(".png", lambda image: image_png(image.width, image.height, image.color)),
+        _saver(".png", lambda image: image_png(image.width, image.height, image.color, frames=image.count)),
         images=_IMAGE,
         filename_prefix=_PREFIX,
         fps=_FLOAT,
@@ -341,6 +351,7 @@ NODES: dict[str, Node] = {
     ),
     "PrimitiveStringMultiline": Node(run=_text, required={"value": _STRING}, outputs=("STRING",)),
     "PreviewAny": _output(_preview_any, source=["*"]),
+    "Preview3D": _output(_preview_3d, model_file=_STRING),
     "SaveImageWebsocket": Node(run=_websocket, required={"images": _IMAGE}, output_node=True, always=True),
     "CheckpointLoaderSimple": Node(
         run=_checkpoint, required={"ckpt_name": [list(MODELS)]}, outputs=("MODEL", "CLIP", "VAE")
@@ -369,7 +380,7 @@ NODES: dict[str, Node] = {
     "HWStubborn": Node(run=_stubborn, required={"image": _IMAGE, "seconds": _FLOAT}, outputs=("IMAGE",)),
     "HWFail": Node(
         run=_fail,
-        required={"image": _IMAGE, "kind": [["none", "value", "oom", "cuda", "sysexit", "crash"]]},
+        required={"image": _IMAGE, "kind": [["none", "value", "oom", "cuda", "sysexit", "executor", "crash"]]},
         outputs=("IMAGE",),
     ),
     "HWBlock": Node(run=_block, required={"image": _IMAGE, "message": _STRING}, outputs=("IMAGE",)),

@@ -10,10 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 
+from lib.clock import Clock
+from lib.comfy.care import PAUSE_S, Meter
 from lib.comfy.client import ComfyClient
 from lib.comfy.engine import ComfyEngine
-from lib.comfy.ports import Folders
+from lib.comfy.ports import CareAction, Folders
+from lib.comfy.recall import mark
+from lib.comfy.rewrite import plan
 from lib.jobs.model import DeliverySpec, Job, JobSpec, Preview, Progress, Timings
 from lib.jobs.ports import Collected, Execution, Prepared
 from lib.lifecycle import Tasks
@@ -23,6 +28,9 @@ from tests.fakes.comfy_server import OwnedServer
 SETTINGS = EngineSettings(
     history_poll_s=0.2, stall_timeout_s=0.6, interrupt_timeout_s=2.0, request_timeout_s=10.0, failure_threshold=3
 )
+
+
+OWNER = "the worker of the tests"
 
 
 @dataclass(slots=True)
@@ -79,6 +87,8 @@ class World:
     root: Path
     fetched: Path
     running: "asyncio.Task[None]"
+    cared: list[CareAction]
+    """What was done for ComfyUI's health so far."""
 
     @property
     def output(self) -> Path:
@@ -115,6 +125,16 @@ class World:
         job = job or job_of()
         return await self.engine.collect(job, await self.execute(graph, job=job, **options))
 
+    async def leave_behind(self, graph: dict[str, Any], *, job: Job, prompt_id: str | None = None) -> str:
+        """Post a prompt as an earlier life of the worker did that was killed then."""
+        prompt_id = prompt_id or job.job_id
+        now = datetime.now(UTC)
+        planned = plan(graph, self.engine.catalog, folder=job.spec.request_id, nonce=prompt_id, now=now)
+        body = {"prompt": planned.graph, "prompt_id": prompt_id, "client_id": str(uuid.uuid4())}
+        reply = await self.client.post_prompt(orjson.dumps(body | {"extra_data": mark(planned, owner=OWNER)}))
+        assert reply.status == 200
+        return prompt_id
+
     async def queued(self) -> int:
         return await self.client.remaining()
 
@@ -129,12 +149,28 @@ async def engine_world(
     shared: bool = True,
     restarter: Callable[[], Coroutine[Any, Any, None]] | None = None,
     ready: bool = True,
+    clock: Clock | None = None,
+    meter: Meter | None = None,
 ) -> AsyncIterator[World]:
-    """Start an engine; with ``shared`` it sees ComfyUI's folders."""
+    """Start an engine; with ``shared`` it sees ComfyUI's folders, with ``meter`` its process is ours."""
     folders = Folders(output=root / "output", input=root / "input", temp=root / "temp") if shared else None
     server = OwnedServer(comfyui.base_url, folders=folders, restarter=restarter)
     async with aiohttp.ClientSession() as http, Tasks() as tasks:
-        engine = ComfyEngine(name="one", server=server, http=http, settings=settings, tasks=tasks, fetch_folder=fetched)
+        server.pid = 1 if meter is not None else None
+        engine = ComfyEngine(
+            name="one",
+            server=server,
+            http=http,
+            settings=settings,
+            tasks=tasks,
+            fetch_folder=fetched,
+            owner=OWNER,
+            clock=clock,
+            meter=meter,
+            care_pause_s=0.02 if meter is not None else PAUSE_S,
+        )
+        cared: list[CareAction] = []
+        engine.on_care(cared.append)
         running = tasks.spawn(engine.run(), name="test.engine")
         if ready:
             async with asyncio.timeout(30):
@@ -148,6 +184,7 @@ async def engine_world(
             root=root,
             fetched=fetched,
             running=running,
+            cared=cared,
         )
 
 

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 FLAGS = (
     *("--listen", "--port", "--output-directory", "--input-directory", "--temp-directory", "--user-directory"),
     *("--disable-auto-launch", "--database-url", "--disable-metadata", "--disable-api-nodes", "--cpu", "--cuda-device"),
+    "--preview-method",
 )
 
 

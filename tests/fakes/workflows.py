@@ -71,6 +71,25 @@ def text(value: str = "hello") -> Graph:
     return {"1": node("PrimitiveStringMultiline", value=value), "2": node("PreviewAny", source=["1", 0])}
 
 
+def preview_3d(path: str) -> Graph:
+    return {"1": node("Preview3D", model_file=path)}
+
+
+def diffusion(*, steps: int = 4, seed: int = 42) -> Graph:
+    """Stable Diffusion 1.5 (W18); needs the checkpoint."""
+    sampler = {"seed": seed, "steps": steps, "cfg": 8, "sampler_name": "euler", "scheduler": "normal", "denoise": 1}
+    inputs = {"model": ["4", 0], "positive": ["6", 0], "negative": ["7", 0], "latent_image": ["5", 0]}
+    return {
+        "3": node("KSampler", **sampler, **inputs),
+        "4": node("CheckpointLoaderSimple", ckpt_name="v1-5-pruned-emaonly-fp16.safetensors"),
+        "5": node("EmptyLatentImage", width=128, height=128, batch_size=1),
+        "6": node("CLIPTextEncode", text="a bottle", clip=["4", 1]),
+        "7": node("CLIPTextEncode", text="text", clip=["4", 1]),
+        "8": node("VAEDecode", samples=["3", 0], vae=["4", 2]),
+        "9": node("SaveImage", filename_prefix="hw/w18", images=["8", 0]),
+    }
+
+
 def over_the_socket(count: int = 3) -> Graph:
     return {"1": empty(count=count), "ws": node("SaveImageWebsocket", images=["1", 0])}
 

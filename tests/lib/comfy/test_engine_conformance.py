@@ -3,13 +3,11 @@
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
-import pytest_asyncio
 
 from lib.errors import (
     ErrorCode,
@@ -23,30 +21,8 @@ from lib.errors import (
 from lib.jobs.model import OutputKind
 from lib.jobs.ports import Withdrawn
 from tests.fakes import workflows as w
-from tests.fakes.comfyui import FakeComfyUI
 from tests.fakes.comfyui_nodes import image_png
 from tests.fakes.engine_world import Recorder, World, engine_world, job_of, until
-
-SERVERS = ["fake", pytest.param("real", marks=pytest.mark.comfyui)]
-
-
-@pytest_asyncio.fixture(params=SERVERS)
-async def comfyui(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
-    """The server under the engine."""
-    if request.param == "real":
-        real = request.getfixturevalue("real_comfyui")
-        if not real.running():
-            await asyncio.to_thread(real.start)
-        yield real
-        return
-    async with FakeComfyUI(tmp_path / "comfyui") as fake:
-        yield fake
-
-
-@pytest_asyncio.fixture
-async def world(comfyui: Any, tmp_path: Path) -> AsyncIterator[World]:
-    async with engine_world(comfyui=comfyui, root=comfyui.folder, fetched=tmp_path / "fetched") as made:
-        yield made
 
 
 async def test_picture_lies_in_the_jobs_own_folder_under_the_callers_name(world: World) -> None:
@@ -136,7 +112,7 @@ async def test_outputs_come_in_the_callers_order_and_temp_only_when_asked(world:
     ("graph", "kind", "mime_type"),
     [
         (w.animated_webp(), OutputKind.IMAGE, "image/webp"),
-        (w.animated_png(), OutputKind.IMAGE, "image/png"),
+        (w.animated_png(), OutputKind.IMAGE, "image/apng"),
         (w.webm(), OutputKind.VIDEO, "video/webm"),
         (w.mp4(), OutputKind.VIDEO, "video/mp4"),
         (w.audio(), OutputKind.AUDIO, "audio/flac"),

@@ -76,7 +76,7 @@ class HWStubborn:
 class HWFail:
     """Fails in the way that is asked for."""
 
-    KINDS = ("none", "value", "oom", "cuda", "sysexit", "crash")
+    KINDS = ("none", "value", "oom", "cuda", "sysexit", "executor", "crash")
 
     @classmethod
     def INPUT_TYPES(cls):
@@ -93,6 +93,8 @@ class HWFail:
             raise RuntimeError("CUDA error: an illegal memory access was encountered (simulated)")
         if kind == "sysexit":
             raise SystemExit(3)
+        if kind == "executor":
+            raise KeyboardInterrupt
         if kind == "crash":
             os._exit(134)
         raise ValueError("boom from test node, see /opt/secret/place/file.bin")

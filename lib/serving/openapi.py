@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
 from lib.errors import Forbidden, ServiceError, Unauthorized
+from lib.serving.access import Need, Needs
 from lib.serving.errors import STATUS
 from lib.serving.payloads import JSON_TYPE, json_response
 from lib.serving.schemas import to_3_0
@@ -179,6 +180,10 @@ class Docs:
             web.get("/docs/start.js", self._start),
             web.get("/docs/{asset}", self._asset),
         ]
+
+    def needs(self) -> Needs:
+        """Anybody may read how to ask."""
+        return {route.path: Need.FREE for route in self.routes() if isinstance(route, web.RouteDef)}
 
     async def _to_page(self, request: web.Request) -> web.Response:
         raise web.HTTPFound("docs")

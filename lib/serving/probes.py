@@ -7,6 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
+from lib.serving.access import CALLER, Need, Needs
 from lib.serving.openapi import Answer, Operation
 from lib.serving.payloads import json_response
 
@@ -39,13 +40,17 @@ class Probes:
         self._metrics = metrics
 
     def routes(self) -> Sequence[web.RouteDef]:
-        """All four; ``/metrics`` belongs on a listener that strangers don't reach."""
+        """All four, for a listener that knows its callers."""
         return [
             web.get("/healthz", self._alive),
             web.get("/health", self._show_health),
             web.get("/ready", self._show_ready),
             web.get("/metrics", self._show_metrics),
         ]
+
+    def needs(self) -> Needs:
+        """Anybody may ask whether the worker is well; who is not known hears what strangers hear."""
+        return {"/healthz": Need.FREE, "/health": Need.FREE, "/ready": Need.FREE, "/metrics": Need.ADMIN}
 
     def public_routes(self) -> Sequence[web.RouteDef]:
         """The first three for strangers: the same verdicts and statuses, without reasons, load and host."""
@@ -68,10 +73,10 @@ class Probes:
         return json_response({"status": "alive"})
 
     async def _show_health(self, request: web.Request) -> web.Response:
-        return _respond(self._health())
+        return _respond(self._health()) if CALLER in request else await self._tell_health(request)
 
     async def _show_ready(self, request: web.Request) -> web.Response:
-        return _respond(self._ready())
+        return _respond(self._ready()) if CALLER in request else await self._tell_ready(request)
 
     async def _tell_health(self, request: web.Request) -> web.Response:
         return _respond(_for_strangers(self._health()))
@@ -86,7 +91,7 @@ class Probes:
 
 def _described(path: str, summary: str, good: str, bad: str | None) -> Operation:
     answers = {200: Answer(description=good)} | ({503: Answer(description=bad)} if bad else {})
-    return Operation(method="GET", path=path, tag="Probes", summary=summary, answers=answers)
+    return Operation(method="GET", path=path, tag="Probes", summary=summary, answers=answers, free=path != "/metrics")
 
 
 def _for_strangers(reply: ProbeReply) -> ProbeReply:

@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from lib.dialects.native import inputs, outputs
-from lib.dialects.native.schema import DeadLetters, JobObject, JobPage, Problem, Revived, UploadedInputs
-from lib.dialects.native.translate import MOST_PER_PAGE, PAGE
+from lib.dialects.native.schema import DeadLetters, JobObject, JobPage, Revived, UploadedInputs
+from lib.dialects.native.translate import MOST_PER_PAGE, MOST_SEQUENCE, PAGE
+from lib.errors import BodyTooLarge, Forbidden, InvalidRequest, JobNotFound, OutputNotFound, UnsafeInput
 from lib.jobs.model import JobStatus
-from lib.serving.openapi import Answer, Operation, Parameter
+from lib.serving.openapi import BINARY, Answer, Operation, Parameter, trouble
 
+ANY_TYPE = "*/*"
+
+_NEXT = {"Link": "The page after this one."}
 JOBS, WEBHOOKS, FILES = "Jobs", "Webhooks", "Files"
 _JOB: dict[str, Any] = {
     "job_id": "4d2f4a1e-4f0d-4c1c-9a45-5f1f4b6b7a10",
@@ -42,15 +46,13 @@ _JOB: dict[str, Any] = {
 }
 
 
-def _problem(description: str, code: str, message: str) -> Answer:
-    example = {"error": code, "message": message, "retryable": False, "detail": message, "request_id": "6f1c"}
-    return Answer(description=description, model=Problem, example=example)
-
-
-_NO_KEY = _problem("No API key, or a wrong one.", "unauthorized", "This API key is not known here.")
-_NO_JOB = _problem("No such job, or somebody else's.", "job_not_found", "No such job.")
-_BAD_QUERY = _problem("The query is wrong.", "invalid_request", "limit: expected a whole number from 1 to 200")
 _ID = Parameter(name="job_id", place="path", description="The job's id, or its request_id.")
+_LIMIT = Parameter(
+    name="limit",
+    place="query",
+    description=f"So many at most, {PAGE} by default.",
+    schema={"type": "integer", "minimum": 1, "maximum": MOST_PER_PAGE},
+)
 
 
 def _query(name: str, description: str) -> Parameter:
@@ -59,119 +61,129 @@ def _query(name: str, description: str) -> Parameter:
 
 def operations() -> Sequence[Operation]:
     """Return the operations of our own routes, in the order of the page."""
-    return (*_jobs(), *_files(), *_webhooks())
+    return (_list_jobs(), _show_job(), _show_file(), _upload(), _dead(), _retry())
 
 
-def _jobs() -> Sequence[Operation]:
-    return (
-        Operation(
-            method="GET",
-            path="/jobs",
-            tag=JOBS,
-            summary="List jobs, newest first",
-            description="A tenant sees its own jobs, of whichever API.",
-            parameters=(
-                _query("status", f"Comma list of {', '.join(JobStatus)}."),
-                _query("dialect", "The API that they came by: `wrapper`, `vast`."),
-                _query("request_id", "All runs of this request."),
-                _query("tenant", "For admin keys: this tenant's only."),
-                _query("before", "Jobs older than this; comes with `next`."),
-                _query("limit", f"So many at most, {PAGE} by default, up to {MOST_PER_PAGE}."),
+def _list_jobs() -> Operation:
+    return Operation(
+        method="GET",
+        path="/jobs",
+        tag=JOBS,
+        summary="List jobs, newest first",
+        description="A tenant sees its own jobs, of whichever API.",
+        parameters=(
+            _query("status", f"Comma list of {', '.join(JobStatus)}."),
+            _query("dialect", "The API that they came by: `wrapper`, `vast`."),
+            _query("request_id", "All runs of this request."),
+            _query("tenant", "For admin keys: this tenant's only."),
+            Parameter(
+                name="before",
+                place="query",
+                description="Jobs older than this; comes with `next`.",
+                schema={"type": "integer", "minimum": 1, "maximum": MOST_SEQUENCE},
             ),
-            answers={
-                200: Answer(description="A page of them.", model=JobPage, example={"jobs": [_JOB]}),
-                401: _NO_KEY,
-                422: _BAD_QUERY,
-            },
+            _LIMIT,
         ),
-        Operation(
-            method="GET",
-            path="/jobs/{job_id}",
-            tag=JOBS,
-            summary="Everything that is known of a job",
-            parameters=(_ID,),
-            answers={200: Answer(description="The job.", model=JobObject, example=_JOB), 401: _NO_KEY, 404: _NO_JOB},
-        ),
+        answers={
+            200: Answer(description="A page of them.", model=JobPage, example={"jobs": [_JOB]}, headers=_NEXT),
+            **trouble(InvalidRequest, "The query is wrong."),
+        },
     )
 
 
-def _files() -> Sequence[Operation]:
-    return (
-        Operation(
-            method="GET",
-            path=outputs.ROUTE,
-            tag=FILES,
-            summary="A file that a job made",
-            description="Opened by a signed link (as in results), the job's token, or the key of its tenant. Ranges "
-            "and conditional requests work.",
-            parameters=(
-                Parameter(name="job_id", place="path", description="The job's id."),
-                Parameter(name="name", place="path", description="The file's name within the job."),
-                _query("expires", "Of a signed link: when it ends, seconds since the epoch."),
-                _query("signature", "Of a signed link."),
-            ),
-            answers={
-                200: Answer(description="The file.", media_type="application/octet-stream"),
-                206: Answer(description="The part that was asked for.", media_type="application/octet-stream"),
-                304: Answer(description="Not changed since."),
-                401: _NO_KEY,
-                403: _problem("The link is wrong or has expired.", "forbidden", "The link's signature does not fit"),
-                404: _problem("No such job or file, or it was cleaned up.", "output_not_found", "It was cleaned up"),
-                412: Answer(description="A condition of the request does not hold."),
-                416: Answer(description="The file has no such part."),
-            },
-        ),
-        Operation(
-            method="POST",
-            path=inputs.ROUTE,
-            tag=FILES,
-            summary="Upload files for inputs",
-            description=f"As multipart/form-data with the header `{inputs.MARK_HEADER}`, or one file as a plain body "
-            f"with its name in `{inputs.NAME_HEADER}`. `curl -H '{inputs.MARK_HEADER}: 1' -F file=@photo.png "
-            "http://127.0.0.1:18288/inputs`",
-            parameters=(
-                Parameter(name=inputs.MARK_HEADER, place="header", description="Any value; needed with multipart."),
-                Parameter(name=inputs.NAME_HEADER, place="header", description="The name of a plain body."),
-            ),
-            answers={
-                inputs.CREATED: Answer(
-                    description="They are here; each `reference` is good in any field of a loader node.",
-                    model=UploadedInputs,
-                    example={"inputs": [{"reference": "upload.png", "filename": "photo.png", "size_bytes": 81234}]},
-                ),
-                400: _problem("The file is none that ComfyUI reads.", "unsafe_input", "photo.png is an HTML page"),
-                401: _NO_KEY,
-                413: _problem("A file is too large.", "body_too_large", "The file is larger than 536870912 bytes"),
-                422: _problem("The body or a header is wrong.", "invalid_request", "X-Filename: expected the name"),
-            },
-        ),
+def _show_job() -> Operation:
+    return Operation(
+        method="GET",
+        path="/jobs/{job_id}",
+        tag=JOBS,
+        summary="Everything that is known of a job",
+        parameters=(_ID,),
+        answers={
+            200: Answer(description="The job.", model=JobObject, example=_JOB),
+            **trouble(JobNotFound, "No such job, or somebody else's."),
+        },
     )
 
 
-def _webhooks() -> Sequence[Operation]:
-    return (
-        Operation(
-            method="GET",
-            path="/webhooks/dead",
-            tag=WEBHOOKS,
-            summary="Webhook messages that were given up, newest first",
-            parameters=(_query("limit", f"So many at most, {PAGE} by default, up to {MOST_PER_PAGE}."),),
-            answers={
-                200: Answer(description="Your own ones; everybody's for admin keys.", model=DeadLetters),
-                401: _NO_KEY,
-                422: _BAD_QUERY,
-            },
+def _show_file() -> Operation:
+    return Operation(
+        method="GET",
+        path=outputs.ROUTE,
+        tag=FILES,
+        summary="A file that a job made",
+        description="Opened by a signed link (as in results), the job's token, or the key of its tenant. Ranges and "
+        "conditional requests work.",
+        parameters=(
+            Parameter(name="job_id", place="path", description="The job's id."),
+            Parameter(name="name", place="path", description="The file's name within the job."),
+            _query("expires", "Of a signed link: when it ends, seconds since the epoch."),
+            _query("signature", "Of a signed link."),
         ),
-        Operation(
-            method="POST",
-            path="/webhooks/dead/{message_id}/retry",
-            tag=WEBHOOKS,
-            summary="Send one of them again, from the start of its schedule",
-            parameters=(Parameter(name="message_id", place="path", description="From the list."),),
-            answers={
-                202: Answer(description="It is due now.", model=Revived, example={"message_id": "msg_2b"}),
-                401: _NO_KEY,
-                404: _problem("No such dead message.", "not_found", "Not Found: POST /webhooks/dead/x/retry"),
-            },
+        answers={
+            200: Answer(description="The file.", media_type=ANY_TYPE, schema=BINARY),
+            206: Answer(description="The part that was asked for.", media_type=ANY_TYPE, schema=BINARY),
+            304: Answer(description="Not changed since."),
+            **trouble(Forbidden, "The link's signature does not fit, or it has expired."),
+            **trouble(OutputNotFound, "No such job or file, or it was cleaned up."),
+            412: Answer(description="A condition of the request does not hold."),
+            416: Answer(description="The file has no such part."),
+        },
+    )
+
+
+def _upload() -> Operation:
+    return Operation(
+        method="POST",
+        path=inputs.ROUTE,
+        tag=FILES,
+        summary="Upload files for inputs",
+        description=f"As multipart/form-data with the header `{inputs.MARK_HEADER}`, or one file as a plain body with "
+        f"its name in `{inputs.NAME_HEADER}`. "
+        f"`curl -H '{inputs.MARK_HEADER}: 1' -F file=@photo.png http://127.0.0.1:18288/inputs`",
+        parameters=(
+            Parameter(name=inputs.MARK_HEADER, place="header", description="Any value; needed with multipart."),
+            Parameter(name=inputs.NAME_HEADER, place="header", description="The name of a plain body."),
         ),
+        other_requests={
+            "multipart/form-data": {"type": "object", "properties": {"file": dict(BINARY)}},
+            "application/octet-stream": BINARY,
+        },
+        answers={
+            inputs.CREATED: Answer(
+                description="They are here; each `reference` is good in any field of a loader node.",
+                model=UploadedInputs,
+                example={"inputs": [{"reference": "upload.png", "filename": "photo.png", "size_bytes": 81234}]},
+            ),
+            **trouble(UnsafeInput, "The file is none that ComfyUI reads."),
+            **trouble(BodyTooLarge, "A file is too large."),
+            **trouble(InvalidRequest, "The body or a header is wrong."),
+        },
+    )
+
+
+def _dead() -> Operation:
+    return Operation(
+        method="GET",
+        path="/webhooks/dead",
+        tag=WEBHOOKS,
+        summary="Webhook messages that were given up, newest first",
+        parameters=(_LIMIT,),
+        answers={
+            200: Answer(description="Your own ones; everybody's for admin keys.", model=DeadLetters),
+            **trouble(InvalidRequest, "The query is wrong."),
+        },
+    )
+
+
+def _retry() -> Operation:
+    return Operation(
+        method="POST",
+        path="/webhooks/dead/{message_id}/retry",
+        tag=WEBHOOKS,
+        summary="Send one of them again, from the start of its schedule",
+        parameters=(Parameter(name="message_id", place="path", description="From the list."),),
+        answers={
+            202: Answer(description="It is due now.", model=Revived, example={"message_id": "msg_2b"}),
+            **trouble(OutputNotFound, "No such dead message, or somebody else's."),
+        },
     )

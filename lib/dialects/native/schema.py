@@ -147,14 +147,3 @@ class UploadedInputs(BaseModel):
     """What was uploaded, in the order of the parts."""
 
     inputs: list[UploadedInput]
-
-
-class Problem(BaseModel):
-    """An error of our own routes."""
-
-    error: str = Field(description="Stable code.")
-    message: str
-    retryable: bool = False
-    details: dict[str, Any] | None = None
-    detail: str
-    request_id: str

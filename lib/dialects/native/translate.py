@@ -23,6 +23,7 @@ from lib.serving.access import Caller
 NAME = "native"
 PAGE = 50
 MOST_PER_PAGE = 200
+MOST_SEQUENCE = 2**53 - 1
 _MOST_DIGITS = 18
 
 OutputNames = Callable[[Sequence[Output]], list[str]]
@@ -40,7 +41,7 @@ def listing(query: Mapping[str, str], caller: Caller) -> JobFilter:
         statuses=frozenset(_status(name.strip()) for name in status.split(",")) if status else frozenset(),
         dialect=query.get("dialect") or None,
         request_id=query.get("request_id") or None,
-        before=_number(query, "before", most=10**_MOST_DIGITS),
+        before=_number(query, "before", most=MOST_SEQUENCE),
         limit=_number(query, "limit", most=MOST_PER_PAGE) or PAGE,
     )
 

@@ -1,7 +1,10 @@
 """Probes."""
 
+from lib.serving.access import Access
 from lib.serving.application import Site
+from lib.serving.keyring import ApiKey, KeyRing, digest
 from lib.serving.probes import ProbeReply, Probes
+from tests.fakes.clock import FakeClock
 
 from .conftest import Serve
 
@@ -14,8 +17,8 @@ async def test_probes_say_what_their_callbacks_say(serve: Serve) -> None:
         ready=lambda: ProbeReply(ok=state["ok"], body={"ready": state["ok"]}, retry_after_s=4),
         metrics=lambda: (b"pyworker_perf 1.0\n", "text/plain; version=0.0.4; charset=utf-8"),
     )
-    site = Site(max_body_bytes=1)
-    site.mount(probes.routes(), owner="probes")
+    site = Site(max_body_bytes=1, access=Access())
+    site.mount(probes.routes(), owner="probes", needs=probes.needs())
     client = (await serve(site)).client
     assert [(await client.get(path)).status for path in ("/healthz", "/health", "/ready", "/metrics")] == [200] * 4
     metrics = await client.get("/metrics")
@@ -40,3 +43,18 @@ async def test_strangers_get_the_verdict_only(serve: Serve) -> None:
     for path in ("/health", "/ready"):
         answer = await client.get(path)
         assert (answer.status, await answer.json()) == (503, {"status": "unhealthy", "ready": False})
+
+
+async def test_where_keys_are_needed_only_who_has_one_hears_more(serve: Serve) -> None:
+    """Monitors need none for the verdict; metrics are for admins."""
+    reply = ProbeReply(ok=True, body={"status": "healthy", "host": {"cpu_count": 2}})
+    probes = Probes(health=lambda: reply, ready=lambda: reply, metrics=lambda: (b"", "text/plain"))
+    key = ApiKey(name="alice", tenant="alice", sha256=digest("k"))
+    site = Site(max_body_bytes=1, access=Access(keys=KeyRing(fixed=[key], path=None, clock=FakeClock()), required=True))
+    site.mount(probes.routes(), owner="probes", needs=probes.needs())
+    client = (await serve(site)).client
+    alice = {"X-API-Key": "k"}
+    for path in ("/health", "/ready"):
+        assert await (await client.get(path)).json() == {"status": "healthy"}
+        assert await (await client.get(path, headers=alice)).json() == reply.body
+    assert [(await client.get("/metrics", headers=headers)).status for headers in ({}, alice)] == [401, 403]

@@ -7,7 +7,7 @@ from datetime import datetime
 from lib.clock import Clock
 from lib.jobs.model import OutboxItem
 from lib.jobs.ports import NOTHING_BUSY, Busy, OutboxState
-from lib.jobs.retention import SECOND, Retention, StoreTime
+from lib.jobs.retention import Message, Retention, StoreTime, surplus_messages
 
 
 class MemoryOutbox:
@@ -64,10 +64,19 @@ class MemoryOutbox:
             self._pending[item.message_id] = item
             self._due[item.message_id] = self._time.of(item.next_at)
 
-    def _expire_dead(self) -> None:
-        oldest = self._time.now() - self._retention.dead_ttl_s * SECOND
-        for message_id in [name for name, (_, buried_at) in self._dead.items() if buried_at <= oldest]:
-            del self._dead[message_id]
+    def _expire_messages(self) -> None:
+        pending = [
+            Message(key=item.message_id, dead=False, at=0, size_bytes=len(item.body)) for item in self._pending.values()
+        ]
+        dead = [
+            Message(key=item.message_id, dead=True, at=at, size_bytes=len(item.body))
+            for item, at in self._dead.values()
+        ]
+        for message in list(
+            surplus_messages(self._retention, [*reversed(pending), *reversed(dead)], now=self._time.now())
+        ):
+            self._take(message.key)
+            self._dead.pop(message.key, None)
 
     def _free(self, busy: Busy) -> list[tuple[str, int]]:
         return [

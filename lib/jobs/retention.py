@@ -3,12 +3,15 @@
 Sizes are what a store keeps, in bytes. The stores decide nothing; they ask ``surplus``.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Generic, TypeVar
 
 from lib.clock import Clock
 from lib.jobs.model import Job
+
+K = TypeVar("K", bound=Hashable)
 
 SECOND = 1_000_000
 """Store time counts in microseconds."""
@@ -28,7 +31,8 @@ _TICK = timedelta(microseconds=1)
 class Retention:
     """The bounds. Results go after ``ttl_s``, over ``max_results``, or over ``results_max_bytes``, the first finished
     first; those under an idempotency key stay ``idempotency_ttl_s`` at least, unless only they are left and the bytes
-    (or ``KEYED_FACTOR`` times the count) are still over. Dead webhook messages go after ``dead_ttl_s``."""
+    (or ``KEYED_FACTOR`` times the count) are still over. Webhook messages that nobody took go after ``dead_ttl_s``, and
+    over the same count and bytes, counted apart."""
 
     ttl_s: float
     max_results: int
@@ -69,6 +73,31 @@ def surplus(
             count -= 1
             total_bytes -= entry.size_bytes
             yield entry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message(Generic[K]):
+    """A webhook message as these rules see it; ``at`` is store time, when it was given up if it is ``dead``."""
+
+    key: K
+    dead: bool
+    at: int
+    size_bytes: int
+
+
+def surplus_messages(retention: Retention, messages: Iterable[Message[K]], *, now: int) -> Iterator[Message[K]]:
+    """Yield what has to go: dead ones past their time or over ``max_results``, then whatever is over the bytes.
+
+    ``messages`` come as they are worth keeping: those that still may be delivered first, the newest first of each."""
+    kept_bytes = dead_count = 0
+    for message in messages:
+        dead_count += message.dead
+        late = message.dead and message.at + retention.dead_ttl_s * SECOND <= now
+        over = kept_bytes + message.size_bytes > retention.results_max_bytes or dead_count > retention.max_results
+        if late or over:
+            yield message
+        else:
+            kept_bytes += message.size_bytes
 
 
 def remains(job: Job) -> Job:

@@ -1,6 +1,7 @@
 """The in-memory job store: bounded in count, bytes and age. Forgets at exit (``sqlite_store`` does not)."""
 
 from collections import OrderedDict
+from dataclasses import replace
 from itertools import islice
 
 from lib.clock import Clock
@@ -67,7 +68,8 @@ class MemoryJobStore(MemoryOutbox):
     def update(self, job: Job, outbox: tuple[OutboxItem, ...] = ()) -> None:
         known = self._jobs.get(job.job_id)
         if known is not None and not known.status.terminal:
-            self._jobs[job.job_id] = job
+            workflow = job.spec.workflow or known.spec.workflow
+            self._jobs[job.job_id] = job.with_(spec=replace(job.spec, workflow=workflow))
         self._keep(outbox)
 
     async def finish(self, job: Job, outbox: tuple[OutboxItem, ...] = ()) -> None:
@@ -123,7 +125,7 @@ class MemoryJobStore(MemoryOutbox):
 
     async def expire(self) -> None:
         self._expire_results()
-        self._expire_dead()
+        self._expire_messages()
         now = self._time.now()
         while self._runs and (len(self._runs) > MOST_RUNS or next(iter(self._runs.values()))[1] <= now):
             self._runs.popitem(last=False)

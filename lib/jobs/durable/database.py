@@ -29,8 +29,8 @@ BUSY_S = 5.0
 DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 PRAGMAS = (
     "PRAGMA synchronous = NORMAL",
-    "PRAGMA wal_autocheckpoint = 8192",  # pages; the fsync of a checkpoint is what a commit may have to wait for
-    "PRAGMA journal_size_limit = 67108864",
+    "PRAGMA wal_autocheckpoint = 2000",  # pages; a commit that finds more waits for the disk, for some 10 ms
+    "PRAGMA journal_size_limit = 33554432",
     "PRAGMA temp_store = MEMORY",
 )
 
@@ -200,8 +200,10 @@ def _set_aside(path: Path, *, now: datetime, damaged: bool) -> None:
     for ending in ("", "-wal", "-shm"):
         with suppress(FileNotFoundError):
             path.with_name(path.name + ending).rename(aside.with_name(aside.name + ending))
-    reason = "is damaged" if damaged else "was written with another key (the key file was lost or replaced)"
     log.error(
-        f"the job store {reason}; it was set aside, and a new one is begun: jobs and results in it are gone",  # noqa: G004
+        "the job store is damaged; it was set aside and a new one begun: jobs and results in it are gone"
+        if damaged
+        else "the job store was written with another key, which is lost or was replaced; it was set aside and a new "
+        "one begun: put the key and the database back together to have its jobs again",
         extra={"event": "store.set_aside", "path": str(aside)},
     )

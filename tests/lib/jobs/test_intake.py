@@ -1,0 +1,276 @@
+"""How jobs come in: recorded before they are acknowledged, once for all who ask, within their owner's own names."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from lib.errors import IdempotencyMismatch, JobConflict, JobNotFound, Overloaded, StorageFailed
+from lib.jobs.model import Estimate, Idempotency, Job, JobFilter, JobSpec, JobStatus, OnDisconnect
+from tests.fakes.clock import FakeClock, settle
+from tests.fakes.engine import FakeEngine
+from tests.fakes.jobs import JobWorld, SlowStore, build_jobs, finish_all, finished, spec
+
+KEPT = OnDisconnect.KEEP
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[JobWorld]:
+    """A service whose store writes when the test says so."""
+    clock = FakeClock()
+    made = build_jobs(clock=clock, store=SlowStore(clock=clock))
+    yield made
+    made.store.gate.set()
+    await made.tasks.cancel()
+    assert made.service.in_flight_count == 0
+    assert made.queue.posted_count == 0
+    assert made.service.load == 0
+
+
+def submitting(world: JobWorld, asked: JobSpec) -> asyncio.Task[Job]:
+    return asyncio.ensure_future(world.service.submit(asked))
+
+
+async def run(world: JobWorld, asked: JobSpec) -> Job:
+    """Submit a job and see it through."""
+    job = await world.service.submit(asked)
+    await settle()
+    world.engine.finish()
+    return await finished(world, job)
+
+
+# -- recording -------------------------------------------------------------------------------------------------------
+
+
+async def test_nothing_is_posted_and_nothing_acknowledged_before_it_is_recorded(world: JobWorld) -> None:
+    """Preparing goes on meanwhile; everybody who asks for the same job waits too."""
+    world.store.gate.clear()
+    asking = [submitting(world, spec()), submitting(world, spec())]
+    await settle()
+    assert world.preparer.prepared == ["r"]
+    assert not world.engine.posted
+    assert not any(task.done() for task in asking)
+    assert world.ledger.received_jobs == []
+    world.store.gate.set()
+    first, second = await asyncio.gather(*asking)
+    assert first.job_id == second.job_id
+    await settle()
+    assert world.engine.ran == world.ledger.received_jobs == ["r"]
+
+
+async def test_a_store_that_fails_refuses_the_job_without_a_trace(world: JobWorld) -> None:
+    """The disk is full: all who asked are told, no task, load or name stays, and the next one is welcome."""
+    world.store.gate.clear()
+    world.store.error = StorageFailed("no space left on the device")
+    asking = [submitting(world, spec()), submitting(world, spec())]
+    await settle()
+    world.store.gate.set()
+    for task in asking:
+        with pytest.raises(StorageFailed, match="no space"):
+            await task
+    await settle()
+    assert (world.service.in_flight_count, world.service.load) == (0, 0)
+    assert world.ledger.received_jobs == world.ledger.finished_jobs == world.engine.ran == []
+    world.store.error = None
+    assert (await run(world, spec())).status is JobStatus.COMPLETED
+
+
+async def test_an_outcome_that_cannot_be_recorded_is_told_all_the_same(world: JobWorld) -> None:
+    """Who waits gets the result; the webhook's message was not stored, so nobody says it was."""
+    job = await world.service.submit(spec())
+    await settle()
+    world.store.error = StorageFailed("no space left on the device")
+    world.engine.finish()
+    assert (await finished(world, job)).status is JobStatus.COMPLETED
+    assert world.service.in_flight_count == 0
+
+
+async def test_a_caller_who_leaves_while_the_job_is_recorded(world: JobWorld) -> None:
+    """A synchronous job ends as cancelled, recorded; a kept one goes on; neither is left half done."""
+    world.store.gate.clear()
+    asking = [submitting(world, spec("sync")), submitting(world, spec("kept", on_disconnect=KEPT))]
+    await settle()
+    for task in asking:
+        task.cancel()
+    await settle()
+    world.store.gate.set()
+    await settle()
+    assert (await world.service.find("sync", owner="")).status is JobStatus.CANCELLED
+    assert (await world.service.find("kept", owner="")).status is JobStatus.RUNNING
+    world.engine.finish()
+    await settle()
+    assert (await world.service.find("kept", owner="")).status is JobStatus.COMPLETED
+
+
+async def test_one_of_two_who_ask_for_a_job_may_leave(world: JobWorld) -> None:
+    """The other one still gets it."""
+    world.store.gate.clear()
+    asking = [submitting(world, spec()), submitting(world, spec())]
+    await settle()
+    asking[0].cancel()
+    await settle()
+    world.store.gate.set()
+    job = await asking[1]
+    await settle()
+    world.engine.finish()
+    assert (await finished(world, job)).status is JobStatus.COMPLETED
+
+
+async def test_a_job_that_ends_at_once_is_recorded_first(world: JobWorld) -> None:
+    """Cancelled while the store still writes it: first accepted, then over."""
+    world.store.gate.clear()
+    asking = submitting(world, spec())
+    await settle()
+    job_id = world.service.live_jobs[0].job_id
+    cancelling = asyncio.ensure_future(world.service.cancel(job_id, reason="enough"))
+    await settle()
+    assert not cancelling.done()
+    world.store.gate.set()
+    assert (await cancelling).status is JobStatus.CANCELLED
+    await asking
+    assert world.ledger.finished_jobs == [("r", JobStatus.CANCELLED)]
+
+
+async def test_what_is_recorded_while_a_job_runs(world: JobWorld) -> None:
+    """The post before it happens, the start, and the outputs before they are delivered."""
+    await run(world, spec())
+    seen = [(job.posts, job.prompt_id == job.job_id, job.attempts, str(job.stage)) for job in world.store.updates]
+    assert seen == [(1, True, 0, "execute"), (1, True, 1, "execute"), (1, True, 1, "deliver")]
+    assert [output.filename for output in world.store.updates[-1].outputs] == ["a.png"]
+
+
+# -- who asks again --------------------------------------------------------------------------------------------------
+
+
+async def test_requests_that_come_together_make_one_job() -> None:
+    """The store suspends between the look and the job: still each id lives once, each number is given once."""
+    clock = FakeClock()
+    world = build_jobs([FakeEngine(automatic=True)], clock=clock, store=SlowStore(clock=clock))
+    asked = [spec(f"r{number % 5}", idempotency=None) for number in range(25)]
+    jobs = await asyncio.gather(*(world.service.submit(item) for item in asked))
+    assert len({job.job_id for job in jobs}) == 5
+    assert sorted({job.sequence for job in jobs}) == [1, 2, 3, 4, 5]
+    await asyncio.gather(*(finished(world, job) for job in jobs))
+    assert sorted(world.engine.ran) == [f"r{number}" for number in range(5)]
+    await world.tasks.cancel()
+
+
+async def test_an_idempotency_key_runs_a_job_once(world: JobWorld) -> None:
+    """Over: the same job again. Not over: a conflict that names it. Another body: a mismatch. Other scope: new."""
+    key = Idempotency(scope="tenant POST /generate", key="k")
+    asked = spec(on_disconnect=KEPT, idempotency=key)
+    job = await world.service.submit(asked)
+    with pytest.raises(JobConflict) as caught:
+        await world.service.submit(asked)
+    assert caught.value.details == {"request_id": "r", "job_id": job.job_id, "status": "queued"}
+    with pytest.raises(IdempotencyMismatch):
+        await world.service.submit(spec("r2", idempotency=key, body_hash="other"))
+    await settle()
+    world.engine.finish()
+    await finished(world, job)
+    again = await world.service.submit(asked)
+    assert (again.job_id, again.status) == (job.job_id, JobStatus.COMPLETED)
+    with pytest.raises(IdempotencyMismatch):
+        await world.service.submit(spec("r2", idempotency=key, body_hash="other"))
+    other = await world.service.submit(spec(idempotency=Idempotency(scope="other POST /generate", key="k")))
+    assert (other.job_id != job.job_id, other.run) == (True, 2)
+    assert world.engine.ran == ["r"]
+
+
+async def test_two_requests_with_one_key_at_the_same_moment(world: JobWorld) -> None:
+    """One is accepted, the other one is told that it runs."""
+    key = Idempotency(scope="s", key="k")
+    asking = [world.service.submit(spec(name, idempotency=key)) for name in ("a", "b")]
+    answers = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [Job, JobConflict]
+
+
+async def test_a_failed_job_is_replayed_too(world: JobWorld) -> None:
+    """The key's first answer is its answer; a retry of failed work needs a new key."""
+    key = Idempotency(scope="s", key="k")
+    job = await world.service.submit(spec(idempotency=key))
+    await world.service.cancel(job.job_id, reason="enough")
+    assert (await world.service.submit(spec(idempotency=key))).job_id == job.job_id
+
+
+async def test_names_belong_to_their_owner(world: JobWorld) -> None:
+    """Two tenants may use one request id; each finds the own job, the operator finds all."""
+    jobs = {owner: await world.service.submit(spec(owner=owner, body_hash=owner)) for owner in ("a", "b")}
+    assert [job.run for job in jobs.values()] == [1, 1]
+    await settle()
+    for owner, job in jobs.items():
+        assert (await world.service.find("r", owner=owner)).job_id == job.job_id
+        assert (await world.service.find(job.job_id, owner=owner)).job_id == job.job_id
+        assert (await world.service.find(job.job_id, owner=None)).job_id == job.job_id
+    assert (await world.service.find("r", owner=None)).spec.owner in ("a", "b")
+    for owner, name in (("a", jobs["b"].job_id), ("", "r"), ("c", "r")):
+        with pytest.raises(JobNotFound):
+            await world.service.find(name, owner=owner)
+    await finish_all(world, lambda: world.service.in_flight_count == 0)
+    with pytest.raises(JobNotFound):
+        await world.service.find(jobs["b"].job_id, owner="a")
+    assert (await world.service.find("r", owner="b")).status is JobStatus.COMPLETED
+
+
+async def test_a_stranger_does_not_attach_to_a_tenants_job(world: JobWorld) -> None:
+    """The same router's number and body, another owner: another job."""
+    first = await world.service.submit(spec("a", owner="a", tag=7))
+    assert (await world.service.submit(spec("b", owner="b", tag=7))).job_id != first.job_id
+
+
+async def test_the_list_shows_jobs_as_they_are_now(world: JobWorld) -> None:
+    """Newest first, live ones by their newest state, an owner's only."""
+    done = await run(world, spec("done", owner="a"))
+    live = await world.service.submit(spec("live", owner="a"))
+    await world.service.submit(spec("foreign", owner="b"))
+    await settle()
+    assert [job.job_id for job in await world.service.listed(JobFilter(owner="a"))] == [live.job_id, done.job_id]
+    asked = JobFilter(owner="a", statuses=frozenset({JobStatus.RUNNING}))
+    assert [job.job_id for job in await world.service.listed(asked)] == [live.job_id]
+
+
+# -- the door --------------------------------------------------------------------------------------------------------
+
+
+async def test_the_bytes_of_waiting_requests_are_bounded(world: JobWorld) -> None:
+    """What is over is told when enough of the work before it will be done; a single large one is always taken."""
+    world = build_jobs(request_bytes=1000)
+    world.speed.benchmarked(10, engine_count=1)  # 10 s a job
+    large = await world.service.submit(spec("large", workflow=b'"%s"' % (b"x" * 5000)))
+    await world.service.cancel(large.job_id, reason="enough")
+    for number in range(2):
+        await world.service.submit(spec(f"r{number}", workflow=b'"%s"' % (b"x" * 398)))
+    with pytest.raises(Overloaded) as caught:
+        await world.service.submit(spec("r3", workflow=b'"%s"' % (b"x" * 398)))
+    assert caught.value.details == {"in_flight_bytes": 800, "limit_bytes": 1000}
+    assert caught.value.retry_after_s == pytest.approx(5.0)  # 200 of 800 bytes, of 20 s
+    await world.tasks.cancel()
+
+
+async def test_a_job_says_what_was_expected_of_it(world: JobWorld) -> None:
+    """Its size by formula is its cost, unless the dialect fixed one; both predictions are those of its acceptance."""
+    world.speed.served(Estimate(units=50, shape="s"), 5.0)
+    first = await world.service.submit(spec("first", estimate=Estimate(units=50, shape="s")))
+    second = await world.service.submit(spec("second", estimate=Estimate(units=20, shape=""), cost=100.0))
+    assert (first.cost, first.expected_s, first.expected_wait_s) == (50, pytest.approx(5), 0)
+    assert (second.cost, second.expected_s, second.expected_wait_s) == (100, pytest.approx(2), pytest.approx(5))
+    assert world.service.load == 150
+    world.speed.served(Estimate(units=50, shape="s"), 500.0)
+    assert (await world.service.get(first.job_id)).expected_s == pytest.approx(5)
+    await finish_all(world, lambda: world.service.in_flight_count == 0)
+
+
+async def test_decoded_requests_are_bounded_in_bytes() -> None:
+    """Two large ones are not decoded at the same time, small ones are; both get their turn."""
+    world = build_jobs(prepare_workers=4, prepared_bytes=1000)
+    world.preparer.held = {name: asyncio.Event() for name in ("a", "b")}
+    jobs = [await world.service.submit(spec(name, workflow=b'"%s"' % (b"x" * 700))) for name in ("a", "b")]
+    await settle()
+    assert world.preparer.prepared == ["a"]
+    assert world.service.queue_counts().prepare_waiting == 1
+    assert world.service.queue_counts().preparing == 1
+    for event in world.preparer.held.values():
+        event.set()
+    await finish_all(world, lambda: world.service.in_flight_count == 0)
+    assert world.preparer.prepared == ["a", "b"]
+    assert [(await world.service.get(job.job_id)).status for job in jobs] == [JobStatus.COMPLETED] * 2

@@ -94,7 +94,7 @@ class Sources:
             raise _failed("invalid_url", "the key of an s3 URL must be printable and without '.' or '..' parts")
         url = f"{S3}{bucket}/{key}"
         for given in credentials:
-            if given.kind == "s3" and _matches(given.pattern, url):
+            if given.kind == "s3" and matches(given.pattern, url):
                 return Source(url=url, place=self._own_place(bucket, given.values), key=key)
         return Source(url=url, place=self._operator_place(bucket, key, owner), key=key)
 
@@ -146,7 +146,7 @@ def _headers(url: str, credentials: Sequence[Credential]) -> tuple[tuple[str, st
     except ValueError:
         return ()  # the guard says what is wrong with it
     # As yarl writes it: a path after every host, so that no part of a host's name can be looked for behind it.
-    found = next((one for one in given if _matches(one.pattern, str(parsed))), None)
+    found = next((one for one in given if matches(one.pattern, str(parsed))), None)
     if found is None or not parsed.absolute:
         return ()
     if parsed.scheme != "https":
@@ -157,7 +157,7 @@ def _headers(url: str, credentials: Sequence[Credential]) -> tuple[tuple[str, st
     return tuple(sorted(found.values.items()))
 
 
-def _matches(pattern: str, url: str) -> bool:
+def matches(pattern: str, url: str) -> bool:
     """Match a glob in time that only grows with both lengths: a pattern is a stranger's, too.
 
     The bits of ``at`` are the places in ``url`` that the pattern read so far may end at.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lib.errors import InputFetchFailed, UnsafeInput
 from lib.settings import DeliverySettings
 from lib.storage.guard import AddressGuard
-from lib.storage.sources import Source, Sources, _matches
+from lib.storage.sources import Source, Sources, matches
 
 FIELD = "workflow.1.inputs.image"
 
@@ -156,12 +156,12 @@ def test_globs_match_what_they_say(pattern: str, url: str) -> None:
     long = pattern + "*" if pattern.endswith("*") else pattern
     signs = {"**": "[\\s\\S]*", "*": "[^/]*", "?": "[^/]"}
     expression = "".join(signs.get(part, re.escape(part)) for part in re.findall(r"\*\*|[\s\S]", long))
-    assert _matches(pattern, url) == (re.fullmatch(expression, url) is not None)
+    assert matches(pattern, url) == (re.fullmatch(expression, url) is not None)
 
 
 def test_no_pattern_takes_long() -> None:
     """A regular expression would try for ever."""
     begun = time.perf_counter()
-    assert not _matches("**a" * 600 + "!", "a" * 8000)
-    assert not _matches("*a" * 1000 + "!", "a" * 8000)
+    assert not matches("**a" * 600 + "!", "a" * 8000)
+    assert not matches("*a" * 1000 + "!", "a" * 8000)
     assert time.perf_counter() - begun < 1

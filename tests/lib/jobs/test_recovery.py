@@ -1,4 +1,4 @@
-"""What becomes of jobs when the worker is killed, started again, or drained: played with two services over one store."""
+"""What becomes of jobs when the worker is killed, started again, or drained: two services over one store."""
 
 import asyncio
 from collections.abc import Callable

@@ -22,10 +22,10 @@ from lib.settings import EngineSettings
 
 log = logging.getLogger(__name__)
 
-TICK_S = 30.0
-"""Memory is read at least so often."""
 PAUSE_S = 5.0
-"""And, after jobs, at most so often."""
+"""Memory is read after jobs, at most so often."""
+TICK_PAUSES = 5
+"""And, without jobs, after so many more pauses."""
 SETTLE_S = 30.0
 """A ``/free`` has so long to show."""
 MEMORY_GUARD_S = 600.0
@@ -174,7 +174,7 @@ class Carer:
         await every(self._pause_s, self._round, name="comfy.care", clock=self._clock)
 
     async def _round(self) -> None:
-        await self._news(TICK_S)
+        await self._news()
         if self._server.generation != self._generation:
             self._generation = self._server.generation
             self._keeper.renewed()
@@ -191,9 +191,10 @@ class Carer:
         elif step is not None:
             await self._recycle(step.cause)
 
-    async def _news(self, timeout_s: float) -> None:
+    async def _news(self) -> None:
+        """Wait until a prompt left, or for the next tick."""
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(TICK_PAUSES * self._pause_s):
                 await self._changed.wait()
         except TimeoutError:
             return
@@ -233,10 +234,10 @@ class Carer:
     async def _idle(self) -> bool:
         """Wait until ComfyUI has nothing to do; false = it goes on, for others."""
         while self._link.sessions:
-            await self._news(TICK_S)
+            await self._news()
         ended_at = self._clock.monotonic()
         while self._uncollected and self._clock.monotonic() < ended_at + COLLECT_S:
-            await self._news(TICK_S)
+            await self._news()
         try:
             async with asyncio.timeout(FOREIGN_S):
                 await self._link.empty.wait()

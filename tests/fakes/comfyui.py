@@ -44,6 +44,8 @@ class Misbehaviour:
     """Every new call waits for ever; open sockets stay."""
     cut_short: dict[str, int] = field(default_factory=dict)
     """So many answers to ``GET /<name>`` are half a JSON object."""
+    cut_views: int = 0
+    """GET /view breaks off in the middle of the file."""
     spoil: Callable[[dict[str, Any]], object] = dict
     """What becomes of history entries that are asked for one by one."""
 
@@ -294,6 +296,12 @@ class FakeComfyUI:
         path = roots[kind] / request.query.get("subfolder", "") / Path(name).name
         if not path.resolve().is_relative_to(roots[kind].resolve()):
             return web.Response(status=403)
+        if path.is_file() and self._take("cut_views"):
+            half = web.StreamResponse(headers={"Content-Length": str(path.stat().st_size)})
+            await half.prepare(request)
+            await half.write(path.read_bytes()[: path.stat().st_size // 2])
+            request.transport.abort()  # type: ignore[union-attr]
+            return half
         return web.FileResponse(path) if path.is_file() else web.Response(status=404)
 
     async def _upload(self, request: web.Request) -> web.Response:

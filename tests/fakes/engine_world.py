@@ -151,6 +151,7 @@ async def engine_world(
     ready: bool = True,
     clock: Clock | None = None,
     meter: Meter | None = None,
+    care_pause_s: float = PAUSE_S,
 ) -> AsyncIterator[World]:
     """Start an engine; with ``shared`` it sees ComfyUI's folders, with ``meter`` its process is ours."""
     folders = Folders(output=root / "output", input=root / "input", temp=root / "temp") if shared else None
@@ -167,7 +168,7 @@ async def engine_world(
             owner=OWNER,
             clock=clock,
             meter=meter,
-            care_pause_s=0.02 if meter is not None else PAUSE_S,
+            care_pause_s=care_pause_s,
         )
         cared: list[CareAction] = []
         engine.on_care(cared.append)

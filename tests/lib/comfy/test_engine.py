@@ -2,8 +2,9 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -11,17 +12,20 @@ import pytest_asyncio
 
 from lib.comfy.attached import AttachedServer
 from lib.comfy.engine import ComfyEngine
+from lib.comfy.ports import CareAction
 from lib.errors import (
     EngineDied,
     EngineUnreachable,
     ExecutionFailed,
     JobTimeout,
     OutOfMemory,
+    StorageFailed,
 )
 from lib.jobs.ports import Prepared, Withdrawn
 from lib.lifecycle import Tasks
 from tests.fakes import workflows as w
 from tests.fakes.comfyui import FakeComfyUI
+from tests.fakes.comfyui_nodes import image_png
 from tests.fakes.engine_world import SETTINGS, Recorder, World, engine_world, job_of, until
 
 SLOW = w.through("HWTicks", seconds=20, ticks=400)
@@ -420,3 +424,250 @@ async def test_unsafe_request_ids_do_not_become_folders(world: World) -> None:
     job = job_of("../evil")
     collected = await world.run(w.picture("a"), job=job)
     assert Path(collected.outputs[0].local_path).parent == world.output / job.job_id
+
+
+async def test_nothing_is_posted_again_while_comfyui_cannot_be_asked(world: World, fake: FakeComfyUI) -> None:
+    """Not knowing is not "not there"."""
+    fake.wrong.cut_short = {"history": 1}
+    job = job_of()
+    with pytest.raises(EngineUnreachable, match="can't be read"):
+        await world.execute(w.picture(), job=job, prompt_id=job.job_id, attach=True)
+    assert fake.posted == []
+
+
+@pytest.mark.parametrize("route", ["history", "queue"])
+async def test_half_an_answer_is_asked_for_again(world: World, fake: FakeComfyUI, route: str) -> None:
+    """An unreadable queue does not mean that the prompt is gone; it runs once."""
+    fake.stall_events()
+    fake.wrong.cut_short = {route: 2}
+    collected = await world.run(w.through("HWTicks", seconds=0.5, ticks=5))
+    assert collected.outputs[0].error is None
+    assert len(fake.posted) == 1
+    fake.stall_events(stalled=False)
+
+
+async def test_a_history_that_is_cut_short_while_collecting_is_asked_for_again(world: World, fake: FakeComfyUI) -> None:
+    """The job has run: a moment's patience is cheaper than running it again."""
+    job = job_of()
+    execution = await world.execute(w.picture(), job=job)
+    fake.wrong.cut_short = {"history": 3}
+    assert (await world.engine.collect(job, execution)).outputs[0].error is None
+
+
+async def test_a_history_that_stays_unreadable_ends_the_engines_connection(world: World, fake: FakeComfyUI) -> None:
+    """After so many tries ComfyUI counts as dead, and the prompt as lost; it comes back by itself."""
+    fake.stall_events()
+    fake.wrong.cut_short = {"history": 1000}
+    with pytest.raises(EngineDied, match="can't be read"):
+        async with asyncio.timeout(10):
+            await world.execute(SLOW)
+    fake.stall_events(stalled=False)
+    fake.wrong.cut_short = {}
+    async with asyncio.timeout(10):
+        await world.engine.wait_ready()
+    await world.run(w.picture())
+
+
+def _without(key: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    return lambda entry: {**entry, key: [1, 2]}
+
+
+@pytest.mark.parametrize("key", ["status", "prompt", "outputs", "meta"])
+async def test_a_history_of_another_shape_fails_the_job_in_clear_words(
+    world: World, fake: FakeComfyUI, key: str
+) -> None:
+    """Only that job, and never as an internal error; what is not needed may be anything."""
+    fake.wrong.spoil = _without(key)
+    job = job_of()
+    execution = await world.execute(w.picture(), job=job)
+    if key == "meta":
+        assert (await world.engine.collect(job, execution)).outputs[0].error is None
+        return
+    with pytest.raises(ExecutionFailed, match=r"can't be read|did not run"):
+        await world.engine.collect(job, execution)
+    assert world.engine.healthy
+
+
+async def test_a_history_that_tells_no_outcome_fails_the_job_in_clear_words(world: World, fake: FakeComfyUI) -> None:
+    """The events were lost, and the entry says nothing."""
+    fake.stall_events()
+    fake.wrong.spoil = _without("status")
+    with pytest.raises(ExecutionFailed, match="does not tell how the prompt ended"):
+        await world.execute(w.picture())
+    fake.stall_events(stalled=False)
+
+
+async def test_a_comfyui_that_hangs_is_restarted(fake: FakeComfyUI, tmp_path: Path) -> None:
+    """It runs, the connection stands, and nothing is answered any more."""
+
+    async def restart() -> None:
+        fake.wrong.hung = False
+        await fake.kill()
+        await fake.start()
+
+    settings = SETTINGS.model_copy(update={"request_timeout_s": 0.2})
+    async with engine_world(
+        comfyui=fake, root=fake.folder, fetched=tmp_path, settings=settings, restarter=restart
+    ) as world:
+        work = await _begun(world, SLOW)
+        fake.wrong.hung = True
+        fake.stall_events()
+        with pytest.raises(EngineDied):
+            async with asyncio.timeout(10):
+                await work
+
+        async def restarted() -> bool:
+            return world.cared == [CareAction.RESTARTED_STUCK]
+
+        await until(restarted)
+        fake.stall_events(stalled=False)
+        async with asyncio.timeout(10):
+            await world.engine.wait_ready()
+        await world.run(w.picture())
+
+
+async def test_an_executor_that_died_under_a_prompt_is_found_in_comfyuis_log(world: World) -> None:
+    """Long before any time limit."""
+    with pytest.raises(EngineDied, match="executor died") as caught:
+        async with asyncio.timeout(10):
+            await world.execute(w.through("HWFail", kind="executor"))
+    assert caught.value.started is True
+    assert world.cared == [CareAction.RESTARTED_EXECUTOR]
+    async with asyncio.timeout(10):
+        await world.engine.wait_ready()
+    await world.run(w.picture())
+
+
+async def test_where_it_cannot_be_restarted_the_job_is_free_for_another_engine(foreign: World) -> None:
+    """And this one takes no work until somebody restarted it."""
+    with pytest.raises(EngineDied, match="executor died"):
+        async with asyncio.timeout(10):
+            await foreign.execute(w.through("HWFail", kind="executor"))
+    assert "executor died" in (foreign.engine.down_reason or "")
+    await foreign.comfyui.kill()
+    await foreign.comfyui.start()
+    async with asyncio.timeout(10):
+        await foreign.engine.wait_ready()
+    await foreign.run(w.picture())
+
+
+async def test_words_of_callers_in_the_log_restart_nothing(world: World, fake: FakeComfyUI) -> None:
+    """ComfyUI logs what they send, inside its own lines."""
+    said = "Exception in thread Thread-1 (prompt_worker)"
+    fake.log_entries.append(f"invalid prompt: {{'ckpt_name': '{said}'}}\n")
+    await world.run(w.through("HWSleep", seconds=1.6))
+    assert "GET /internal/logs/raw" in fake.requests
+    assert world.cared == []
+
+
+async def test_a_silent_prompt_without_a_log_to_ask_is_left_alone(world: World, fake: FakeComfyUI) -> None:
+    """That route is ComfyUI's own affair and may go."""
+    fake.wrong.cut_short = {"internal": 100}
+    await world.run(w.through("HWSleep", seconds=1.6))
+    assert world.engine.healthy
+
+
+async def test_each_action_is_told_once_with_its_reason(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """For the log and for the metric."""
+    with pytest.raises(EngineDied):
+        await world.execute(w.through("HWFail", kind="cuda"))
+    async with asyncio.timeout(10):
+        await world.engine.wait_ready()
+    with pytest.raises(OutOfMemory):
+        await world.execute(w.through("HWFail", kind="oom"))
+    work = await _begun(world, w.through("HWStubborn", seconds=60))
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert world.cared == [CareAction.RESTARTED_GPU, CareAction.FREED, CareAction.RESTARTED_STUCK]
+    lines = [record.__dict__ for record in caplog.records if record.__dict__.get("event") == "engine.care"]
+    assert [line["action"] for line in lines] == ["restarted_gpu", "freed", "restarted_stuck"]
+    assert all(line["cause"] for line in lines)
+
+
+async def test_a_server_that_sees_to_itself_says_so(world: World) -> None:
+    """A process of ours that ended is started again by its supervisor."""
+    world.server.went_down("ComfyUI was ended by SIGKILL", CareAction.RESTARTED_DIED)
+    assert world.cared == [CareAction.RESTARTED_DIED]
+    world.server.came_back()
+
+
+async def test_previews_are_told_while_it_samples_and_are_no_outputs(world: World, fake: FakeComfyUI) -> None:
+    """Each with the node that made it."""
+    fake.previews = True
+    observer = Recorder()
+    collected = await world.run(w.diffusion(steps=3), observer=observer)
+    assert [(preview.node_id, preview.mime_type) for preview in observer.previews] == [("3", "image/jpeg")] * 3
+    assert observer.previews[0].data.startswith(b"\xff\xd8\xff")
+    assert [output.node_id for output in collected.outputs] == ["9"]
+    assert {progress.node_type for progress in observer.progress} >= {"KSampler", "SaveImage"}
+
+
+async def test_a_withdrawal_wakes_a_prompt_that_waits(fake: FakeComfyUI, tmp_path: Path) -> None:
+    """No poll is near."""
+    settings = SETTINGS.model_copy(update={"history_poll_s": 60.0})
+    async with engine_world(comfyui=fake, root=fake.folder, fetched=tmp_path, settings=settings) as world:
+        running, withdraw, observer = await _begun(world, SLOW), asyncio.Event(), Recorder()
+        pending = world.begin(w.picture(), withdraw=withdraw, observer=observer)
+        await asyncio.wait([pending], timeout=0.2)
+        withdraw.set()
+        with pytest.raises(Withdrawn):
+            await asyncio.wait_for(pending, 2)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+
+async def test_a_cancellation_during_a_time_out_is_not_swallowed(world: World, fake: FakeComfyUI) -> None:
+    """The prompt is removed first, then the task ends as a cancelled one."""
+    observer = Recorder()
+    work = world.begin(SLOW, observer=observer, timeout_s=0.2)
+    fake.wrong.lose_interrupts = 5
+
+    async def expiring() -> bool:
+        return "POST /interrupt" in fake.requests
+
+    await until(expiring)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    assert fake.executor.remaining == 0
+
+
+async def test_a_full_disk_is_told_as_what_it_is(fake: FakeComfyUI, tmp_path: Path) -> None:
+    """Neither pictures from the socket nor files of a far ComfyUI can be kept: the result is lost, and says why."""
+    full = tmp_path / "full"
+    full.mkdir()
+    async with engine_world(comfyui=fake, root=fake.folder, fetched=full, shared=False) as world:
+        for graph, name in ((w.over_the_socket(1), "websocket_00001_.png"), (w.picture("hw/a"), "a_00001_.png")):
+            job = job_of()
+            execution = await world.execute(graph, job=job)
+            place = full / execution.prompt_id / ("" if "websocket" in name else f"{job.spec.request_id}/hw")
+            place.mkdir(parents=True)
+            (place / name).symlink_to("/dev/full")
+            with pytest.raises(StorageFailed, match="No space left on device"):
+                await world.engine.collect(job, execution)
+            assert not (place / name).is_symlink()
+        await world.run(w.picture())
+
+
+async def test_a_file_whose_copy_breaks_off_is_fetched_again(fake: FakeComfyUI, tmp_path: Path) -> None:
+    """Half a file is never an output."""
+    async with engine_world(comfyui=fake, root=fake.folder, fetched=tmp_path / "far", shared=False) as world:
+        job = job_of()
+        execution = await world.execute(w.picture(width=256, height=256), job=job)
+        fake.wrong.cut_views = 1
+        (output,) = (await world.engine.collect(job, execution)).outputs
+        assert (output.error, output.width) == (None, 256)
+        assert fake.requests.count("GET /view") == 2
+
+
+async def test_pictures_of_a_node_that_also_writes_files_were_previews(world: World, fake: FakeComfyUI) -> None:
+    """Some packs' samplers are output nodes themselves."""
+    job = job_of()
+    execution = await world.execute(w.over_the_socket(2), job=job)
+    entry = fake.executor.history[execution.prompt_id]
+    (world.output / "x.png").write_bytes(image_png(8, 8))
+    entry["outputs"]["ws"] = {"images": [{"filename": "x.png", "subfolder": "", "type": "output"}]}
+    (output,) = (await world.engine.collect(job, execution)).outputs
+    assert output.filename == "x.png"

@@ -37,3 +37,11 @@ async def test_memory_is_bounded(tmp_path: Path) -> None:
     for number in range(folders.REMEMBERED + 5):
         await claims.claim(tmp_path / "none", f"job{number}", run=1, again=False)
     assert len(claims) == folders.REMEMBERED
+
+
+async def test_folders_of_prompts_from_an_earlier_life_are_taken(tmp_path: Path) -> None:
+    """They may not exist yet."""
+    claims = JobFolders()
+    claims.taken("job")
+    claims.taken("job/2")
+    assert await claims.claim(tmp_path, "job", run=1, again=False) == "job/3"

@@ -15,7 +15,8 @@ import orjson
 from lib.delivery.pieces import Malformed, Piece, read_exactly
 
 _XMP_BOX = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
-_EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
+_MP4_FIRST = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"})
+_EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
 _MATROSKA_METADATA = frozenset({0x1254C367, 0x1941A469})
 """Tags and attachments."""
 _FLAC_METADATA = frozenset({2, 4, 6})
@@ -24,6 +25,8 @@ _MOST_HEADER_BYTES = 64 << 20
 
 
 def _mp4(file: BinaryIO, size: int) -> Iterator[Piece]:
+    if read_exactly(file, 4, 4) not in _MP4_FIRST:
+        raise Malformed("it is no MP4 file")
     yield from _boxes(file, 0, size, inside=b"")
 
 

@@ -66,7 +66,8 @@ def read_options(format_: str, options: Mapping[str, Any], *, loc: Loc) -> tuple
             raise invalid((*loc, name), f"must be {error}, not {str(value)[:40]!r}") from error
         if checked is not None:
             chosen |= {key: given for key, given in option.implies.items() if checked and key not in chosen}
-            chosen[option.name] = checked
+            if option.name not in _SHORTHANDS:
+                chosen[option.name] = checked
     return {**DEFAULTS[encoder], **chosen}, tuple(warnings)
 
 
@@ -135,6 +136,8 @@ def _only(value: str) -> Callable[[Any], str | None]:
 
 _SUBSAMPLING = _one_of("auto", "on", "off", "4:2:0", "4:4:4", as_={"4:2:0": "on", "4:4:4": "off"})
 _QUALITY = _whole(1, 100)
+_SHORTHANDS = frozenset({"mozjpeg"})
+"""Names that only stand for others."""
 _MOZJPEG = {
     "trellis_quant": True,
     "overshoot_deringing": True,

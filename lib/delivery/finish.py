@@ -8,7 +8,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -24,13 +24,20 @@ log = logging.getLogger(__name__)
 _NICE = 10
 
 
+def _writable(folder: Path) -> bool:
+    return os.access(folder, os.W_OK)
+
+
 class Finisher:
     """Changes outputs as a delivery asks; an async context manager that owns its threads.
 
     ``folder`` takes what can't be written beside a file (a ComfyUI's folder that we may only read).
     """
 
-    def __init__(self, *, settings: DeliverySettings, folder: Path) -> None:
+    def __init__(
+        self, *, settings: DeliverySettings, folder: Path, writable: Callable[[Path], bool] = _writable
+    ) -> None:
+        self._writable = writable
         self._max_pixels = settings.convert_max_pixels
         self._folder = folder
         self._threads = ThreadPoolExecutor(
@@ -81,7 +88,7 @@ class Finisher:
 
     def _beside(self, path: Path, job_id: str, ending: str) -> Path:
         folder = path.parent
-        if not os.access(folder, os.W_OK):
+        if not self._writable(folder):
             folder = self._folder / job_id
             folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{path.name}.{ending}"

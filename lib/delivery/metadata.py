@@ -76,11 +76,19 @@ def png_texts(path: Path) -> dict[str, str]:
 
 def _text(kind: bytes, value: bytes) -> str:
     if kind == b"zTXt":
-        return _inflated(value[1:]).decode("latin-1")
+        return _plain(_inflated(value[1:]))
     if kind == b"iTXt":
         _, _, text = value[2:].split(b"\0", 2)
         return (_inflated(text) if value[:1] == b"\1" else text).decode("utf-8", "replace")
-    return value.decode("latin-1")
+    return _plain(value)
+
+
+def _plain(value: bytes) -> str:
+    """By the specification it is Latin-1; libvips writes UTF-8."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _inflated(data: bytes) -> bytes:
@@ -88,6 +96,7 @@ def _inflated(data: bytes) -> bytes:
 
 
 def _png(file: BinaryIO, size: int) -> Iterator[Piece]:
+    _expect(file, 0, PNG_SIGNATURE)
     yield (0, len(PNG_SIGNATURE))
     for kind, start, length in png_chunks(file):
         if kind in _PNG_KEPT:
@@ -98,6 +107,7 @@ def _png(file: BinaryIO, size: int) -> Iterator[Piece]:
 
 def _jpeg(file: BinaryIO, size: int) -> Iterator[Piece]:
     """Segments up to the first scan; behind it there are no more of the kind that carries metadata."""
+    _expect(file, 0, b"\xff\xd8")
     yield (0, 2)
     at = 2
     while True:
@@ -121,6 +131,7 @@ def _jpeg(file: BinaryIO, size: int) -> Iterator[Piece]:
 
 
 def _webp(file: BinaryIO, size: int) -> Iterator[Piece]:
+    _expect(file, 8, b"WEBP")
     at, end = 12, 8 + struct.unpack("<I", read_exactly(file, 4, 4))[0]
     kept: list[Piece] = []
     exif = b""
@@ -151,6 +162,7 @@ def _webp_pieces(file: BinaryIO, kept: list[Piece], exif: bytes) -> Iterator[Pie
 
 
 def _gif(file: BinaryIO, size: int) -> Iterator[Piece]:
+    _expect(file, 0, b"GIF8")
     at = 13 + _colours(read_exactly(file, 10, 1)[0])
     yield (0, at)
     while (mark := read_exactly(file, at, 1)) != b";":
@@ -170,6 +182,11 @@ def _gif(file: BinaryIO, size: int) -> Iterator[Piece]:
         if kept:
             yield (start, at)
     yield (at, at + 1)
+
+
+def _expect(file: BinaryIO, start: int, magic: bytes) -> None:
+    if read_exactly(file, start, len(magic)) != magic:
+        raise Malformed("it is not what it is called")
 
 
 def _colours(flags: int) -> int:

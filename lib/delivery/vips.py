@@ -2,6 +2,7 @@
 for threads only; importing this module loads 20 MB of libraries, so ``finish`` does it late.
 """
 
+import logging
 from pathlib import Path
 
 import pyvips
@@ -17,6 +18,7 @@ class Unusable(Exception):
 def set_up() -> None:
     """Keep libvips from competing with the GPU's work and from remembering pictures: one thread for each conversion,
     no cache (files of one name differ from job to job), no loaders that are not meant for foreign files."""
+    logging.getLogger("pyvips").setLevel(logging.ERROR)  # its warnings are about files, and end in ours
     pyvips.concurrency_set(1)
     pyvips.cache_set_max(0)
     pyvips.cache_set_max_mem(0)

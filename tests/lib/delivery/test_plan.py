@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from lib.delivery.plan import plan_s3, plan_webhook
+from lib.delivery.plan import plan_convert, plan_put, plan_s3, plan_thumbnail, plan_webhook, plan_webhooks
 from lib.errors import InvalidRequest, UnsafeInput
+from lib.jobs.model import OUTCOMES, ConvertSpec, JobEvent, ThumbnailSpec, WebhookScheme
 from lib.settings import DeliverySettings
 from lib.storage.guard import AddressGuard
 
@@ -162,3 +163,180 @@ def test_our_own_session_end_may_be_told() -> None:
     assert plan_webhook({"url": "http://127.0.0.1:3001/session/end"}, settings(), guard=guard)
     with pytest.raises(UnsafeInput):
         plan_webhook({"url": "http://127.0.0.1:3001/session/create"}, settings(), guard=guard)
+
+
+def loc_of(error: InvalidRequest) -> list[object]:
+    return error.details["errors"][0]["loc"]  # type: ignore[index,no-any-return]
+
+
+@pytest.mark.parametrize("block", [None, {}, [], {"urls": []}, {"urls": None}])
+def test_no_put(block: Any) -> None:
+    """Nothing given, nothing put."""
+    assert plan_put(block) is None
+
+
+def test_put_urls() -> None:
+    """An object, or the list alone; headers and time go along, the time within bounds."""
+    urls = ["https://store.example/a?sig=1", "https://store.example/b?sig=2"]
+    assert plan_put(urls) == plan_put({"urls": urls, "headers": {}})
+    target = plan_put({"urls": urls, "headers": {"Content-Type": "image/webp"}, "timeout": 99999})
+    assert target is not None
+    assert (target.urls, dict(target.headers), target.timeout_s) == (tuple(urls), {"Content-Type": "image/webp"}, 3600)
+    assert "sig" not in repr(target)
+
+
+@pytest.mark.parametrize(
+    ("block", "place"),
+    [
+        ({"urls": "https://x.example"}, ["urls"]),
+        ({"urls": ["https://x.example", "nowhere"]}, ["urls", 1]),
+        ({"urls": [3]}, ["urls", 0]),
+        ({"urls": ["https://x.example"] * 1001}, ["urls"]),
+        ({"urls": ["https://x.example"], "headers": {"Host": "y"}}, ["headers", "Host"]),
+        ({"urls": ["https://x.example"], "headers": {"content-length": "1"}}, ["headers", "content-length"]),
+        ({"urls": ["https://x.example"], "headers": {"A": "b\r\nC: d"}}, ["headers", "A"]),
+        ({"urls": ["https://x.example"], "headers": {"A b": "c"}}, ["headers", "A b"]),
+        ({"urls": ["https://x.example"], "headers": {"A": 1}}, ["headers", "A"]),
+        ({"urls": ["https://x.example"], "headers": []}, ["headers"]),
+        ({"urls": ["https://x.example"], "timeout": "1"}, ["timeout"]),
+        ({"urls": ["https://x.example"], "method": "POST"}, ["method"]),
+        ({"headers": {"A": "b"}}, ["urls"]),
+        (7, ["urls"]),
+    ],
+)
+def test_put_blocks_that_make_no_sense(block: Any, place: list[object]) -> None:
+    """422 with the place; nothing that would break the request's own framing passes."""
+    with pytest.raises(InvalidRequest) as caught:
+        plan_put(block)
+    assert loc_of(caught.value) == ["body", "input", "put", *place]
+
+
+def test_private_put_urls_are_refused_early() -> None:
+    """Also our own session URL, which only webhooks may name."""
+    guard = AddressGuard(own_urls=["http://localhost:3001/session/end", "http://127.0.0.1:3001/session/end"])
+    for url in ("http://10.0.0.5/k", "http://127.0.0.1:3001/session/end"):
+        with pytest.raises(UnsafeInput) as caught:
+            plan_put([url], guard=guard)
+        assert caught.value.details["field"] == "input.put.urls.0"
+
+
+def test_conversion() -> None:
+    """A format alone, or with options; the spelling of JPEG is kept, since it becomes the extension."""
+    assert plan_convert(None) is None
+    assert plan_convert({}) is None
+    assert (
+        plan_convert("webp")
+        == plan_convert({"format": "webp", "options": {}})
+        == ConvertSpec(format="webp", options={"Q": 80})
+    )
+    spec = plan_convert({"format": "jpg", "options": {"quality": 70, "force": True}})
+    assert spec is not None
+    assert (spec.format, spec.options["Q"], len(spec.warnings)) == ("jpg", 70, 1)
+
+
+@pytest.mark.parametrize(
+    ("block", "place"),
+    [
+        ({"format": "gif"}, ["format"]),
+        ({"format": ["webp"]}, ["format"]),
+        ({"options": {"quality": 1}}, ["format"]),
+        ({"format": "webp", "quality": 1}, ["quality"]),
+        ({"format": "webp", "options": [1]}, ["options"]),
+        ({"format": "webp", "options": {"quality": 0}}, ["options", "quality"]),
+        (["webp"], []),
+    ],
+)
+def test_conversions_that_can_not_be(block: Any, place: list[object]) -> None:
+    """422 with the place."""
+    with pytest.raises(InvalidRequest) as caught:
+        plan_convert(block)
+    assert loc_of(caught.value) == ["body", "input", "convert_output", *place]
+
+
+def test_thumbnail_plans() -> None:
+    """Off, on, one number, or in full."""
+    assert plan_thumbnail(None) is None
+    assert plan_thumbnail(False) is None
+    assert plan_thumbnail(True) == plan_thumbnail({}) == ThumbnailSpec(width=256, height=256)
+    assert plan_thumbnail(64) == plan_thumbnail({"width": 64}) == plan_thumbnail({"height": 64})
+    assert plan_thumbnail({"width": 64, "height": 32, "format": "jpeg"}) == ThumbnailSpec(
+        width=64, height=32, format="jpeg"
+    )
+    for block, name in (
+        ({"width": 0}, "width"),
+        ({"width": 2049}, "width"),
+        ({"width": 1, "height": 1.5}, "height"),
+        ({"width": True}, "width"),
+        ({"format": "png"}, "format"),
+        ({"size": 3}, "size"),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            plan_thumbnail(block)
+        assert loc_of(caught.value)[-1] == name
+
+
+def test_schemes_and_events() -> None:
+    """A caller chooses both; without a word it is the wrapper's scheme and every outcome."""
+    plain = plan_webhook({"url": "https://me.example/h"}, settings())
+    assert plain is not None
+    assert (plain.scheme, plain.events) == (WebhookScheme.WRAPPER, OUTCOMES)
+    chosen = plan_webhook(
+        {
+            "url": "https://me.example/h",
+            "scheme": "standard",
+            "events": ["started", "failed"],
+            "secret": "whsec_c2VjcmV0",
+        },
+        settings(),
+    )
+    assert chosen is not None
+    assert (chosen.scheme, chosen.events) == (WebhookScheme.STANDARD, {JobEvent.STARTED, JobEvent.FAILED})
+    for wrong, name in (
+        ({"scheme": "mine"}, "scheme"),
+        ({"events": ["done"]}, "events"),
+        ({"events": "failed"}, "events"),
+        ({"scheme": "standard", "secret": "no base64!"}, "secret"),
+        ({"timeout": "soon"}, "timeout"),
+    ):
+        with pytest.raises(InvalidRequest) as caught:
+            plan_webhook({"url": "https://me.example/h", **wrong}, settings())
+        assert loc_of(caught.value) == ["body", "input", "webhook", name]
+
+
+def test_the_default_webhooks_own_scheme_and_events() -> None:
+    """They are the operator's, whatever the caller writes beside."""
+    own = settings(**OPERATOR, webhook_scheme="standard", webhook_events=("failed",))
+    target = plan_webhook({"extra_params": {"a": 1}}, own)
+    assert target is not None
+    assert (target.scheme, target.events, dict(target.extra_params)) == (
+        WebhookScheme.STANDARD,
+        {JobEvent.FAILED},
+        {"a": 1},
+    )
+
+
+def test_several_webhooks() -> None:
+    """The single one comes first; the operator's default only where the caller names none."""
+    one, two = {"url": "https://me.example/1"}, {"url": "https://me.example/2", "secret": "x"}
+    assert [target.url for target in plan_webhooks(one, [two], settings(**OPERATOR))] == [one["url"], two["url"]]
+    assert [target.url for target in plan_webhooks(None, [two], settings(**OPERATOR))] == [two["url"]]
+    assert [target.operator for target in plan_webhooks(None, None, settings(**OPERATOR))] == [True]
+    assert plan_webhooks(None, [], settings()) == ()
+    assert all(target.secret != "OPHOOK" for target in plan_webhooks(one, [two], settings(**OPERATOR)))
+
+
+@pytest.mark.parametrize(
+    ("blocks", "place"),
+    [
+        ([{"url": ""}], ["webhooks", 0, "url"]),
+        ([{"url": "https://me.example"}, {"url": "x"}], ["webhooks", 1, "url"]),
+        ([3], ["webhooks", 0]),
+        ([{"url": "https://me.example"}] * 10, ["webhooks"]),
+        ({"url": "https://me.example"}, ["webhooks"]),
+    ],
+)
+def test_lists_of_webhooks_that_make_no_sense(blocks: Any, place: list[object]) -> None:
+    """422 with the number of the one that is wrong."""
+    with pytest.raises(InvalidRequest) as caught:
+        plan_webhooks(None, blocks, settings())
+    assert loc_of(caught.value) == ["body", "input", *place]

@@ -15,6 +15,7 @@ from lib.errors import (
     JobConflict,
     JobNotFound,
     NotReady,
+    OutOfMemory,
     Overloaded,
 )
 from lib.jobs.model import DeliverySpec, Job, JobSpec, JobStatus, OnDisconnect, S3Target
@@ -141,6 +142,25 @@ async def test_a_pending_prompt_keeps_its_resubmission(world: JobWorld) -> None:
     done = await finished(world, second)
     assert done.status is JobStatus.COMPLETED
     assert done.attempts == 1
+
+
+async def test_out_of_memory_is_tried_once_more(world: JobWorld) -> None:
+    """The engine frees what it can; the second run is said in a warning, a second shortage is the end."""
+    lucky = await world.service.submit(spec("lucky"))
+    await settle()
+    world.engine.finish(OutOfMemory("CUDA out of memory"))
+    await settle()
+    assert world.engine.ran == ["lucky", "lucky"]
+    world.engine.finish()
+    done = await finished(world, lucky)
+    assert (done.status, done.attempts, done.posts) == (JobStatus.COMPLETED, 2, 2)
+    assert done.warnings == ("resubmitted: CUDA out of memory",)
+    hungry = await world.service.submit(spec("hungry"))
+    for _ in range(2):
+        await settle()
+        world.engine.finish(OutOfMemory("CUDA out of memory"))
+    failed = await finished(world, hungry)
+    assert (failed.status, type(failed.error), failed.attempts) == (JobStatus.FAILED, OutOfMemory, 2)
 
 
 async def test_an_engine_that_dies_before_its_history_is_read(world: JobWorld) -> None:

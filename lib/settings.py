@@ -57,12 +57,6 @@ def _base_urls(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(_base_url(value) for value in values)
 
 
-def _events(values: tuple[str, ...]) -> tuple[str, ...]:
-    if wrong := [value for value in values if value not in ("started", "completed", "failed", "cancelled")]:
-        raise ValueError(f"{wrong[0]!r} is no event; expected started, completed, failed or cancelled")
-    return values
-
-
 Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 """A comma list: trimmed, trailing slashes off, empty parts dropped, duplicates dropped, order kept."""
 Flag = Annotated[bool, BeforeValidator(_truth)]
@@ -354,7 +348,7 @@ class DeliverySettings(EnvironmentSettings):
     webhook_scheme: Literal["wrapper", "standard"] = _env(
         "wrapper", "WEBHOOK_SCHEME", help="Signature and schedule of the default webhook: the wrapper's, or standard."
     )
-    webhook_events: Annotated[Listed, AfterValidator(_events)] = _env(
+    webhook_events: Listed = _env(
         (),
         "WEBHOOK_EVENTS",
         help="What the default webhook is told: every outcome when unset; started can be asked for.",

@@ -7,13 +7,14 @@ credentials and secrets never leave for a place that a caller names, but for buc
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from lib.delivery.encoders import FORMATS, read_options
 from lib.delivery.refusals import Loc, dotted, invalid
-from lib.delivery.signatures import check_secret
+from lib.delivery.signatures import UnusableSecret, check_secret, standard_keys
 from lib.errors import UnsafeInput
 from lib.jobs.model import (
     OUTCOMES,
@@ -25,7 +26,7 @@ from lib.jobs.model import (
     WebhookScheme,
     WebhookTarget,
 )
-from lib.settings import DeliverySettings
+from lib.settings import DeliverySettings, SettingsError
 from lib.storage.guard import AddressGuard
 
 MAX_TIMEOUT_S = 300.0
@@ -235,14 +236,32 @@ def plan_webhook(
     Raises: InvalidRequest, UnsafeInput.
     """
     own = _own_webhook(block, settings, guard, (*LOC, "webhook"))
-    if own is not None or settings.webhook_url is None:
+    default = default_webhook(settings) if own is None else None
+    if default is None:
         return own
-    secret = settings.webhook_secret
+    return replace(default, extra_params=(block or {}).get("extra_params") or {})
+
+
+def default_webhook(settings: DeliverySettings) -> WebhookTarget | None:
+    """Return the operator's own target; ``lib.app`` asks once at start, so that a mistake is seen there.
+
+    Raises: SettingsError.
+    """
+    if settings.webhook_url is None:
+        return None
+    scheme, secret = WebhookScheme(settings.webhook_scheme), settings.webhook_secret
+    try:
+        if scheme is WebhookScheme.STANDARD and secret is not None:
+            standard_keys(secret.get_secret_value())
+        events = frozenset(map(JobEvent, settings.webhook_events)) or OUTCOMES
+    except UnusableSecret as error:
+        raise SettingsError(f"WEBHOOK_SECRET=***: {error}; WEBHOOK_SCHEME=standard needs base64") from error
+    except ValueError as error:
+        raise SettingsError(f"WEBHOOK_EVENTS: {error}; expected some of {', '.join(JobEvent)}") from error
     return WebhookTarget(
         url=settings.webhook_url,
-        scheme=WebhookScheme(settings.webhook_scheme),
-        events=frozenset(map(JobEvent, settings.webhook_events)) or OUTCOMES,
-        extra_params=(block or {}).get("extra_params") or {},
+        scheme=scheme,
+        events=events,
         timeout_s=settings.webhook_timeout_s,
         secret=secret.get_secret_value() if secret else None,
         operator=True,

@@ -18,7 +18,6 @@ from lib.storage.http import GuardedHttp
 log = logging.getLogger(__name__)
 PARALLEL = 4
 _CODE = re.compile(rb"<Code>([A-Za-z0-9]{1,64})</Code>")
-_PASSING = frozenset({408, 425, 429})
 
 
 class Puts:
@@ -83,7 +82,7 @@ def _refused(status: int, body: bytes, host: str) -> StorageFailed:
     text = f"status {status}" + (f", {code[1].decode()}" if code else "")
     if 300 <= status < 400:
         text += "; redirects are not followed"
-    return _failed(text, host, str(status), passing=status >= 500 or status in _PASSING)
+    return _failed(text, host, str(status), passing=status >= 500 or status in (408, 425, 429))
 
 
 def _failed(text: str, host: str, reason: str, *, passing: bool = False) -> StorageFailed:

@@ -5,10 +5,18 @@ from typing import Any
 
 import pytest
 
-from lib.delivery.plan import plan_convert, plan_put, plan_s3, plan_thumbnail, plan_webhook, plan_webhooks
+from lib.delivery.plan import (
+    default_webhook,
+    plan_convert,
+    plan_put,
+    plan_s3,
+    plan_thumbnail,
+    plan_webhook,
+    plan_webhooks,
+)
 from lib.errors import InvalidRequest, UnsafeInput
 from lib.jobs.model import OUTCOMES, ConvertSpec, JobEvent, ThumbnailSpec, WebhookScheme
-from lib.settings import DeliverySettings
+from lib.settings import DeliverySettings, SettingsError
 from lib.storage.guard import AddressGuard
 
 OPERATOR = {
@@ -340,3 +348,19 @@ def test_lists_of_webhooks_that_make_no_sense(blocks: Any, place: list[object]) 
     with pytest.raises(InvalidRequest) as caught:
         plan_webhooks(None, blocks, settings())
     assert loc_of(caught.value) == ["body", "input", *place]
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"webhook_events": ("done",)}, "WEBHOOK_EVENTS"),
+        ({"webhook_scheme": "standard", "webhook_secret": "no base64!"}, "WEBHOOK_SECRET"),
+    ],
+)
+def test_an_operators_mistake_is_seen_at_start(values: dict[str, Any], name: str) -> None:
+    """The variable is named, a secret is not shown."""
+    with pytest.raises(SettingsError, match=name) as caught:
+        default_webhook(settings(**OPERATOR | values))
+    assert "no base64!" not in str(caught.value)
+    assert default_webhook(settings(**OPERATOR)) == plan_webhook(None, settings(**OPERATOR))
+    assert default_webhook(settings()) is None

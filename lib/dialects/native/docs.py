@@ -141,7 +141,7 @@ def _upload() -> Operation:
         f"its name in `{inputs.NAME_HEADER}`. "
         f"`curl -H '{inputs.MARK_HEADER}: 1' -F file=@photo.png http://127.0.0.1:18288/inputs`",
         parameters=(
-            Parameter(name=inputs.MARK_HEADER, place="header", description="Any value; needed with multipart."),
+            Parameter(name=inputs.MARK_HEADER, place="header", description="`1`; needed with multipart."),
             Parameter(name=inputs.NAME_HEADER, place="header", description="The name of a plain body."),
         ),
         other_requests={
@@ -152,7 +152,7 @@ def _upload() -> Operation:
             inputs.CREATED: Answer(
                 description="They are here; each `reference` is good in any field of a loader node.",
                 model=UploadedInputs,
-                example={"inputs": [{"reference": "upload.png", "filename": "photo.png", "size_bytes": 81234}]},
+                example={"inputs": [{"reference": "upload://5f2a.png", "filename": "photo.png", "size_bytes": 81234}]},
             ),
             **trouble(UnsafeInput, "The file is none that ComfyUI reads."),
             **trouble(BodyTooLarge, "A file is too large."),

@@ -9,13 +9,13 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from lib.dialects.native.schema import UploadedInput, UploadedInputs
 from lib.dialects.native.translate import dumped
-from lib.errors import BodyTooLarge, InvalidRequest
+from lib.errors import InvalidRequest
 from lib.serving.access import caller_of
 from lib.serving.payloads import json_response
 
 ROUTE = "/inputs"
 NAME_HEADER = "X-Filename"
-MARK_HEADER = "X-Upload"
+MARK_HEADER = "X-Pyworker-Multipart"
 MOST_FILES = 100
 MOST_NAME = 255
 CHUNK_BYTES = 256 * 1024
@@ -29,15 +29,14 @@ class SaveUpload(Protocol):
 
 
 class Inputs:
-    """``POST /inputs``. ``max_bytes`` bounds each file.
+    """``POST /inputs``; ``save`` bounds each file.
 
     Multipart needs our header, since a web page could send it across origins unasked; the name of a plain body is in
     a header of ours anyway.
     """
 
-    def __init__(self, *, save: SaveUpload, max_bytes: int) -> None:
+    def __init__(self, *, save: SaveUpload) -> None:
         self._save = save
-        self._max_bytes = max_bytes
 
     def routes(self) -> list[web.RouteDef]:
         """The one route."""
@@ -63,7 +62,7 @@ class Inputs:
 
     async def _parts(self, request: web.Request, owner: str) -> list[UploadedInput]:
         if MARK_HEADER not in request.headers:
-            raise _wrong(MARK_HEADER, "this header with any value beside multipart/form-data")
+            raise _wrong(MARK_HEADER, "this header, with the value 1, beside multipart/form-data")
         saved: list[UploadedInput] = []
         async for part in await request.multipart():
             if isinstance(part, MultipartReader) or part is None or not part.filename:
@@ -77,28 +76,23 @@ class Inputs:
 
     async def _keep(self, chunks: AsyncIterator[bytes], name: str, owner: str) -> UploadedInput:
         plain = PurePosixPath(name.replace("\\", "/")).name
-        if not plain or not plain.isprintable() or len(plain) > MOST_NAME:
+        if plain in ("", "..") or not plain.isprintable() or len(plain) > MOST_NAME:
             raise _wrong("filename", f"a printable name of at most {MOST_NAME} characters")
-        counted = _Counted(chunks, self._max_bytes)
+        counted = _Counted(chunks)
         reference = await self._save(aiter(counted), filename=plain, owner=owner)
         return UploadedInput(reference=reference, filename=plain, size_bytes=counted.size_bytes)
 
 
 class _Counted:
-    """Hands chunks on until there are too many of them."""
+    """Hands chunks on and adds them up."""
 
-    def __init__(self, chunks: AsyncIterator[bytes], most_bytes: int) -> None:
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._chunks = chunks
-        self._most_bytes = most_bytes
         self.size_bytes = 0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for chunk in self._chunks:
             self.size_bytes += len(chunk)
-            if self.size_bytes > self._most_bytes:
-                raise BodyTooLarge(
-                    f"The file is larger than {self._most_bytes} bytes", details={"limit_bytes": self._most_bytes}
-                )
             yield chunk
 
 

@@ -2,17 +2,16 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import quote
 
 from aiohttp import web
 
 from lib.clock import Clock
-from lib.dialects.native.translate import OutputNames
 from lib.errors import Forbidden, JobNotFound, OutputNotFound
-from lib.jobs.model import Job
+from lib.jobs.model import Output
 from lib.jobs.service import JobService
 from lib.serving.access import CALLER, caller_of, token_of
 from lib.serving.signing import Signer
@@ -23,28 +22,36 @@ SHOWN = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif", "image/
 _POLICY = "sandbox; default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _File:
-    path: str
-    mime_type: str
+class NamedFile(Protocol):
+    """A file of a job: where it really is, and what."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def mime_type(self) -> str: ...
+
+
+FilesOf = Callable[[Sequence[Output]], Mapping[str, NamedFile]]
+"""Every file of a job by its name within the job, thumbnails among them (``lib.delivery.uploads.named_files``)."""
 
 
 class OutputFiles:
-    """``GET`` and ``HEAD /outputs/{job_id}/{name}``, with ranges. ``names`` tells the files' names within a job;
-    ``roots`` the folders that they must lie in, wherever links lead."""
+    """``GET`` and ``HEAD /outputs/{job_id}/{name}``, with ranges. ``roots`` tells the folders that the files must lie
+    in, wherever links lead."""
 
     def __init__(
         self,
         *,
         jobs: JobService,
         signer: Signer,
-        names: OutputNames,
+        files_of: FilesOf,
         roots: Callable[[], Sequence[Path]],
         clock: Clock,
     ) -> None:
         self._jobs = jobs
         self._signer = signer
-        self._names = names
+        self._files_of = files_of
         self._roots = roots
         self._clock = clock
 
@@ -83,7 +90,7 @@ class OutputFiles:
         if owner is not None and job.spec.owner != owner:
             raise JobNotFound("No such job; results are kept for a limited time.")
         name = request.match_info["name"]
-        file = self._files(job).get(name)
+        file = self._files_of(job.outputs).get(name)
         if file is None:
             raise OutputNotFound("The job has no file of this name.")
         path = await asyncio.to_thread(_real_file, file.path, self._roots())
@@ -91,12 +98,8 @@ class OutputFiles:
             raise OutputNotFound("The file was cleaned up; finished jobs' files are kept for a limited time.")
         return web.FileResponse(path, headers=_headers(name, file.mime_type))
 
-    def _files(self, job: Job) -> dict[str, _File]:
-        named = zip(job.outputs, self._names(job.outputs), strict=True)
-        return {name: _File(path=output.local_path, mime_type=output.mime_type) for output, name in named if name}
 
-
-def _real_file(path: str, roots: Sequence[Path]) -> Path | None:
+def _real_file(path: Path, roots: Sequence[Path]) -> Path | None:
     """The file itself, links followed, if it is one and lies in one of the folders."""
     real = Path(os.path.realpath(path))
     if not any(real.is_relative_to(os.path.realpath(root)) for root in roots):

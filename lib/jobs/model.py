@@ -1,10 +1,11 @@
 """What a job is: frozen values, no I/O. To this package a workflow is an opaque JSON object."""
 
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
+from operator import attrgetter
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -348,8 +349,20 @@ class Job:
     error: ServiceError | None = None
 
     def with_(self, **changes: Any) -> "Job":
-        """Return a copy with ``changes``; status changes go through ``lib.jobs.transitions`` only."""
-        return replace(self, **changes)
+        """Return a copy with ``changes``; status changes go through ``lib.jobs.transitions`` only.
+
+        ``dataclasses.replace`` does the same in four times the time; this is done a dozen times a job, and with each
+        step of a sampler."""
+        copy = object.__new__(Job)
+        for put, value in zip(_PUT.values(), _VALUES(self), strict=True):
+            put(copy, value)
+        for name, value in changes.items():
+            _PUT[name](copy, value)
+        return copy
+
+
+_PUT: dict[str, Callable[[Job, Any], None]] = {item.name: getattr(Job, item.name).__set__ for item in fields(Job)}
+_VALUES = attrgetter(*_PUT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,11 +1,14 @@
 """What becomes of jobs when the worker is killed, started again, or drained: two services over one store."""
 
 import asyncio
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lib.clock import SystemClock
 from lib.errors import Draining, EngineDied, ExecutionFailed, InputFetchFailed, NotReady
 from lib.jobs.model import (
     DeliverySpec,
@@ -17,6 +20,7 @@ from lib.jobs.model import (
     WebhookTarget,
     prompt_id_of,
 )
+from lib.jobs.sqlite_store import SqliteJobStore
 from tests.fakes.clock import settle
 from tests.fakes.engine import FakeEngine
 from tests.fakes.jobs import JobWorld, build_jobs, finish_all, finished, restart, spec
@@ -296,6 +300,45 @@ async def test_our_own_runs_leave_no_trace() -> None:
     again = restart(world)
     assert await again.service.recover() == 0
     await close(world, again)
+
+
+async def test_over_the_durable_store(tmp_path: Path) -> None:
+    """The files as they were in the moment of the kill are enough: running, pending, queued, uploaded and gone."""
+    clock, engine = SystemClock(), FakeEngine()
+    async with SqliteJobStore(tmp_path / "one", clock=clock, ttl_s=600, max_results=50) as store:
+        world = build_jobs([engine], clock=clock, store=store)
+        world.delivery.gate.clear()
+        names = ("uploading", "running", "pending", "queued")
+        jobs = [await world.service.submit(spec(name, on_disconnect=KEPT)) for name in names]
+        sync = await world.service.submit(spec("sync"))
+        views = world.service.watch(jobs[0].job_id)
+        await anext(view async for view in views if view.job.status is JobStatus.RUNNING)
+        engine.finish()
+        await anext(view async for view in views if view.job.stage is Stage.DELIVER)
+        await views.aclose()
+        await _recorded(store, Stage.DELIVER)
+        await asyncio.to_thread(shutil.copytree, tmp_path / "one", tmp_path / "two")
+        engine.sever()
+        async with SqliteJobStore(tmp_path / "two", clock=clock, ttl_s=600, max_results=50) as copy:
+            again = build_jobs([engine], clock=clock, store=copy)
+            assert await again.service.recover() == 5
+            ends = [asyncio.ensure_future(again.service.wait_for(job.job_id, 10)) for job in (*jobs, sync)]
+            while not all(end.done() for end in ends):
+                await asyncio.sleep(0.001)
+                if any(entry.running and not entry.end.done() for entry in engine.posted):
+                    engine.finish()
+            assert [end.result().status for end in ends] == [JobStatus.COMPLETED] * 4 + [JobStatus.CANCELLED]
+            assert engine.ran == ["uploading", "running", "pending", "queued"]
+            assert await copy.unfinished() == []
+            assert (await again.service.submit(spec("later"))).sequence == 6
+            await close(again)
+        await world.tasks.cancel()
+
+
+async def _recorded(store: SqliteJobStore, stage: Stage) -> None:
+    """Return when the oldest job is in the files as of this stage."""
+    while (await store.unfinished())[0].stage is not stage:
+        await asyncio.sleep(0.005)
 
 
 # -- drained ---------------------------------------------------------------------------------------------------------

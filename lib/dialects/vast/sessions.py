@@ -4,11 +4,13 @@ Each request of a session, at its start and at its end, gives it at least one mo
 not add up without bound as PyWorker's does, and it does not end under a request that is running, nor under a job that
 outlives its request. When it ends (by its client, or by time) its jobs are cancelled and its ``on_close_route`` is
 called once: a URL, or one of the few routes of ours on the plain listener, where nobody has the operator's rights.
+Another path of ours is not called: it would be with rights that the session's client does not have.
 """
 
 import asyncio
 import contextlib
 import logging
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +32,8 @@ log = logging.getLogger(__name__)
 
 ON_CLOSE_TIMEOUT_S = 10.0
 CLOSED = "The session was closed"
+OWN_ROUTE = re.compile(r"/session/end|/cancel/[A-Za-z0-9._-]{1,128}")
+"""What of ours is called when a session ends: routes that take a capability."""
 
 
 class Post(Protocol):
@@ -207,7 +211,10 @@ class Sessions:
             await self._jobs.cancel(job_id, reason=CLOSED)
 
     async def _call_back(self, session: Session, route: str) -> None:
-        relative = route.startswith("/")  # one of ``schema.OWN_ROUTE``
+        relative = route.startswith("/")
+        if relative and OWN_ROUTE.fullmatch(route) is None:
+            log.warning("close route is not called", extra={"event": "session.on_close_refused"})
+            return
         url = self._plain_base() + route if relative else route
         payload = session.terms.on_close_payload
         body = payload if isinstance(payload, dict) else {} if payload is None else {"payload": payload}

@@ -103,7 +103,7 @@ async def test_a_session_from_open_to_close(python: Path, stack: AsyncExitStack,
     await world.router.until(lambda router: len(router.deleted) == 1)
     assert world.router.deleted[0]["status"] == "Success"
     assert world.ledger.figures().load == 0.0
-    assert [post["url"] for post in world.posts] == ["http://127.0.0.1:18288/hook"]
+    assert [post["url"] for post in world.posts] == ["https://hooks.example/closed"]
 
 
 async def test_the_listing_shows_what_we_report(python: Path, stack: AsyncExitStack, tmp_path: Path) -> None:

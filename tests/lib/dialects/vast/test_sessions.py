@@ -193,11 +193,15 @@ async def test_the_close_route_is_called_once(build: Build) -> None:
         "/cancel/..%2f",
     ],
 )
-async def test_a_close_route_of_ours_is_one_that_takes_a_capability(world: World, route: str) -> None:
-    """Nothing may be done at a session's end that its client could not do himself."""
-    answer = await world.post("/session/create", {"auth_data": world.auth(), "payload": {"on_close_route": route}})
-    assert answer.status == 422
-    assert "on_close_route" in answer.body["payload"]
+async def test_only_routes_of_ours_that_take_a_capability_are_called(world: World, route: str) -> None:
+    """Nothing is done at a session's end that its client could not do himself; it opens and ends all the same."""
+    refused, auth = await world.session(on_close_route=route)
+    await world.post("/session/end", {"session_id": refused, "session_auth": auth})
+    called, auth = await world.session(on_close_route="/session/end")
+    await world.post("/session/end", {"session_id": called, "session_auth": auth})
+    await until(lambda: world.posts)
+    await settle()
+    assert [post["url"] for post in world.posts] == ["http://127.0.0.1:3001/session/end"]
 
 
 async def test_a_job_that_outlives_its_request_holds_the_session(build: Build) -> None:

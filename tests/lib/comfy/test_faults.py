@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lib.comfy.faults import execution_error, gpu_fault, rejection, scrub
+from lib.comfy.faults import execution_error, gpu_fault, is_dead_executor, misfits, rejection, scrub
 from lib.comfy.messages import Failed
 from lib.errors import ExecutionFailed, OutOfMemory
 
@@ -138,3 +138,26 @@ def test_many_errors_are_summed_up() -> None:
     error = rejection({"error": {}, "node_errors": nodes}, classes=(), choices=lambda *_: ())
     assert error.message.endswith("and 4 more")
     assert len(error.details["node_errors"]) == 9  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("line", "dead"),
+    [
+        ("Exception in thread Thread-7 (prompt_worker):", True),
+        ("pyworker: the executor thread has ended", True),
+        ("Exception in thread Thread-7 (other):", False),
+        ("invalid prompt: {'x': 'Exception in thread Thread-7 (prompt_worker)'}", False),
+        ("Value not in list: pyworker: the executor thread has ended", False),
+    ],
+)
+def test_only_a_whole_line_tells_that_the_executor_died(line: str, dead: bool) -> None:
+    """Callers' words are logged inside other lines; who writes one must not be able to restart ComfyUI."""
+    assert is_dead_executor(line) is dead
+
+
+@pytest.mark.parametrize("nodes", [None, [], {"1": None}, {"1": {"errors": None}}, {"1": {"errors": ["x"]}}, "x"])
+def test_a_refusal_of_an_odd_shape_is_still_a_refusal(nodes: object) -> None:
+    """Whatever ComfyUI's answer looks like."""
+    reply = {"error": {"message": "no"}, "node_errors": nodes}
+    assert misfits(reply) == frozenset()
+    assert "no" in rejection(reply, classes=(), choices=lambda *_: ()).message

@@ -85,6 +85,13 @@ def test_what_the_operator_wants_differently(tmp_path: Path) -> None:
     assert not {"--cpu", "--disable-metadata", "--disable-api-nodes"} & set(flags)
 
 
+def test_previews_are_made_only_when_they_are_wanted(tmp_path: Path) -> None:
+    """They cost GPU time."""
+    assert "--preview-method" not in flags_of(tmp_path)
+    flags = flags_of(tmp_path, preview_method="latent2rgb")
+    assert flags[flags.index("--preview-method") + 1] == "latent2rgb"
+
+
 def test_a_gpu_by_uuid_is_a_variable(tmp_path: Path) -> None:
     """``--cuda-device`` takes numbers only."""
     install = Install(python=Path(sys.executable), root=make_install(tmp_path / "ComfyUI"), device="cuda")

@@ -15,25 +15,32 @@ VP8L = b"RIFF\0\0\0\0WEBPVP8L\0\0\0\0\x2f" + struct.pack("<I", 29 | 19 << 14)
 VP8X = b"RIFF\0\0\0\0WEBPVP8X\0\0\0\0\0\0\0\0" + (29).to_bytes(3, "little") + (19).to_bytes(3, "little")
 SOF = b"\xff\xc2\0\x11\x08" + struct.pack(">HH", 20, 30)
 JPEG = b"\xff\xd8\xff\xe1" + struct.pack(">H", 300) + b"\0" * 298 + b"\xff\xdb\0\x04ab\xff" + SOF
+APNG = image_png(30, 20, frames=2)
+AVIF = b"\0\0\0\x1cftypavif\0\0\0\0mif1miafmeta" + b"".join(
+    b"\0\0\0\x14ispe\0\0\0\0" + struct.pack(">II", *size) for size in ((8, 8), (30, 20))
+)
 BMP = b"BM" + b"\0" * 16 + struct.pack("<ii", 30, -20)
 
 
 @pytest.mark.parametrize(
     "header",
-    [image_png(30, 20), VP8, VP8L, VP8X, JPEG, BMP, b"GIF89a" + struct.pack("<HH", 30, 20)],
-    ids=["png", "vp8", "vp8l", "vp8x", "jpeg", "bmp", "gif"],
+    [image_png(30, 20), APNG, VP8, VP8L, VP8X, JPEG, AVIF, BMP, b"GIF89a" + struct.pack("<HH", 30, 20)],
+    ids=["png", "apng", "vp8", "vp8l", "vp8x", "jpeg", "avif", "bmp", "gif"],
 )
 def test_dimensions_come_from_the_header(header: bytes) -> None:
     """Width first."""
     assert dimensions(header) == (30, 20)
 
 
-@given(st.sampled_from([image_png(30, 20), VP8, VP8L, VP8X, JPEG, BMP, b"GIF89a12345", b"\xff\xd8"]), st.data())
+@given(
+    st.sampled_from([image_png(30, 20), APNG, AVIF, VP8, VP8L, VP8X, JPEG, BMP, b"GIF89a12345", b"\xff\xd8"]), st.data()
+)
 def test_cut_or_broken_headers_are_no_error(header: bytes, data: st.DataObject) -> None:
     """Property: a size or none, never an exception."""
     end = data.draw(st.integers(0, len(header)))
     tail = data.draw(st.binary(max_size=20))
     size = dimensions(header[:end] + tail)
+    mime_of("x.png", header[:end] + tail)
     assert size is None or len(size) == 2
 
 
@@ -42,6 +49,8 @@ def test_cut_or_broken_headers_are_no_error(header: bytes, data: st.DataObject) 
     [
         ("x.bin", image_png(1, 1), "image/png", OutputKind.IMAGE),
         ("x.png", b"\xff\xd8\xff\xe0" + b"\0" * 20, "image/jpeg", OutputKind.IMAGE),
+        ("x.png", APNG, "image/apng", OutputKind.IMAGE),
+        ("x.avif", AVIF, "image/avif", OutputKind.IMAGE),
         ("x.glb", b"glTF", "model/gltf-binary", OutputKind.MODEL_3D),
         ("x.latent", b"\x10\0\0\0\0\0\0\0{}", "application/x-latent", OutputKind.LATENT),
         ("x.txt", b"hello", "text/plain", OutputKind.TEXT),

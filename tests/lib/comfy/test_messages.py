@@ -109,3 +109,14 @@ def test_a_picture_names_its_prompt_and_node() -> None:
 def test_other_binary_frames_are_ignored(frame: bytes) -> None:
     """Old previews, text, cut-off frames."""
     assert m.parse_picture(frame) is None
+
+
+def test_values_of_other_shapes_are_no_error() -> None:
+    """The reader of the socket must not end by one of them."""
+    cached = m.parse_text('{"type": "execution_cached", "data": {"prompt_id": "p", "nodes": 5}}')
+    assert isinstance(cached, m.Cached) and cached.node_ids == ()
+    assert m.message_of("execution_success", {"prompt_id": "p", "timestamp": float("inf")}) == m.Succeeded(
+        prompt_id="p", at_ms=None
+    )
+    head = b"[1, 2]"
+    assert m.parse_picture(struct.pack(">II", 4, len(head)) + head + b"x") is None

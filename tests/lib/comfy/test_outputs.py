@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.comfy.outputs import Item, cleaned, inspect, listed, located
+from lib.comfy.outputs import Item, cleaned, inspect, listed, located, reporting
 from lib.comfy.ports import Folders
 from lib.comfy.rewrite import Restorer
 from lib.jobs.model import OutputKind
@@ -105,7 +105,7 @@ def test_an_unreadable_file_says_why(tmp_path: Path) -> None:
 def test_the_entry_is_shown_with_the_callers_graph() -> None:
     """Everything else as ComfyUI has it."""
     entry = {
-        "prompt": [3, "id", {"1": "rewritten"}, {"client_id": "c"}, ["1"]],
+        "prompt": [3, "id", {"1": "rewritten"}, {"client_id": "c", "pyworker": {"folder": "job"}}, ["1"]],
         "outputs": {"1": {"images": [_file(subfolder="job/hw")]}},
         "status": {"status_str": "success"},
         "meta": {},
@@ -114,3 +114,25 @@ def test_the_entry_is_shown_with_the_callers_graph() -> None:
     assert shown["prompt"] == [3, "id", {"1": "mine"}, {"client_id": "c"}, ["1"]]
     assert shown["outputs"]["1"]["images"][0]["subfolder"] == "hw"
     assert entry["prompt"][2] == {"1": "rewritten"}  # type: ignore[index]
+
+
+def test_a_3d_preview_reports_paths_as_they_stand(tmp_path: Path) -> None:
+    """``[model, camera, background]``; the background lies in the temp folder, under its own name there."""
+    entry = {"outputs": {"1": {"result": ["mesh/a.glb", {"position": 1}, "temp/bg_1.png"]}}}
+    model, background = listed(entry, order=[], include_temp=True)
+    assert (model.filename, model.folder_type) == ("mesh/a.glb", "output")
+    assert (background.filename, background.folder_type) == ("bg_1.png", "temp")
+    path = tmp_path / "a.glb"
+    path.write_bytes(b"glTF" + bytes(20))
+    (output,) = inspect([model], paths={model: str(path)}, restorer=RESTORER)
+    assert (output.kind, output.filename, output.subfolder) == (OutputKind.MODEL_3D, "a.glb", "mesh")
+
+
+def test_nodes_that_report_files_are_told_apart_from_those_that_report_none() -> None:
+    """Texts are no files; a node that came by expansion stands under its own."""
+    entry = {
+        "outputs": {"5.0.1": {"images": [_file()]}, "2": {"text": ["a"]}, "3": {}, "4": None},
+        "meta": {"5.0.1": {"display_node": "5"}, "2": None},
+    }
+    assert reporting(entry) == {"5"}
+    assert reporting({"outputs": [], "meta": []}) == frozenset()

@@ -19,6 +19,7 @@ from lib.comfy.attached import AttachedServer
 from lib.comfy.child import Claim, RunRecord
 from lib.comfy.discover import launch
 from lib.comfy.install import Install, Launch, plan
+from lib.comfy.ports import CareAction
 from lib.comfy.process import LaunchedServer
 from lib.comfy.restarts import RestartPolicy, free_port
 from lib.errors import EngineDied, EngineUnreachable
@@ -115,6 +116,38 @@ async def test_a_crash_is_told_and_followed_by_a_restart(host: Host) -> None:
     assert server.log_tail(1) == ("about to end",)
     await server.wait_answering()
     assert (server.generation, server.down_reason) == (2, None)
+
+
+async def test_a_planned_restart_is_no_failure(host: Host) -> None:
+    """No pause, no count, not even where ComfyUI's own end would be the worker's."""
+    policy = RestartPolicy(backoff_s=600, patience_s=5.0, always_restart=False)
+    server = await host.server(await host.launch(), policy=policy)
+    told: list[tuple[str, CareAction | None]] = []
+    server.on_down(lambda reason, action: told.append((reason, action)))
+    host.tasks.spawn(server.run(), name="supervise")
+    for generation in (2, 3):
+        await server.wait_answering()
+        assert await server.restart("so many jobs", planned=True) is True
+        assert await server.restart("so many jobs", planned=True) is False
+        async with asyncio.timeout(20):
+            await server.wait_answering()
+        assert server.generation == generation
+    assert told == [("so many jobs", None)] * 2
+
+
+async def test_what_it_does_by_itself_is_told(host: Host) -> None:
+    """Its own end and a dead executor; an end that was asked for is told by who asked."""
+    server = await host.start()
+    told: asyncio.Queue[CareAction | None] = asyncio.Queue()
+    server.on_down(lambda _, action: told.put_nowait(action))
+    await host.post(server, "/fake/exit/1")
+    assert await told.get() is CareAction.RESTARTED_DIED
+    await server.wait_answering()
+    await host.post(server, "/fake/log", "pyworker: the executor thread has ended")
+    assert await told.get() is CareAction.RESTARTED_EXECUTOR
+    await server.wait_answering()
+    await server.restart("asked for")
+    assert await told.get() is None
 
 
 async def test_a_killed_process_is_named_by_its_signal(host: Host) -> None:

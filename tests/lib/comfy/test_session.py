@@ -66,6 +66,7 @@ async def test_progress_counts_nodes_and_ticks_and_never_goes_back() -> None:
     session.apply(_tick(4, node_id="3"))
     assert [progress.percent for progress in observer.progress] == [50, 62.5, 62.5, 75, 99]
     assert session.story.node_ids == ["0", "1", "2", "3"]
+    assert [progress.node_type for progress in observer.progress][-1] == "Class3"
 
 
 async def test_progress_of_odd_nodes_is_no_error() -> None:
@@ -91,10 +92,16 @@ async def test_updates_are_bounded() -> None:
     assert set(session.story.updates[0]) == {"time", "value", "max", "percentage"}
 
 
-async def test_previews_are_let_go_and_outputs_kept_within_bounds() -> None:
-    """Only nodes that have no other way out."""
-    session = _session()
-    session.apply(m.Picture(prompt_id=P, node_id="1", mime_type="image/jpeg", data=b"preview"))
+async def test_previews_are_told_and_outputs_kept_within_bounds() -> None:
+    """Only nodes that have no other way out; nothing is told before the post."""
+    observer = Recorder()
+    session = _session(observer)
+    preview = m.Picture(prompt_id=P, node_id="1", mime_type="image/jpeg", data=b"preview")
+    session.apply(preview)
+    assert observer.previews == []
+    session.accepted()
+    session.apply(preview)
+    assert [(told.node_id, told.data) for told in observer.previews] == [("1", b"preview")]
     assert session.story.pictures == []
     session.apply(m.Picture(prompt_id=P, node_id="9", mime_type="image/png", data=b"x"))
     session.apply(m.Picture(prompt_id=P, node_id="9", mime_type="image/png", data=bytes(MAX_PICTURE_BYTES)))

@@ -193,6 +193,55 @@ def test_listeners_hear_of_each_change() -> None:
     assert len(heard) == 6
 
 
+def test_every_number_of_a_job_is_free_when_it_ends() -> None:
+    """Its own and those of further requests for it, each once; until then they are at work."""
+    books, live = ledger(), job(tag=7)
+    books.received(live)
+    for tag in (8, 7, 8, None, 0, 9):
+        books.joined(live, tag=tag)
+    assert books.figures().working_tags == (7, 8, 9)
+    assert books.deleted(9) == ()
+    books.finished(ended(live, JobStatus.FAILED))
+    assert [(item.request_idx, str(item.status)) for item in books.deleted(9)] == [(n, "Error") for n in (7, 8, 9)]
+    assert books.figures().working_tags == ()
+
+
+def test_a_number_that_joins_too_late_is_free_at_once() -> None:
+    """The job ended in between."""
+    books, live = ledger(), job(tag=7)
+    books.received(live)
+    over = ended(live, JobStatus.COMPLETED)
+    books.finished(over)
+    books.joined(over, tag=8)
+    assert [item.request_idx for item in books.deleted(9)] == [7, 8]
+
+
+def test_a_question_gives_its_number_back_but_never_that_of_work() -> None:
+    """A ticket may be used for a job and for asking about it."""
+    books, live = ledger(), job(tag=7)
+    books.received(live)
+    books.joined(live, tag=8)
+    books.session_opened("s", cost=1, tag=9)
+    for tag in (7, 8, 9, None, 0):
+        books.answered(tag=tag)
+    assert books.deleted(9) == ()
+    books.answered(tag=10)
+    (told,) = books.deleted(9)
+    assert (told.request_idx, told.success) == (10, True)
+    assert books.figures().since_report == Amounts(received=101.0)
+
+
+def test_a_job_from_outside_keeps_its_load_and_number() -> None:
+    """A request inside a session joined it: the session's cost does not stand for it."""
+    books, live = ledger(), job(tag=7)
+    books.received(live)
+    books.session_opened("s", cost=1, tag=9)
+    books.session_joined("s", live.job_id)
+    assert books.figures().load == 101.0
+    books.finished(ended(live, JobStatus.COMPLETED))
+    assert [item.request_idx for item in books.deleted(9)] == [7]
+
+
 class Books(RuleBasedStateMachine):
     """received = served + failed + cancelled + load, in every order of events; and reports add up to the totals."""
 
@@ -226,6 +275,17 @@ class Books(RuleBasedStateMachine):
     @rule(session=sessions, live=jobs)
     def join(self, session: str, live: Job) -> None:
         self.books.session_joined(session, live.job_id)
+
+    @rule(live=jobs, tag=st.integers(0, 5))
+    def share(self, live: Job, tag: int) -> None:
+        self.books.joined(live, tag=tag)
+
+    @rule(tag=st.integers(0, 5))
+    def ask(self, tag: int) -> None:
+        working, told = self.books.figures().working_tags, len(self.books.deleted(10_000))
+        self.books.answered(tag=tag)
+        given_back = len(self.books.deleted(10_000)) - told
+        assert given_back == (tag != 0 and tag not in working)
 
     @rule(session=consumes(sessions))
     def close(self, session: str) -> None:

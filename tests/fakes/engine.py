@@ -182,10 +182,10 @@ class FakePreparer:
     def __init__(self) -> None:
         self.held: dict[str, asyncio.Event] = {}
         self.error: ServiceError | None = None
-        self.prepared: list[str] = []
+        self.begun: list[str] = []
 
     async def prepare(self, job: Job, workflow: Workflow) -> Prepared:
-        self.prepared.append(job.spec.request_id)
+        self.begun.append(job.spec.request_id)
         if self.error is not None:
             raise self.error
         if (event := self.held.get(job.spec.request_id)) is not None:

@@ -47,7 +47,7 @@ async def test_nothing_is_posted_and_nothing_acknowledged_before_it_is_recorded(
     world.store.gate.clear()
     asking = [submitting(world, spec()), submitting(world, spec())]
     await settle()
-    assert world.preparer.prepared == ["r"]
+    assert world.preparer.begun == ["r"]
     assert not world.engine.posted
     assert not any(task.done() for task in asking)
     assert world.ledger.received_jobs == []
@@ -266,11 +266,11 @@ async def test_decoded_requests_are_bounded_in_bytes() -> None:
     world.preparer.held = {name: asyncio.Event() for name in ("a", "b")}
     jobs = [await world.service.submit(spec(name, workflow=b'"%s"' % (b"x" * 700))) for name in ("a", "b")]
     await settle()
-    assert world.preparer.prepared == ["a"]
+    assert world.preparer.begun == ["a"]
     assert world.service.queue_counts().prepare_waiting == 1
     assert world.service.queue_counts().preparing == 1
     for event in world.preparer.held.values():
         event.set()
     await finish_all(world, lambda: world.service.in_flight_count == 0)
-    assert world.preparer.prepared == ["a", "b"]
+    assert world.preparer.begun == ["a", "b"]
     assert [(await world.service.get(job.job_id)).status for job in jobs] == [JobStatus.COMPLETED] * 2

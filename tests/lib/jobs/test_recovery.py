@@ -205,7 +205,7 @@ async def test_collected_outputs_are_delivered_again() -> None:
     again = await reborn(world)
     done = await finished(again, job)
     assert (done.status, [output.filename for output in done.outputs]) == (JobStatus.COMPLETED, ["a.png"])
-    assert again.preparer.prepared == []
+    assert again.preparer.begun == []
     assert world.engine.ran == ["r"]
     assert again.announcer.told == [("r", JobEvent.COMPLETED)], "its start was told in its earlier life"
     await close(world, again)

@@ -292,7 +292,7 @@ async def test_cancel_before_the_first_step_is_recorded(world: JobWorld) -> None
     cancelled = await world.service.cancel(job.job_id, reason="enough")
     assert cancelled.status is JobStatus.CANCELLED
     assert cancelled.message == "enough"
-    assert world.preparer.prepared == world.engine.ran == []
+    assert world.preparer.begun == world.engine.ran == []
 
 
 async def test_a_terminal_state_is_sticky(world: JobWorld) -> None:

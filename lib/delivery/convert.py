@@ -49,7 +49,7 @@ def convert(
             warnings = (*_stills(image, path, encoder), *lost)
             return Converted(width=image.width, height=image.get_page_height(), warnings=warnings)
     except (pyvips.Error, OSError, Malformed) as error:
-        raise Unusable(reason(error, path)) from error
+        raise Unusable(reason(error)) from error
 
 
 @contextmanager

@@ -30,4 +30,4 @@ def thumbnail(path: Path, target: Path, *, width: int, height: int, format_: str
             else:
                 small.webpsave(str(part), Q=_QUALITY, keep="none")
     except (pyvips.Error, OSError) as error:
-        raise Unusable(reason(error, path)) from error
+        raise Unusable(reason(error)) from error

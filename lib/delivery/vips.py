@@ -3,6 +3,7 @@ for threads only; importing this module loads 20 MB of libraries, so ``finish`` 
 """
 
 import logging
+import re
 from pathlib import Path
 
 import pyvips
@@ -53,13 +54,15 @@ def page_count(image: pyvips.Image) -> int:
     return int(image.get_n_pages())
 
 
-def reason(error: Exception, path: Path) -> str:
-    """What libvips says, as one line without our folders."""
+def reason(error: Exception) -> str:
+    """What libvips or the system says, as one line without our folders."""
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
     if not isinstance(error, pyvips.Error):
         return str(error)
     lines = [line.strip() for line in (error.detail or "").splitlines() if line.strip()]
     text = "; ".join(dict.fromkeys(lines)) or "it is damaged or cut off"
-    return text.replace(f"{path.parent}/", "")[:300]
+    return re.sub(r"/[^:;]*/", "", text)[:300]
 
 
 def _turned(image: pyvips.Image) -> bool:

@@ -1,8 +1,10 @@
 """Pictures to work on, made by libvips or byte by byte, and how their chunks are looked at."""
 
+import resource
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyvips
@@ -85,3 +87,14 @@ def pixels(image: pyvips.Image) -> bytes:
 def difference(one: pyvips.Image, other: pyvips.Image) -> float:
     """Mean difference of a channel, 0 to 255."""
     return float((one.cast("float") - other.cast("float")).abs().avg())
+
+
+@contextmanager
+def no_room(*, bytes_: int) -> Iterator[None]:
+    """A disk on which no file can grow beyond ``bytes_``: the process's own limit, which the kernel enforces."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

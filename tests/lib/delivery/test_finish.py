@@ -13,7 +13,7 @@ import pyvips
 from lib.delivery.finish import Finisher
 from lib.jobs.model import ConvertSpec, DeliverySpec, Output, OutputKind, ThumbnailSpec
 from lib.settings import DeliverySettings
-from tests.lib.delivery.pictures import GRAPH, SECRET, comfy_png, gradient
+from tests.lib.delivery.pictures import GRAPH, SECRET, comfy_png, gradient, no_room
 
 WEBP = ConvertSpec(format="webp", options={"Q": 80}, warnings=("force has no effect",))
 
@@ -133,6 +133,17 @@ async def test_a_folder_that_is_only_readable(picture: Output, tmp_path: Path) -
         (failed,) = await finish(finisher, picture, convert=WEBP)
     assert failed.error == "not finished: Not a directory"
     assert failed.local_path == picture.local_path
+
+
+async def test_a_full_disk(finisher: Finisher, picture: Output) -> None:
+    """The original is delivered, and each entry says what is missing: a conversion, a clean copy, a thumbnail."""
+    small = ThumbnailSpec(width=48, height=48)
+    with no_room(bytes_=20):
+        (done,) = await finish(finisher, picture, convert=WEBP, keep_metadata=False, thumbnail=small)
+    assert (done.local_path, done.thumbnail_path) == (picture.local_path, "")
+    assert (done.error or "").startswith("not converted to webp: ")
+    assert [text.split(": ")[1] for text in done.warnings] == ["metadata not removed", "no thumbnail"]
+    assert [entry.name for entry in Path(picture.local_path).parent.iterdir()] == ["pic.png"]
 
 
 async def test_the_event_loop_goes_on(finisher: Finisher, output: Callable[..., Output]) -> None:

@@ -117,7 +117,8 @@ class SqliteJobStore(SqliteOutbox):
         try:
             await written
         except asyncio.CancelledError:
-            self._writer.submit(queries.removal([job.sequence]))
+            with suppress(StorageFailed):  # closed: it was done before, or never will be
+                self._writer.submit(queries.withdrawal(job.job_id))
             raise
         self._last_sequence = max(self._last_sequence, job.sequence)
 
@@ -213,6 +214,6 @@ class SqliteJobStore(SqliteOutbox):
         Return the jobs whose workflow has a row of its own."""
         db, now = self._database.writing, self._time.now()
         queries.tame_future(db, now)
-        self._last_sequence, self._finished_at = queries.counters(db)
+        self._last_sequence, self._finished_at = queries.last_sequence(db), queries.last_end(db)
         self._seen = Seen(queries.digests(db))
         return set(queries.bulky(db))

@@ -94,10 +94,10 @@ def open_database(folder: Path, *, now: datetime, connect: Connect = connect) ->
         except sqlite3.Error:
             writing.close()
             raise
-    except (StorageFailed, OSError):
+    except StorageFailed:
         lock.close()
         raise
-    except (sqlite3.Error, _Damaged, Unreadable) as error:
+    except (OSError, sqlite3.Error, _Damaged, Unreadable) as error:
         lock.close()
         raise StorageFailed(f"STATE_DIR={folder}: the job store can't be opened: {error}.") from error
     return Database(path=path, vault=vault, writing=writing, reading=reading, lock=lock)

@@ -65,11 +65,21 @@ def removal(sequences: Sequence[int], *, now: int = 0) -> Operation[None]:
 
     def remove(db: sqlite3.Connection) -> None:
         db.execute(remember, (until, *sequences))
-        db.execute("INSERT OR REPLACE INTO facts SELECT 'last_sequence', ?", (max(counters(db)[0], *sequences),))
+        db.execute("INSERT OR REPLACE INTO facts VALUES ('last_sequence', ?)", (last_sequence(db),))
         for table in ("jobs", "workflows"):
             db.execute(f"DELETE FROM {table} WHERE sequence IN ({marks})", sequences)  # noqa: S608
 
     return remove
+
+
+def withdrawal(job_id: str) -> Operation[None]:
+    """Return an operation that deletes a job which nobody was told of."""
+
+    def withdraw(db: sqlite3.Connection) -> None:
+        db.execute("DELETE FROM workflows WHERE sequence = (SELECT sequence FROM jobs WHERE job_id = ?)", (job_id,))
+        db.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,))
+
+    return withdraw
 
 
 def forget_runs(now: int) -> Operation[None]:
@@ -91,7 +101,8 @@ def give_back(db: sqlite3.Connection) -> bool:
     (pages,) = db.execute("PRAGMA page_count").fetchone()
     if free * FREE_SHARE <= pages:
         return False
-    db.execute(f"PRAGMA incremental_vacuum({FREED_PAGES})").fetchall()
+    for _ in range(FREED_PAGES):  # one at a time: Python steps a statement without columns once, and so frees one page
+        db.execute("PRAGMA incremental_vacuum(1)")
     return True
 
 
@@ -113,11 +124,18 @@ def tame_future(db: sqlite3.Connection, now: int) -> None:
     db.execute("UPDATE runs SET until = ?1 WHERE until > ?1", (longest,))
 
 
-def counters(db: sqlite3.Connection) -> tuple[int, int]:
-    """The highest sequence ever recorded, and the newest end of a job (store time)."""
-    sequence, finished_at = db.execute("SELECT max(sequence), max(finished_at) FROM jobs").fetchone()
-    row = db.execute("SELECT value FROM facts WHERE name = 'last_sequence'").fetchone()
-    return max(sequence or 0, row[0] if row else 0), finished_at or 0
+def last_sequence(db: sqlite3.Connection) -> int:
+    """The highest sequence ever recorded."""
+    query = """SELECT max(sequence) FROM
+        (SELECT sequence FROM jobs UNION ALL SELECT value FROM facts WHERE name = 'last_sequence')"""
+    sequence: int | None = db.execute(query).fetchone()[0]
+    return sequence or 0
+
+
+def last_end(db: sqlite3.Connection) -> int:
+    """The newest end of a job (store time)."""
+    end: int | None = db.execute("SELECT max(finished_at) FROM jobs").fetchone()[0]
+    return end or 0
 
 
 def bulky(db: sqlite3.Connection) -> Iterator[int]:

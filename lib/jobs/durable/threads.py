@@ -104,6 +104,7 @@ class Writer:
                 write.done.set_result(value)
             else:
                 write.done.set_exception(error)
+                write.done.exception()  # nobody has to look at it
 
     # -- in the thread -------------------------------------------------------------------------------------------------
 

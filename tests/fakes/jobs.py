@@ -109,6 +109,7 @@ def build_jobs(
     tasks: Tasks | None = None,
     ledger: LoadLedger | None = None,
     store: JobStore | None = None,
+    preparer: FakePreparer | None = None,
     durable: bool = True,
     in_flight: int = 100,
     backlog_bytes: int = 1000,
@@ -120,7 +121,8 @@ def build_jobs(
     """Build a service over fakes; give a ``store`` that another one has used to play a restart."""
     engines = list(engines if engines is not None else [FakeEngine()])
     clock, tasks, speed = clock or FakeClock(), tasks or Tasks(), SpeedGauge()
-    queue, preparer, delivery, blocked = SlotQueue(engines, clock=clock), FakePreparer(), FakeDelivery(), list[str]()
+    queue, delivery, blocked = SlotQueue(engines, clock=clock), FakeDelivery(), list[str]()
+    preparer = preparer or FakePreparer()
     store, announcer = store or MemoryJobStore(clock=clock, ttl_s=600, max_results=50), FakeAnnouncer(clock)
     ledger = ledger or FakeLedger()  # type: ignore[assignment]
     assert ledger is not None

@@ -4,15 +4,22 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp import web
 
 from lib.dialects.native.docs import operations
 from lib.errors import ExecutionFailed
-from lib.jobs.model import JobEvent, OutboxItem, Progress, WebhookTarget
+from lib.jobs.model import JobEvent, JobSpec, OutboxItem, Progress, WebhookTarget
+from lib.serving.access import Access, Need, caller_of
+from lib.serving.application import Site
+from lib.serving.keyring import KeyRing
 from lib.serving.openapi import build
+from lib.serving.payloads import json_response
+from lib.serving.server import Listener
 from tests.fakes.clock import settle
 
-from .conftest import ALICE, BOB, OPS, World
+from .conftest import ALICE, BOB, KEYS, OPS, World
 
 
 def ids(page: Any) -> list[str]:
@@ -223,6 +230,42 @@ async def test_unfinished_jobs_count_against_the_key(world: World) -> None:
     await world.jobs.service.cancel(job.job_id, reason="end")
     assert world.limits._live == {}
     await world.jobs.service.cancel((await world.jobs.service.find("operators", owner="")).job_id, reason="end")
+
+
+async def test_a_request_and_its_job_take_one_place(world: World) -> None:
+    """Waiting for the job or not: a limit of two is two jobs, and the third is told when to come back."""
+    world.engine.automatic = False
+    service = world.jobs.service
+
+    async def submit(request: web.Request) -> web.Response:
+        name = request.query["id"]
+        job = await service.submit(
+            JobSpec(request_id=name, dialect="d", workflow=b"{}", body_hash=name, owner=caller_of(request).tenant)
+        )
+        if "wait" in request.query:
+            await service.wait(job.job_id)
+        return json_response({})
+
+    access = Access(keys=KeyRing(fixed=KEYS, path=None, clock=world.jobs.clock), required=True, limits=world.limits)
+    site = Site(max_body_bytes=100, access=access)
+    site.mount([web.post("/submit", submit)], owner="x", needs={"/submit": Need.SUBMIT})
+    listener = Listener(site.app, name="test", host="127.0.0.1", port=0)
+    async with listener, aiohttp.ClientSession(listener.url, headers=BOB) as bob:
+        waiting = asyncio.create_task(bob.post("/submit?id=a&wait=1"))
+        await asyncio.wait_for(_live(world, 1), 5)
+        assert (await bob.post("/submit?id=b")).status == 200
+        full = await bob.post("/submit?id=c")
+        assert (full.status, (await full.json())["details"]["max_in_flight"]) == (429, 2)
+        world.engine.finish()
+        assert (await waiting).status == 200
+        assert (await bob.post("/submit?id=c")).status == 200
+        for job in service.live_jobs:
+            await service.cancel(job.job_id, reason="end")
+
+
+async def _live(world: World, count: int) -> None:
+    while len(world.engine.posted) < count:
+        await asyncio.sleep(0)
 
 
 def test_the_docs_describe_every_route() -> None:

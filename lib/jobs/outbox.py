@@ -6,8 +6,8 @@ from datetime import datetime
 
 from lib.clock import Clock
 from lib.jobs.model import OutboxItem
-from lib.jobs.ports import NOTHING_BUSY, Busy, OutboxState
-from lib.jobs.retention import Message, Retention, StoreTime, surplus_messages
+from lib.jobs.ports import DUE_BYTES, NOTHING_BUSY, Busy, OutboxState
+from lib.jobs.retention import Message, Retention, StoreTime, surplus_messages, within
 
 
 class MemoryOutbox:
@@ -23,7 +23,8 @@ class MemoryOutbox:
     async def due(self, now: datetime, *, limit: int, busy: Busy = NOTHING_BUSY) -> list[OutboxItem]:
         latest = self._time.of(now)
         ready = sorted((at, message_id) for message_id, at in self._free(busy) if at <= latest)
-        return [self._shown(message_id) for _, message_id in ready[:limit]]
+        items = [self._shown(message_id) for _, message_id in ready[:limit]]
+        return list(within(items, lambda item: len(item.body), DUE_BYTES))
 
     async def next_due(self, *, busy: Busy = NOTHING_BUSY) -> datetime | None:
         first = min((at for _, at in self._free(busy)), default=None)

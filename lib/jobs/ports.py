@@ -181,7 +181,8 @@ class JobStore(Protocol):
         ...
 
     async def run_number(self, request_id: str, *, owner: str = "") -> int:
-        """Which run of this request id a new job would be, from 1; remembered longer than results are."""
+        """Which run of this request id a new job would be, from 1. Runs that uploaded to a storage are remembered
+        longer than their results, as long as their URLs may live."""
         ...
 
     async def keyed(self, key: Idempotency) -> Job | None:
@@ -247,11 +248,11 @@ class Outbox(Protocol):
         ...
 
     async def bury(self, message_id: str, *, error: str) -> None:
-        """Given up; kept for ``dead`` for a limited time."""
+        """The last attempt failed too; count it. Kept for ``dead`` for a limited time."""
         ...
 
     async def revive(self, message_id: str, *, owner: str | None, now: datetime) -> bool:
-        """Make a dead message due again; false when there is none of this owner's (``None``: anybody's)."""
+        """Make a dead message due again, its attempts counted from 0; false when there is none of this owner's (``None``: anybody's)."""
         ...
 
     async def dead(self, *, owner: str | None, limit: int) -> list[OutboxItem]:

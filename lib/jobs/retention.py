@@ -3,7 +3,7 @@
 Sizes are what a store keeps, in bytes. The stores decide nothing; they ask ``surplus``.
 """
 
-from collections.abc import Collection, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
@@ -12,6 +12,7 @@ from lib.clock import Clock
 from lib.jobs.model import Job
 
 K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
 
 SECOND = 1_000_000
 """Store time counts in microseconds."""
@@ -98,6 +99,16 @@ def surplus_messages(retention: Retention, messages: Iterable[Message[K]], *, no
             yield message
         else:
             kept_bytes += message.size_bytes
+
+
+def within(items: Iterable[T], size_of: Callable[[T], int], most_bytes: int) -> Iterator[T]:
+    """Yield the first of the items, as many as are at most so many bytes together; one at least."""
+    taken_bytes = 0
+    for number, item in enumerate(items):
+        taken_bytes += size_of(item)
+        if number and taken_bytes > most_bytes:
+            return
+        yield item
 
 
 def remains(job: Job) -> Job:

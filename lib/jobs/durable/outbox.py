@@ -9,8 +9,8 @@ from lib.jobs.durable.queries import CHUNK
 from lib.jobs.durable.rows import MESSAGE, Rows, text
 from lib.jobs.durable.threads import RETRY_AFTER_S, Operation, Reader, Writer
 from lib.jobs.model import OutboxItem
-from lib.jobs.ports import NOTHING_BUSY, Busy, OutboxState
-from lib.jobs.retention import SECOND, Message, Retention, StoreTime, surplus_messages
+from lib.jobs.ports import DUE_BYTES, NOTHING_BUSY, Busy, OutboxState
+from lib.jobs.retention import SECOND, Message, Retention, StoreTime, surplus_messages, within
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,8 @@ class SqliteOutbox:
         query = f"{MESSAGE} WHERE dead = 0 AND due_at <= ? {free} ORDER BY due_at, rowid LIMIT ?"
 
         def read(db: sqlite3.Connection) -> list[OutboxItem]:
-            return self._rows.messages(db.execute(query, (latest, *values, limit)))
+            found = db.execute(query, (latest, *values, limit))
+            return self._rows.messages(within(found, lambda row: len(row[-1]), DUE_BYTES))
 
         return await self._reader.read(read)
 

@@ -35,6 +35,7 @@ def conditions(asked: JobFilter) -> tuple[str, list[object]]:
 
 
 def last_run(db: sqlite3.Connection, named: bytes) -> int:
+    """The highest run of a name, among the jobs and those that are gone; 0 for none."""
     query = (
         "SELECT max(run) FROM (SELECT run FROM jobs WHERE named = ?1 UNION ALL SELECT run FROM runs WHERE named = ?1)"
     )

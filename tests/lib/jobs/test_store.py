@@ -15,7 +15,7 @@ import pytest
 
 from lib.errors import EngineDied
 from lib.jobs.model import Idempotency, JobFilter, JobStatus, OnDisconnect
-from lib.jobs.ports import Busy
+from lib.jobs.ports import DUE_BYTES, Busy
 from lib.jobs.retention import KEYED_FACTOR, RUN_MEMORY_S
 from lib.jobs.sqlite_store import SqliteJobStore
 from lib.jobs.store import MemoryJobStore
@@ -338,6 +338,16 @@ async def test_messages_come_when_they_are_due(store: Store) -> None:
     assert await due(store, 100, limit=2) == ["a", "b"]
     assert await store.next_due() == START + timedelta(seconds=10)
     assert await store.due(START + timedelta(seconds=10), limit=1) == [message("a", due_s=10)]
+
+
+async def test_large_messages_come_a_few_at_a_time(store: Store) -> None:
+    """No more bytes than a sender can hold; one at least, however large it is."""
+    await recorded(store, *(message(f"m{number}", due_s=number, size=DUE_BYTES // 2) for number in range(3)))
+    assert await due(store, 10) == ["m0", "m1"]
+    await store.delivered("m0")
+    await store.delivered("m1")
+    await recorded(store, message("large", size=DUE_BYTES + 1))
+    assert await due(store, 10) == ["large"]
 
 
 async def test_what_is_in_hand_is_not_due(store: Store) -> None:

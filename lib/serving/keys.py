@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import secrets
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,7 +64,7 @@ def _append(path: Path, entry: str) -> None:
     known = path.read_text(encoding="utf-8") if path.exists() else ""
     text = f"{known.rstrip()}\n{entry}" if known.strip() else entry
     indexed(file_keys(text))
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
+    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o600
     new = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         new.touch(mode=0o600)

@@ -55,7 +55,7 @@ class PlainPayload:
 
     def render_accepted(self, job: Job, *, base_url: str, job_token: str | None = None) -> dict[str, Any]:
         result = self.render(job, include_response=False)
-        return result | {"job_id": job.job_id, "job_token": job_token, "base_url": base_url}
+        return result | {"job_id": job.job_id, "base_url": base_url}
 
     async def stream(
         self,

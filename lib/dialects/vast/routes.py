@@ -122,10 +122,9 @@ class VastDialect:
 
     async def _submitted(self, request: web.Request) -> web.Response:
         job = await self._submit(request, await self._entrance.admit(request), keep=True)
-        accepted = self._payload.render_accepted(
-            job, base_url=self._base(request), job_token=self._signer.job_token(job.job_id)
-        )
-        return json_response(accepted, status=ACCEPTED)
+        token = self._signer.job_token(job.job_id)
+        accepted = self._payload.render_accepted(job, base_url=self._base(request), job_token=token)
+        return json_response({**accepted, "job_token": token}, status=ACCEPTED)
 
     async def _streamed(self, request: web.Request) -> web.StreamResponse:
         """The stream can be taken up again by its job's token, so the job outlives the connection."""

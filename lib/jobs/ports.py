@@ -252,7 +252,8 @@ class Outbox(Protocol):
         ...
 
     async def revive(self, message_id: str, *, owner: str | None, now: datetime) -> bool:
-        """Make a dead message due again, its attempts counted from 0; false when there is none of this owner's (``None``: anybody's)."""
+        """Make a dead message due again, its attempts counted from 0; false when there is none of this owner's
+        (``None``: anybody's)."""
         ...
 
     async def dead(self, *, owner: str | None, limit: int) -> list[OutboxItem]:

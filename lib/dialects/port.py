@@ -21,8 +21,10 @@ class Planner:
     """
 
     s3: Callable[[Block], S3Target | None]
-    webhook: Callable[[Block], WebhookTarget | None]
+    webhooks: Callable[[Block, Sequence[Mapping[str, Any]]], tuple[WebhookTarget, ...]]
+    """One block, which may fall back to the operator's own target, and a list of further ones."""
     put: Callable[[Block], PutTarget | None]
+    """``{"urls": [...], "headers": {...}}``"""
     convert: Callable[[Block], ConvertSpec | None]
     thumbnail: Callable[[Block], ThumbnailSpec | None]
 

@@ -8,6 +8,7 @@ from aiohttp import hdrs, web
 
 from lib.clock import Clock
 from lib.dialects.wrapper import results
+from lib.dialects.wrapper.answers import Shown
 from lib.dialects.wrapper.docs import operations
 from lib.dialects.wrapper.headers import APPLIED_HEADER, PREFER_HEADER, REPLAYED_HEADER, Preference, preference, wait_s
 from lib.dialects.wrapper.parts import Uploads
@@ -27,6 +28,7 @@ from lib.serving.signing import Signer
 from lib.serving.sse import EventStreams
 from lib.settings import ServerSettings
 
+ACCEPTED = "Request accepted"
 CANCELLED_BY_CLIENT = "Request cancelled by client"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _JOB = "{job_id:[^/]+}"
@@ -122,7 +124,7 @@ class WrapperDialect:
 
     async def _generate(self, request: web.Request) -> web.Response:
         submitted = await self._submit(request, OnDisconnect.KEEP)
-        return self._accepted(submitted.job, request)
+        return self._accepted(submitted.job, request, fresh=not submitted.replayed)
 
     async def _generate_sync(self, request: web.Request) -> web.Response:
         prefer = preference(request.headers.getall(PREFER_HEADER, ()))
@@ -207,9 +209,14 @@ class WrapperDialect:
         include_response = self.wants_response(request.headers)
         return await results.answer(job, include_response=include_response, headers=request.get(_HEADERS, {}))
 
-    def _accepted(self, job: Job, request: web.Request, *, applied: Preference | None = None) -> web.Response:
+    def _accepted(
+        self, job: Job, request: web.Request, *, applied: Preference | None = None, fresh: bool = False
+    ) -> web.Response:
+        """Answer 202. Upstream's clients know a ``fresh`` job as pending, however far it is when they hear of it."""
         base_url = self._submissions.base_url(request)
         body = self.render_accepted(job, base_url=base_url, job_token=self._token(job.job_id))
+        if fresh:
+            body.update(status=Shown.PENDING, message=ACCEPTED)
         own = {**request.get(_HEADERS, {}), str(hdrs.LOCATION): str(body["status_url"])}
         if applied is not None:
             own[APPLIED_HEADER] = applied.applied

@@ -12,12 +12,12 @@ from lib.errors import InvalidRequest
 from lib.jobs.model import JobEvent, WebhookScheme
 
 REQUEST_ID = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,127})?$"
-MAX_WEBHOOKS = 10
+MAX_WEBHOOKS = 9
 MAX_CREDENTIALS = 20
 MAX_PUT_URLS = 1000
 _MAX_ERRORS = 20
 Seconds = Annotated[int, Field(ge=0, le=3600)]
-Headers = Annotated[dict[str, str], Field(max_length=50)]
+Headers = Annotated[dict[str, str], Field(max_length=32)]
 
 
 class _Request(BaseModel):
@@ -33,7 +33,6 @@ class S3Block(_Request):
     endpoint_url: str = ""
     bucket_name: str = ""
     region: str = ""
-    prefix: str = Field("", description="Ours: put before the key, for a bucket with keys of your own.")
     connect_timeout: Seconds = 60
     connect_attempts: int = Field(3, ge=0, le=100)
 
@@ -79,9 +78,9 @@ class ConvertBlock(_Request):
 class ThumbnailBlock(_Request):
     """Ours: a small copy of each picture that fits into this many pixels."""
 
-    width: int = Field(256, ge=1, le=4096)
-    height: int = Field(256, ge=1, le=4096)
-    format: str = Field("webp", description="`png`, `jpeg`, `webp` or `avif`.")
+    width: int | None = Field(None, ge=1, le=2048, description="256 if neither is given.")
+    height: int | None = Field(None, ge=1, le=2048)
+    format: str = Field("", description="`webp` (the default) or `jpeg`.")
 
 
 class S3Credential(_Request):

@@ -54,6 +54,8 @@ class Submissions:
         spec = self._completed(asked.spec, request, on_disconnect=on_disconnect, key=key)
         request[JOB_REQUEST_ID] = spec.request_id
         job = await self._jobs.submit(spec)
+        if spec.on_disconnect is OnDisconnect.KEEP and job.spec.on_disconnect is not OnDisconnect.KEEP:
+            job = await self._jobs.keep(job.job_id)  # it was a synchronous caller's, and is ours too from now on
         return Submitted(job=job, replayed=key is not None and job.status.terminal, sync_timeout_s=asked.sync_timeout_s)
 
     def base_url(self, request: web.Request) -> str:

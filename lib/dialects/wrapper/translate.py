@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from pydantic import BaseModel
 
 from lib.dialects.port import Planner
 from lib.dialects.wrapper.render import render, render_accepted, render_webhook
-from lib.dialects.wrapper.schema import HttpCredential, Input, S3Credential, WebhookBlock, parse
+from lib.dialects.wrapper.schema import HttpCredential, Input, S3Credential, parse
 from lib.errors import InvalidRequest
 from lib.jobs.model import Credential, DeliverySpec, Job, JobSpec, OnDisconnect, WebhookTarget
 from lib.settings import JobsSettings
@@ -99,22 +100,19 @@ class WrapperPayload:
 
     def _delivery(self, asked: Input, headers: Mapping[str, str]) -> DeliverySpec:
         planner = self._planner
+        put = _given(asked.upload) or {}
         return DeliverySpec(
             s3=planner.s3(asked.s3.model_dump() if asked.s3 else None),
-            put=planner.put(asked.upload.model_dump() if asked.upload else None),
+            put=planner.put(
+                {"urls": put["put_urls"], "headers": put.get("headers", {})} if "put_urls" in put else None
+            ),
             inline_base64=asked.return_outputs_as_base64 or is_true(headers.get(INLINE_HEADER)),
-            convert=planner.convert(asked.convert_output.model_dump() if asked.convert_output else None),
+            convert=planner.convert(_given(asked.convert_output)),
             keep_metadata=None if asked.metadata is None else asked.metadata == "keep",
-            thumbnail=planner.thumbnail(asked.thumbnail.model_dump() if asked.thumbnail else None),
-            webhooks=self._webhooks(asked),
+            thumbnail=planner.thumbnail(_given(asked.thumbnail)),
+            webhooks=planner.webhooks(_given(asked.webhook), [_given(block) or {} for block in asked.webhooks]),
             include_temp=asked.include_temp_outputs,
         )
-
-    def _webhooks(self, asked: Input) -> tuple[WebhookTarget, ...]:
-        """``webhook`` falls back to the operator's; in the list a block without a URL says nothing."""
-        first = self._planner.webhook(_webhook(asked.webhook))
-        others = (self._planner.webhook(_webhook(block)) for block in asked.webhooks if block.url)
-        return tuple(target for target in (first, *others) if target is not None)
 
 
 def is_true(value: str | None) -> bool:
@@ -122,8 +120,9 @@ def is_true(value: str | None) -> bool:
     return value is not None and value.strip().lower() in _TRUE
 
 
-def _webhook(block: WebhookBlock | None) -> dict[str, Any] | None:
-    return None if block is None else block.model_dump(mode="json")
+def _given(block: BaseModel | None) -> dict[str, Any] | None:
+    """A block without what says nothing."""
+    return None if block is None else block.model_dump(mode="json", exclude_defaults=True)
 
 
 def _credential(given: S3Credential | HttpCredential) -> Credential:

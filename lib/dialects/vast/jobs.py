@@ -63,10 +63,10 @@ class JobRoutes:
     def routes(self) -> Sequence[web.RouteDef]:
         """For the public listener. The SDK only POSTs, so POST equals GET."""
         return (
-            web.get(RESULT, self._result),
+            web.get(RESULT, self._result, allow_head=False),
             web.post(RESULT, self._result),
             web.post(CANCEL, self._cancel),
-            web.get(STREAM, self._stream),
+            web.get(STREAM, self._stream, allow_head=False),
         )
 
     def plain_routes(self) -> Sequence[web.RouteDef]:

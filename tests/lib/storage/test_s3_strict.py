@@ -60,7 +60,9 @@ async def test_both_addressings_and_checksum_modes(
 ) -> None:
     """Bucket in the path or in the host name, checksums or not: uploaded, and downloaded by the URL alone."""
     there = replace(place, checksums=checksums, addressing=addressing)
-    url = await stores.at(there).publish(picture, key=f"{addressing}/a b.png", mime_type="image/png", expires_s=600)
+    url = (
+        await stores.at(there).publish(picture, key=f"{addressing}/a b.png", mime_type="image/png", expires_s=600)
+    ).url
     assert url.startswith("http://outputs.s3.test:" if addressing == "virtual" else "http://s3.test:")
     assert await download(guard, url) == (200, png())
 
@@ -70,13 +72,13 @@ async def test_a_wrong_region_is_put_right(
 ) -> None:
     """When the server names another region, upload and URL are signed for that one."""
     there = replace(place, region="eu-north-1")
-    url = await stores.at(there).publish(picture, key="region.png", mime_type="image/png", expires_s=600)
+    url = (await stores.at(there).publish(picture, key="region.png", mime_type="image/png", expires_s=600)).url
     assert await download(guard, url) == (200, png())
 
 
 async def test_a_presigned_url_ends(stores: S3Stores, guard: AddressGuard, place: S3Place, picture: Path) -> None:
     """After its life the URL is refused; before, it works."""
-    url = await stores.at(place).publish(picture, key="short.png", mime_type="image/png", expires_s=1)
+    url = (await stores.at(place).publish(picture, key="short.png", mime_type="image/png", expires_s=1)).url
     await asyncio.sleep(3.2)
     assert (await download(guard, url))[0] == 403
     assert "X-Amz-Expires=1&" in url
@@ -86,7 +88,7 @@ async def test_parts_are_put_together(stores: S3Stores, guard: AddressGuard, pla
     """Multipart against a server that checks every part."""
     path = tmp_path / "large.bin"
     path.write_bytes(bytes(range(256)) * (MULTIPART_BYTES // 256) + b"tail")
-    url = await stores.at(place).publish(path, key="large.bin", mime_type="video/mp4", expires_s=600)
+    url = (await stores.at(place).publish(path, key="large.bin", mime_type="video/mp4", expires_s=600)).url
     assert await download(guard, url) == (200, path.read_bytes())
 
 

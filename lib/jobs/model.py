@@ -349,10 +349,8 @@ class Job:
     error: ServiceError | None = None
 
     def with_(self, **changes: Any) -> "Job":
-        """Return a copy with ``changes``; status changes go through ``lib.jobs.transitions`` only.
-
-        ``dataclasses.replace`` does the same in four times the time; this is done a dozen times a job, and with each
-        step of a sampler."""
+        """Return a copy with ``changes``, in a quarter of the time that ``dataclasses.replace`` takes; status changes go
+        through ``lib.jobs.transitions`` only."""
         copy = object.__new__(Job)
         for put, value in zip(_PUT.values(), _VALUES(self), strict=True):
             put(copy, value)

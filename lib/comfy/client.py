@@ -123,13 +123,13 @@ class ComfyClient:
     async def system_stats(self) -> Mapping[str, Any]:
         return await self._object(self._base / "system_stats")
 
-    async def log_lines(self) -> list[str]:
-        """Return the last lines of its log, as it keeps them in memory since its start (an internal route)."""
+    async def log_writes(self) -> list[str]:
+        """Return the last 300 writes to its log, as it keeps them in memory since its start (an internal route)."""
         url = self._base / "internal" / "logs" / "raw"
         entries = (await self._object(url)).get("entries")
         if not isinstance(entries, list):
             raise _unreadable(url)
-        return "".join(str(entry.get("m")) for entry in entries if isinstance(entry, dict)).splitlines()
+        return [str(entry.get("m")) for entry in entries if isinstance(entry, dict)]
 
     async def socket(self, client_id: str, *, heartbeat_s: float) -> aiohttp.ClientWebSocketResponse:
         """Open the event socket. ``client_id`` must be new for each connection."""

@@ -6,6 +6,7 @@ text; those and host paths stay out of everything that leaves this module.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
 from typing import Any
 
 from lib.comfy.catalog import nearest
@@ -32,6 +33,7 @@ _GPU_TEXTS = (
 _DEAD_EXECUTOR = re.compile(
     r"Exception in thread Thread-\d+ \(prompt_worker\):?|pyworker: the executor thread has ended"
 )
+_UNCAUGHT = re.compile(r'  File "[^"]*[/\\]execution\.py", line \d+, in \w+\n')
 _HIDDEN = frozenset({"traceback", "current_inputs", "current_outputs"})
 
 
@@ -78,6 +80,17 @@ def is_dead_executor(line: str) -> bool:
     """Whether this line of ComfyUI's log says that its only worker thread has ended. The whole line counts: what
     callers send is logged too, inside other lines."""
     return _DEAD_EXECUTOR.fullmatch(line.strip()) is not None
+
+
+def tell_of_dead_executor(writes: Iterable[str]) -> bool:
+    """Whether the last writes to ComfyUI's log tell that its worker thread has ended.
+
+    The thread's last words may have pushed their own first line out: Python 3.11 and 3.12 write a traceback that
+    nobody caught piece by piece. One that ComfyUI logs is a single write, and only that thread runs its executor."""
+    pieces = [write for write in writes if write]
+    if any(map(is_dead_executor, "".join(pieces).splitlines())):
+        return True
+    return any(_UNCAUGHT.fullmatch(piece) and after == "    " for piece, after in pairwise(pieces))
 
 
 def _is_oom(failure: Failed) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lib.comfy import removal
 from lib.comfy.client import ComfyClient, QueueItem
-from lib.comfy.faults import is_dead_executor
+from lib.comfy.faults import tell_of_dead_executor
 from lib.comfy.forget import Forgetter
 from lib.comfy.link import Link
 from lib.comfy.ports import CareAction
@@ -142,7 +142,7 @@ class Follower:
             return
         session.heard_at = _now()
         try:
-            dead = any(map(is_dead_executor, await self._client.log_lines()))
+            dead = tell_of_dead_executor(await self._client.log_writes())
         except EngineUnreachable:  # a newer or older ComfyUI need not have that route
             return
         if dead:

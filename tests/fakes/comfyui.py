@@ -10,6 +10,7 @@ import json
 import struct
 import tempfile
 import uuid
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from aiohttp import WSMsgType, web
 
 from tests.fakes.comfyui_executor import Executor
 from tests.fakes.comfyui_nodes import NODES, object_info, validate
+
+LOG_WRITES = 300
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,8 +65,8 @@ class FakeComfyUI:
         self.posted: list[dict[str, Any]] = []
         """Bodies of POST /prompt."""
         self.died = asyncio.Event()
-        self.log_entries: list[str] = []
-        """What it wrote to its log, write by write; empty again after a start."""
+        self.log_entries: deque[str] = deque(maxlen=LOG_WRITES)
+        """The last writes to its log; empty again after a start."""
         self.ram_free = 1 << 32
         self.previews = False
         """Whether samplers send previews."""
@@ -91,7 +94,7 @@ class FakeComfyUI:
         self.died.clear()
         self._closing.clear()
         self._outbox: asyncio.Queue[tuple[str | bytes, str | None]] = asyncio.Queue()
-        self.log_entries = []
+        self.log_entries.clear()
         self.executor = Executor(
             self.folder,
             emit=self._emit,

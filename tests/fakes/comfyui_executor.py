@@ -19,6 +19,13 @@ from tests.fakes.comfyui_nodes import (
     is_link,
 )
 
+LAST_WORDS = (
+    *("Exception in thread ", "Thread-7 (prompt_worker)", ":\n", "Traceback (most recent call last):\n"),
+    *('  File "/opt/comfy/execution.py", line 286, in process_inputs\n', "", "    ", "result = f(**inputs)", "\n"),
+    *("KeyboardInterrupt", "", "\n"),
+)
+"""What Python 3.11 writes for an exception that ends a thread."""
+
 Item = tuple[float, str, dict[str, Any], dict[str, Any], list[str]]
 Emit = Callable[[str, dict[str, Any], str | None], None]
 """``(type, data, client id or None for everybody)``."""
@@ -89,8 +96,8 @@ class Executor:
                 await _Prompt(self, self.running).run()
             except ExecutorDied as silent:
                 if not silent.args:
-                    for part in ("Exception in thread ", "Thread-7 (prompt_worker)", ":\n", "Traceback ...\n"):
-                        self._write(part)
+                    for piece in LAST_WORDS:
+                        self._write(piece)
                 return
             except ProcessDied:
                 self._died()

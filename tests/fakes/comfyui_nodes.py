@@ -10,7 +10,7 @@ import re
 import struct
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +183,11 @@ async def _scale(_: Context, inputs: dict[str, Any]) -> Outcome:
     return (FakeImage(width=inputs["width"], height=inputs["height"], count=source.count, color=source.color),), None
 
 
+async def _batch(_: Context, inputs: dict[str, Any]) -> Outcome:
+    first, second = inputs["image1"], inputs["image2"]
+    return (replace(first, count=first.count + second.count),), None
+
+
 async def _pass_image(_: Context, inputs: dict[str, Any]) -> Outcome:
     return (inputs.get("image"),), None
 
@@ -305,6 +310,7 @@ NODES: dict[str, Node] = {
         },
         outputs=("IMAGE",),
     ),
+    "ImageBatch": Node(run=_batch, required={"image1": _IMAGE, "image2": _IMAGE}, outputs=("IMAGE",)),
     "ImageInvert": Node(run=_pass_image, required={"image": _IMAGE}, outputs=("IMAGE",)),
     "ImageBlur": Node(
         run=_pass_image, required={"image": _IMAGE, "blur_radius": _int(1, 31), "sigma": _FLOAT}, outputs=("IMAGE",)

@@ -44,7 +44,8 @@ def animated_webp() -> Graph:
 
 def animated_png() -> Graph:
     inputs = {"filename_prefix": "hw/w6", "fps": 6.0, "compress_level": 0}
-    return {"1": empty(count=4), "2": node("SaveAnimatedPNG", images=["1", 0], **inputs)}
+    frames = {"0": empty(), "9": empty(), "1": node("ImageBatch", image1=["0", 0], image2=["9", 0])}
+    return {**frames, "2": node("SaveAnimatedPNG", images=["1", 0], **inputs)}
 
 
 def webm() -> Graph:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from lib.comfy.ports import CareAction
 from lib.errors import EngineDied, JobTimeout
 from tests.comfyui_fixture import RealComfyUI
 from tests.fakes import workflows as w
@@ -54,6 +55,18 @@ async def test_a_dead_executor_is_restarted_and_work_goes_on(world: World) -> No
     with pytest.raises(JobTimeout):
         await world.execute(w.through("HWFail", kind="sysexit"), timeout_s=0.5)
     assert len(world.server.restarts) == 1
+    async with asyncio.timeout(20):
+        await world.engine.wait_ready()
+    assert (await world.run(w.picture())).outputs[0].error is None
+
+
+async def test_an_executor_that_died_under_a_prompt_is_found_in_comfyuis_log(world: World) -> None:
+    """Its thread's last words are there, and no time limit is needed."""
+    with pytest.raises(EngineDied) as caught:
+        async with asyncio.timeout(30):  # restarting is part of it here
+            await world.execute(w.through("HWFail", kind="executor"))
+    assert caught.value.started is True
+    assert world.cared == [CareAction.RESTARTED_EXECUTOR]
     async with asyncio.timeout(20):
         await world.engine.wait_ready()
     assert (await world.run(w.picture())).outputs[0].error is None

@@ -1,12 +1,24 @@
 """From ComfyUI's errors to ours: classified by type and message, named, scrubbed."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
-from lib.comfy.faults import execution_error, gpu_fault, is_dead_executor, misfits, rejection, scrub
+from lib.comfy.faults import (
+    execution_error,
+    gpu_fault,
+    is_dead_executor,
+    misfits,
+    rejection,
+    scrub,
+    tell_of_dead_executor,
+)
+from lib.comfy.install import NODES
 from lib.comfy.messages import Failed
 from lib.errors import ExecutionFailed, OutOfMemory
+from tests.fakes.comfyui_executor import LAST_WORDS
 
 
 def _failed(exception_type: str, message: str) -> Failed:
@@ -155,9 +167,39 @@ def test_only_a_whole_line_tells_that_the_executor_died(line: str, dead: bool) -
     assert is_dead_executor(line) is dead
 
 
+def test_a_traceback_that_nobody_caught_is_known_without_its_first_line() -> None:
+    """ComfyUI keeps the last writes only, and each piece of such a traceback is one."""
+    assert tell_of_dead_executor(LAST_WORDS)
+    assert tell_of_dead_executor(LAST_WORDS[4:])
+    logged = "!!! Exception during processing !!!\n" + "".join(LAST_WORDS[3:])
+    assert not tell_of_dead_executor(["got prompt\n", logged, "Prompt executed in 0.01 seconds\n"])
+    assert not tell_of_dead_executor([])
+
+
 @pytest.mark.parametrize("nodes", [None, [], {"1": None}, {"1": {"errors": None}}, {"1": {"errors": ["x"]}}, "x"])
 def test_a_refusal_of_an_odd_shape_is_still_a_refusal(nodes: object) -> None:
     """Whatever ComfyUI's answer looks like."""
     reply = {"error": {"message": "no"}, "node_errors": nodes}
     assert misfits(reply) == frozenset()
     assert "no" in rejection(reply, classes=(), choices=lambda *_: ()).message
+
+
+@pytest.mark.parametrize("raised", ["SystemExit(3)", "KeyboardInterrupt()", "ValueError('x')"])
+def test_the_node_pack_makes_the_executor_say_that_it_ended(raised: str) -> None:
+    """Last of all, so that it is in what ComfyUI keeps of its log; other threads end as ever."""
+    program = (
+        "import runpy, sys, threading\n"
+        f"runpy.run_path({str(NODES / 'pyworker_watch.py')!r})\n"
+        f"def prompt_worker(): raise {raised}\n"
+        "def other(): sys.exit()\n"
+        "for work in (prompt_worker, other):\n"
+        "    thread = threading.Thread(target=work)\n"
+        "    thread.start()\n"
+        "    thread.join()\n"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30
+    ).stderr
+    assert is_dead_executor(said.splitlines()[-1])
+    assert said.count("pyworker:") == 1
+    assert ("Traceback" in said) is not raised.startswith("SystemExit")

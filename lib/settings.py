@@ -121,7 +121,10 @@ class ServerSettings(EnvironmentSettings):
     long_poll_max_s: float = _env(300.0, "LONG_POLL_MAX_S", help="Longest ?wait= of one /result request.", gt=0)
     sse_heartbeat_s: float = _env(15.0, "SSE_HEARTBEAT_S", help="A quiet event stream sends a comment so often.", gt=0)
     sse_interval_s: float = _env(
-        0.1, "SSE_INTERVAL_S", help="Shortest time between two events of one stream; later news replaces earlier.", ge=0
+        0.05,
+        "SSE_INTERVAL_S",
+        help="Shortest time between two events of one stream; later news replaces earlier.",
+        ge=0,
     )
     primary_dialect: Literal["native", "wrapper"] = _env(
         "native", "PRIMARY_DIALECT", help="Whose rules /health follows; wrapper = 503 while no engine is healthy."

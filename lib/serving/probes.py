@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
 
 from lib.serving.access import CALLER, Need, Needs
-from lib.serving.openapi import Answer, Operation
+from lib.serving.openapi import OBJECT, TEXT, Answer, Operation
 from lib.serving.payloads import json_response
 
 
@@ -24,6 +25,7 @@ class ProbeReply:
 
 Probe = Callable[[], ProbeReply]
 
+_RETRY = {"Retry-After": "Seconds until another try makes sense."}
 PUBLIC_KEYS = ("status", "ready")
 """What strangers are told; reasons, load and the host's facts stay on the API listener."""
 
@@ -62,11 +64,23 @@ class Probes:
 
     def operations(self) -> Sequence[Operation]:
         """Describe all four for the docs page."""
+        exposition = Answer(description="The exposition, as text.", media_type="text/plain", schema=TEXT)
         return [
-            _described("/healthz", "Whether the process lives", "It does.", None),
-            _described("/health", "All that is known about worker, engines and host", "Healthy.", "Unhealthy."),
-            _described("/ready", "Whether jobs are admitted now", "Ready.", "Not now; `reason` says why."),
-            _described("/metrics", "Prometheus metrics", "The exposition, as text.", None),
+            _described("/healthz", "Whether the process lives", {HTTPStatus.OK: _json("It does.")}),
+            _described(
+                "/health",
+                "All that is known about worker, engines and host",
+                {HTTPStatus.OK: _json("Healthy."), HTTPStatus.SERVICE_UNAVAILABLE: _json("Unhealthy.")},
+            ),
+            _described(
+                "/ready",
+                "Whether jobs are admitted now",
+                {
+                    HTTPStatus.OK: _json("Ready."),
+                    HTTPStatus.SERVICE_UNAVAILABLE: _json("Not now; `reason` says why.", _RETRY),
+                },
+            ),
+            _described("/metrics", "Prometheus metrics", {HTTPStatus.OK: exposition}),
         ]
 
     async def _alive(self, request: web.Request) -> web.Response:
@@ -89,9 +103,12 @@ class Probes:
         return web.Response(body=body, headers={"Content-Type": content_type})
 
 
-def _described(path: str, summary: str, good: str, bad: str | None) -> Operation:
-    answers = {200: Answer(description=good)} | ({503: Answer(description=bad)} if bad else {})
-    return Operation(method="GET", path=path, tag="Probes", summary=summary, answers=answers, free=path != "/metrics")
+def _json(description: str, headers: Mapping[str, str] | None = None) -> Answer:
+    return Answer(description=description, schema=OBJECT, headers=headers or {})
+
+
+def _described(path: str, summary: str, answers: Mapping[int, Answer]) -> Operation:
+    return Operation(method="GET", path=path, tag="Probes", summary=summary, answers=answers)
 
 
 def _for_strangers(reply: ProbeReply) -> ProbeReply:

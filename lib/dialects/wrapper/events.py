@@ -18,6 +18,12 @@ from lib.serving.sse import encode
 FINAL_ID = "final"
 """The id of the last event: who comes back with it has everything."""
 RESUME_HEADER = "Last-Event-ID"
+NOT_WAITING: Mapping[str, Any] = {
+    "current_queue": "processing",
+    "position": 0,
+    "queue_size": 0,
+    "estimated_wait_time": 0,
+}
 Sizes = Callable[[], Mapping[str, int]]
 """The wrapper's three queue sizes."""
 
@@ -49,7 +55,7 @@ class Events:
             "timestamp": iso(now),
             "elapsed_time": self._elapsed_s(now),
             "queue_info": self._sizes(),
-            "queue_position": _position(view),
+            "queue_position": _position(view) if view.position else NOT_WAITING,
             "stage": job.stage,
             "percent": self._highest(job.progress.percent),
         }
@@ -97,15 +103,13 @@ class Events:
 
 
 def _position(view: JobView) -> dict[str, Any]:
-    if view.position:
-        expected = view.expected_wait_s
-        return {
-            "current_queue": "generation",
-            "position": view.position,
-            "queue_size": view.waiting_count,
-            "estimated_wait_time": None if expected is None else round(expected, 1),
-        }
-    return {"current_queue": "processing", "position": 0, "queue_size": 0, "estimated_wait_time": 0}
+    expected = view.expected_wait_s
+    return {
+        "current_queue": "generation",
+        "position": view.position,
+        "queue_size": view.waiting_count,
+        "estimated_wait_time": None if expected is None else round(expected, 1),
+    }
 
 
 def _add_node(body: dict[str, Any], job: Job) -> None:

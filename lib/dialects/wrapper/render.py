@@ -136,7 +136,7 @@ def message_of(job: Job) -> str:
 
 def iso(moment: datetime) -> str:
     """Return ISO 8601 in UTC, with ``Z``."""
-    return moment.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
+    return f"{(moment if moment.tzinfo is UTC else moment.astimezone(UTC)).isoformat()[:-6]}Z"
 
 
 def _url(base_url: str, route: str, name: str, job_token: str | None) -> str:

@@ -235,7 +235,7 @@ def _operation(operation: Operation, names: References) -> dict[str, Any]:
         "tags": [operation.tag],
         "summary": operation.summary,
         "description": operation.description,
-        "responses": {str(status): _answer(answer, names) for status, answer in _answers(operation).items()},
+        "responses": {str(int(status)): _answer(answer, names) for status, answer in _answers(operation).items()},
     }
     if operation.free:
         described["security"] = []

@@ -80,7 +80,7 @@ class Probes:
                     HTTPStatus.SERVICE_UNAVAILABLE: _json("Not now; `reason` says why.", _RETRY),
                 },
             ),
-            _described("/metrics", "Prometheus metrics", {HTTPStatus.OK: exposition}),
+            _described("/metrics", "Prometheus metrics", {HTTPStatus.OK: exposition}, free=False),
         ]
 
     async def _alive(self, request: web.Request) -> web.Response:
@@ -107,8 +107,8 @@ def _json(description: str, headers: Mapping[str, str] | None = None) -> Answer:
     return Answer(description=description, schema=OBJECT, headers=headers or {})
 
 
-def _described(path: str, summary: str, answers: Mapping[int, Answer]) -> Operation:
-    return Operation(method="GET", path=path, tag="Probes", summary=summary, answers=answers)
+def _described(path: str, summary: str, answers: Mapping[int, Answer], *, free: bool = True) -> Operation:
+    return Operation(method="GET", path=path, tag="Probes", summary=summary, answers=answers, free=free)
 
 
 def _for_strangers(reply: ProbeReply) -> ProbeReply:

@@ -32,9 +32,9 @@ STATUS_NUMBERS = {
 }
 STATUS_STRINGS = {
     "lib/jobs/model.py": "JobStatus itself",
-    "lib/dialects/wrapper/schema.py": "the API wrapper's own words",
-    "lib/dialects/wrapper/translate.py": "the API wrapper's own words",
+    "lib/dialects/wrapper/answers.py": "the API wrapper's own words",
     "lib/dialects/wrapper/docs.py": "examples of answers",
+    "lib/dialects/wrapper/examples.py": "examples of answers",
     "lib/comfy/harvest.py": "ComfyUI's own key in the history",
     "lib/telemetry/metrics.py": "the result of a webhook attempt, not of a job",
     "lib/app/provisioned.py": "words of the provisioning report",

@@ -167,7 +167,7 @@ _EVENTS = Answer(
 
 def operations() -> Sequence[Operation]:
     """Return the wrapper's operations, in the order of the page."""
-    return (*_submit(), *_ask())
+    return (*_submit(), *_ask(), *_act())
 
 
 def _submit() -> Sequence[Operation]:
@@ -245,6 +245,11 @@ def _ask() -> Sequence[Operation]:
             parameters=(_JOB_ID, *_RESUME, _RESPONSE_FLAG),
             answers={**_CALLER, 200: _EVENTS, 204: _NOTHING_LEFT, 404: _UNKNOWN},
         ),
+    )
+
+
+def _act() -> Sequence[Operation]:
+    return (
         Operation(
             method="POST",
             path="/cancel/{job_id}",

@@ -10,10 +10,12 @@ from lib.app import provisioned, summary
 from lib.app.boot import BootBenchmark, ServiceRunner
 from lib.app.condition import Condition
 from lib.app.core import Core, build_core, open_clients
+from lib.app.durable import EXPIRE_S
 from lib.app.engines import EngineWatch
 from lib.app.front import Front, build_front
 from lib.app.health import Health
 from lib.app.live import build_upkeep
+from lib.app.recovery import take_up
 from lib.clock import SystemClock
 from lib.errors import ServiceError
 from lib.fleet.ledger import Ledger
@@ -24,6 +26,7 @@ from lib.jobs.speed import SpeedGauge
 from lib.lifecycle import Tasks, every
 from lib.protocol.urls import public_url
 from lib.settings import Settings
+from lib.telemetry.looplag import watch_lag
 from lib.telemetry.metrics import WorkerMetrics
 from lib.upkeep.schedule import CronClock
 
@@ -84,11 +87,12 @@ class Worker:
         cause = await asyncio.to_thread(provisioned.failure, self._workspace)
         if cause is not None:
             self._condition.trouble("provisioning", cause)
-        clients = await open_clients(self._settings, stack)
+        clients = await open_clients(self._settings, stack, clock=self._clock, version=VERSION)
         tasks = await stack.enter_async_context(Tasks())
         core = await build_core(
             self._settings,
             clients=clients,
+            stack=stack,
             tasks=tasks,
             clock=self._clock,
             condition=self._condition,
@@ -96,6 +100,7 @@ class Worker:
             speed=self._speed,
             metrics=self._metrics,
         )
+        self._follow_store(core)
         health = self._health(core)
         keys = self._keys(tasks)
         upkeep = build_upkeep(self._settings, core=core, clock=self._clock)
@@ -114,14 +119,30 @@ class Worker:
             upkeep=upkeep,
             version=VERSION,
         )
-        await asyncio.to_thread(summary.write_record, self._workspace, front.addresses)
+        await asyncio.to_thread(summary.write_record, self._workspace, front.addresses, front.pass_)
         stack.callback(summary.remove_record, self._workspace)
         for engine in core.engines:
             tasks.spawn(engine.run(), name=f"engine {engine.name}", vital=True)
+        expire = every(EXPIRE_S, core.records.store.expire, name="results", clock=self._clock)
+        tasks.spawn(expire, name="results")
+        tasks.spawn(watch_lag(self._metrics.loop_late), name="event loop")
         schedule = CronClock(self._settings.upkeep.schedule, self._clock)
         tasks.spawn(every(0.0, upkeep.tick, name="upkeep", clock=schedule), name="upkeep")
-        tasks.spawn(self._boot(core, front, health), name="boot", vital=True)
+        tasks.spawn(self._boot(core, front, health, tasks), name="boot", vital=True)
         return await self._until_the_end(core, tasks)
+
+    def _follow_store(self, core: Core) -> None:
+        """What can't be recorded is not accepted."""
+
+        def heard(trouble: str | None) -> None:
+            self._metrics.store_trouble(trouble=trouble is not None)
+            if trouble is None:
+                self._condition.cleared("job store")
+            else:
+                self._condition.trouble("job store", trouble)
+
+        core.records.on_trouble(heard)
+        core.records.on_commit(self._metrics.store_committed)
 
     def _health(self, core: Core) -> Health:
         return Health(
@@ -131,6 +152,7 @@ class Worker:
             servers=core.servers,
             speed=self._speed,
             version=VERSION,
+            store=self._settings.jobs.store,
             primary=self._settings.server.primary_dialect,
         )
 
@@ -148,7 +170,7 @@ class Worker:
 
     # -- life ----------------------------------------------------------------------------------------------------
 
-    async def _boot(self, core: Core, front: Front, health: Health) -> None:
+    async def _boot(self, core: Core, front: Front, health: Health, tasks: Tasks) -> None:
         """From "listening" to "ready": engines, warm-up and score."""
         self._condition.enter("waiting for ComfyUI")
         watch = EngineWatch(
@@ -160,6 +182,7 @@ class Worker:
             patience_s=self._settings.engine.startup_timeout_s,
         )
         await watch.wait_ready()
+        self._metrics.recovered(await take_up(core, tasks))
         self._condition.enter("warming up (benchmark)")
         score = await self._benchmark(core, health)
         while score is None and self._settings.serverless:

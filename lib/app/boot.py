@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import orjson
+
 from lib.clock import Clock
 from lib.comfy.engine import ComfyEngine
 from lib.errors import JobTimeout, ServiceError
 from lib.jobs.model import DeliverySpec, Job, JobSpec, JobStatus, OnDisconnect
 from lib.jobs.service import JobService
+from lib.workflow.cost import measure
 
 
 class BootScore(Protocol):
@@ -60,6 +63,7 @@ class ServiceRunner:
             request_id=f"benchmark-{uuid.uuid4()}",
             dialect="boot",
             workflow=workflow,
+            estimate=measure(orjson.loads(workflow)),
             delivery=DeliverySpec(),
             on_disconnect=OnDisconnect.CANCEL,
             timeout_s=timeout_s,

@@ -1,40 +1,64 @@
-"""Builds what runs jobs: engines, inputs, delivery, queue, service."""
+"""Builds what runs jobs: engines, inputs, delivery, webhooks, queue, service."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import aiohttp
 
 from lib.app.condition import Condition
+from lib.app.counting import count_attempts, count_care, count_jobs
+from lib.app.durable import Records, open_records
+from lib.app.tracing import trace_jobs, trace_webhook
 from lib.clock import Clock
+from lib.comfy.catalog import Catalog
 from lib.comfy.discover import servers as find_servers
 from lib.comfy.engine import ComfyEngine
 from lib.comfy.inputs import InputPreparer
+from lib.comfy.placing import Placer
 from lib.comfy.ports import Server
+from lib.comfy.uploads import UploadStore
+from lib.delivery.announcements import Announcements
+from lib.delivery.finish import Finisher
 from lib.delivery.inline import InlineCaps
-from lib.delivery.outputs import OutputDelivery
+from lib.delivery.outbox import WebhookSender
+from lib.delivery.outputs import OutputDelivery, Sign
+from lib.delivery.plan import default_webhook, plan_convert, plan_put, plan_s3, plan_thumbnail, plan_webhooks
+from lib.delivery.posting import Attempt, Posts
+from lib.delivery.put import Puts
+from lib.delivery.schedules import schedules
 from lib.delivery.uploads import Uploads, s3_opener
+from lib.dialects.port import Planner
+from lib.dialects.wrapper.translate import WrapperPayload
 from lib.fleet.ledger import Ledger
 from lib.jobs.model import Job
-from lib.jobs.pipeline import Pipeline, PipelineLimits
+from lib.jobs.pipeline import PipelineLimits
 from lib.jobs.queue import SlotQueue
 from lib.jobs.service import JobService, ServiceLimits
 from lib.jobs.speed import SpeedGauge
-from lib.jobs.store import MemoryJobStore
 from lib.lifecycle import Tasks
+from lib.serving.signing import Signer
 from lib.settings import Settings
 from lib.storage.downloads import Downloads
 from lib.storage.guard import AddressGuard
 from lib.storage.http import GuardedHttp
 from lib.storage.local import ContentStore
 from lib.storage.s3 import S3Stores
+from lib.storage.sources import Sources
 from lib.telemetry.metrics import WorkerMetrics
-from lib.workflow.cost import ConstantCost
+from lib.telemetry.traces import Traces, open_traces
+from lib.workflow.template import load_templates
 
+T = TypeVar("T")
 SMALL_BYTES = 128 * 1024
 """Files of a job that are together at most this are inlined while they are collected."""
+VAST = "vast"
+"""Jobs of Vast's envelope tell their webhooks what the API wrapper's do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +69,12 @@ class Clients:
     guard: AddressGuard
     guarded_http: GuardedHttp
     stores: S3Stores
+    records: Records
+    traces: Traces | None
 
 
-async def open_clients(settings: Settings, stack: AsyncExitStack) -> Clients:
-    """Enter every client on ``stack``; nothing is connected yet."""
+async def open_clients(settings: Settings, stack: AsyncExitStack, *, clock: Clock, version: str) -> Clients:
+    """Enter every client on ``stack``; nothing is connected yet. Raises StorageFailed: the state folder is no good."""
     own = [f"http://{name}:{settings.worker_http_port}/session/end" for name in ("localhost", "127.0.0.1", "[::1]")]
     guard = AddressGuard(allow=settings.storage.allow_hosts, own_urls=own)
     return Clients(
@@ -56,6 +82,8 @@ async def open_clients(settings: Settings, stack: AsyncExitStack) -> Clients:
         guard=guard,
         guarded_http=await stack.enter_async_context(GuardedHttp(guard)),
         stores=await stack.enter_async_context(S3Stores(guard=guard)),
+        records=await open_records(settings, stack, clock=clock),
+        traces=await stack.enter_async_context(open_traces(settings.telemetry, version=version)),
     )
 
 
@@ -69,6 +97,11 @@ class Core:
     queue: SlotQueue
     guard: AddressGuard
     guarded_http: GuardedHttp
+    records: Records
+    payload: WrapperPayload
+    signer: Signer
+    uploaded: UploadStore
+    sender: WebhookSender
     workspace: Path
     cache: Path
     """Fetched inputs, by content."""
@@ -78,6 +111,7 @@ async def build_core(
     settings: Settings,
     *,
     clients: Clients,
+    stack: AsyncExitStack,
     tasks: Tasks,
     clock: Clock,
     condition: Condition,
@@ -87,53 +121,58 @@ async def build_core(
 ) -> Core:
     """Build everything behind ``JobService``. Raises EngineUnreachable when there is no ComfyUI to use."""
     workspace = settings.engine.workspace.resolve()
-    http = clients.comfy_http
+    records = clients.records
     servers = tuple(
-        await find_servers(settings.engine, serverless=settings.serverless, http=http, tasks=tasks, clock=clock)
+        await find_servers(
+            settings.engine, serverless=settings.serverless, http=clients.comfy_http, tasks=tasks, clock=clock
+        )
     )
-    engines = tuple(_engine(server, settings, http=http, tasks=tasks, clock=clock) for server in servers)
+    placer = Placer(servers, http=clients.comfy_http)
+    own = records.derive("engines").hex()[:16]
+    engines = tuple(
+        _engine(server, settings, clients=clients, placer=placer, owner=own, tasks=tasks, clock=clock)
+        for server in servers
+    )
     queue = SlotQueue(engines, clock=clock)
-    cache = workspace / "inputs"
-    store = ContentStore(cache, quota_bytes=settings.storage.input_cache_bytes)
-    preparer = InputPreparer(
-        servers=servers,
-        http=http,
-        fetcher=Downloads(store=store, http=clients.guarded_http, settings=settings.storage, tasks=tasks),
-        settings=settings.storage,
-        uploads=_uploads(engines),
-    )
-    caps = InlineCaps(file_bytes=settings.delivery.base64_max_bytes, total_bytes=settings.delivery.base64_total_bytes)
-    uploads = Uploads(
-        open_store=s3_opener(clients.stores, settings.delivery),
-        expires_s=settings.delivery.s3_url_expires_s,
-    )
-    delivery = OutputDelivery(uploads=uploads, caps=caps)
-    pipeline = Pipeline(
-        queue=queue,
-        preparer=preparer,
-        delivery=delivery,
-        speed=speed,
-        clock=clock,
-        limits=PipelineLimits(
-            prepare_workers=settings.jobs.prepare_workers,
-            deliver_workers=settings.jobs.deliver_workers,
-            timeout_s=settings.jobs.timeout_s,
-        ),
-    )
+    cache = ContentStore(workspace / "inputs", quota_bytes=settings.storage.input_cache_bytes)
+    uploaded = UploadStore(cache.root, settings=settings.storage)
+    signer = Signer(records.derive("urls"))
+    payload = await _payload(settings, clients.guard)
+    sender = await _sender(settings, clients=clients, stack=stack, tasks=tasks, clock=clock, metrics=metrics)
     service = JobService(
-        pipeline=pipeline,
         queue=queue,
-        store=MemoryJobStore(clock=clock, ttl_s=settings.jobs.result_ttl_s, max_results=settings.jobs.max_results),
-        delivery=delivery,
-        cost_model=ConstantCost(workload=settings.jobs.workload_units),
+        preparer=InputPreparer(
+            placer=placer,
+            fetcher=Downloads(
+                store=cache,
+                http=clients.guarded_http,
+                settings=settings.storage,
+                tasks=tasks,
+                on_brought=metrics.input_brought,
+            ),
+            rights=Sources(settings=settings.delivery, guard=clients.guard),
+            uploaded=uploaded,
+            settings=settings.storage,
+            uploads=_first(engines, Catalog.upload_inputs),
+            options=_first(engines, Catalog.options),
+        ),
+        delivery=await _delivery(
+            settings, clients=clients, stack=stack, sign=_sign(settings, signer, clock), clock=clock
+        ),
+        store=records.store,
+        announcer=_announcer(payload, sender=sender, signer=signer, clock=clock),
         ledger=ledger,
         speed=speed,
         clock=clock,
         tasks=tasks,
-        limits=ServiceLimits(in_flight=settings.jobs.max_queue_size, backlog_bytes=settings.jobs.deliver_backlog_bytes),
+        limits=_limits(settings),
         readiness=lambda: condition.reason,
+        durable=records.durable,
     )
-    service.listen(_counter(metrics))
+    service.listen(count_jobs(metrics))
+    count_care(metrics, engines)
+    if clients.traces is not None:
+        service.listen(trace_jobs(clients.traces))
     return Core(
         service=service,
         engines=engines,
@@ -141,8 +180,13 @@ async def build_core(
         queue=queue,
         guard=clients.guard,
         guarded_http=clients.guarded_http,
+        records=records,
+        payload=payload,
+        signer=signer,
+        uploaded=uploaded,
+        sender=sender,
         workspace=workspace,
-        cache=cache,
+        cache=cache.root,
     )
 
 
@@ -157,48 +201,116 @@ def _comfy_http() -> aiohttp.ClientSession:
 
 
 def _engine(
-    server: Server, settings: Settings, *, http: aiohttp.ClientSession, tasks: Tasks, clock: Clock
+    server: Server, settings: Settings, *, clients: Clients, placer: Placer, owner: str, tasks: Tasks, clock: Clock
 ) -> ComfyEngine:
     return ComfyEngine(
         name=server.name,
         server=server,
-        http=http,
+        http=clients.comfy_http,
         settings=settings.engine,
         tasks=tasks,
         fetch_folder=settings.engine.workspace.resolve() / "outputs",
         inline_bytes=min(SMALL_BYTES, settings.delivery.base64_max_bytes, settings.delivery.base64_total_bytes),
+        placer=placer,
+        owner=owner,
         clock=clock,
     )
 
 
-def _uploads(engines: tuple[ComfyEngine, ...]) -> Callable[[str], tuple[str, ...]]:
-    def upload_inputs(class_type: str) -> tuple[str, ...]:
+def _first(engines: tuple[ComfyEngine, ...], ask: Callable[..., tuple[str, ...]]) -> Callable[..., tuple[str, ...]]:
+    """Ask each engine's catalogue in turn; the first that knows something answers."""
+
+    def answer(*names: str) -> tuple[str, ...]:
         for engine in engines:
-            if found := engine.catalog.upload_inputs(class_type):
+            if found := ask(engine.catalog, *names):
                 return found
         return ()
 
-    return upload_inputs
+    return answer
 
 
-def _counter(metrics: WorkerMetrics) -> Callable[[Job], None]:
-    """Feed the metrics from job snapshots."""
+async def _payload(settings: Settings, guard: AddressGuard) -> WrapperPayload:
+    own = settings.jobs.modifiers_path
+    templates = await asyncio.to_thread(load_templates, *([own] if own else []))
+    delivery = settings.delivery
+    default_webhook(delivery)  # a bad WEBHOOK_* is told now, not with the first job
+    planner = Planner(
+        s3=partial(plan_s3, settings=delivery, guard=guard),
+        webhooks=lambda block, blocks: plan_webhooks(block, blocks, delivery, guard=guard),
+        put=partial(plan_put, guard=guard),
+        convert=plan_convert,
+        thumbnail=plan_thumbnail,
+    )
+    return WrapperPayload(templates=templates, planner=planner, settings=settings.jobs)
 
-    def count(job: Job) -> None:
-        if job.spec.internal or not job.status.terminal:
-            return
-        metrics.job_finished(dialect=job.spec.dialect, outcome=str(job.status))
-        timings = job.timings
-        stages = {
-            "prepare": timings.prepare_s,
-            "wait": timings.wait_s,
-            "execute": timings.execute_s,
-            "collect": timings.collect_s,
-            "deliver": timings.deliver_s,
-        }
-        for stage, seconds in stages.items():
-            if seconds is not None:
-                metrics.stage_took(stage, seconds)
-        metrics.stored(sum(output.size_bytes for output in job.outputs if output.url))
 
-    return count
+async def _sender(
+    settings: Settings, *, clients: Clients, stack: AsyncExitStack, tasks: Tasks, clock: Clock, metrics: WorkerMetrics
+) -> WebhookSender:
+    when = schedules(settings.delivery)
+    count, traces = count_attempts(metrics), clients.traces
+
+    def attempted(attempt: Attempt, dead: bool) -> None:
+        count(attempt, dead)
+        if traces is not None:
+            trace_webhook(traces, attempt)
+
+    sender = WebhookSender(
+        outbox=clients.records.store,
+        posts=Posts(http=clients.guarded_http, schedules=when, clock=clock),
+        schedules=when,
+        tasks=tasks,
+        clock=clock,
+        on_attempt=attempted,
+    )
+    return await stack.enter_async_context(sender)
+
+
+def _announcer(payload: WrapperPayload, *, sender: WebhookSender, signer: Signer, clock: Clock) -> Announcements:
+    def result_url(job: Job) -> str | None:
+        base = job.spec.delivery.base_url
+        return None if base is None else f"{base}/result/{job.job_id}?job_token={signer.job_token(job.job_id)}"
+
+    renders = dict.fromkeys((payload.name, VAST), payload.render_webhook)
+    return Announcements(renders=renders, send=sender.send, clock=clock, result_url=result_url)
+
+
+def _sign(settings: Settings, signer: Signer, clock: Clock) -> Sign:
+    """Links to files live as long as the job is known, at most."""
+    life = timedelta(seconds=min(settings.access.output_url_expires_s, settings.jobs.result_ttl_s))
+
+    def sign(job_id: str, name: str, base_url: str) -> tuple[str, datetime]:
+        end = clock.now() + life
+        return signer.output_url(base_url, job_id, name, expires_at=end), end
+
+    return sign
+
+
+async def _delivery(
+    settings: Settings, *, clients: Clients, stack: AsyncExitStack, sign: Sign, clock: Clock
+) -> OutputDelivery:
+    delivery = settings.delivery
+    folder = settings.engine.workspace.resolve() / "outputs"
+    return OutputDelivery(
+        finisher=await stack.enter_async_context(Finisher(settings=delivery, folder=folder)),
+        uploads=Uploads(
+            open_store=s3_opener(clients.stores, delivery), expires_s=delivery.s3_url_expires_s, clock=clock
+        ),
+        puts=Puts(http=clients.guarded_http),
+        caps=InlineCaps(file_bytes=delivery.base64_max_bytes, total_bytes=delivery.base64_total_bytes),
+        sign=sign,
+    )
+
+
+def _limits(settings: Settings) -> ServiceLimits:
+    jobs = settings.jobs
+    return ServiceLimits(
+        in_flight=jobs.max_queue_size,
+        backlog_bytes=jobs.deliver_backlog_bytes,
+        request_bytes=jobs.max_queue_bytes,
+        pipeline=PipelineLimits(
+            prepare_workers=jobs.prepare_workers,
+            deliver_workers=jobs.deliver_workers,
+            timeout_s=jobs.timeout_s,
+        ),
+    )

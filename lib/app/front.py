@@ -1,37 +1,45 @@
-"""Builds what the world sees: dialects on their listeners, probes, docs, webhooks."""
+"""Builds what the world sees: dialects on their listeners, probes, docs, sessions, event streams."""
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from lib.app.condition import Condition
 from lib.app.core import Core
+from lib.app.counting import announce
 from lib.app.health import Health
-from lib.app.sites import LOOPBACK, api_site, plain_site, public_site
+from lib.app.live import output_roots
+from lib.app.sites import api_site, plain_site, public_site
 from lib.app.summary import Addresses
 from lib.clock import Clock
-from lib.delivery.plan import plan_s3, plan_webhook
-from lib.delivery.webhooks import Webhooks
+from lib.delivery.uploads import named_files, output_names
+from lib.dialects.native.in_flight import follow
+from lib.dialects.native.inputs import Inputs
+from lib.dialects.native.outputs import OutputFiles
+from lib.dialects.native.routes import NativeDialect
 from lib.dialects.vast.routes import VastDialect
 from lib.dialects.vast.sessions import Sessions
+from lib.dialects.wrapper.parts import Uploads
 from lib.dialects.wrapper.routes import WrapperDialect
-from lib.dialects.wrapper.translate import WrapperPayload
 from lib.errors import ServiceError
 from lib.fleet.ledger import Ledger
 from lib.fleet.pubkey import PubkeySource
-from lib.jobs.model import JobStatus
 from lib.lifecycle import Tasks
 from lib.protocol.auth import SignatureCheck
+from lib.serving.access import Access, keys_required
 from lib.serving.application import Site
+from lib.serving.keyring import key_ring
+from lib.serving.limits import KeyLimits
 from lib.serving.probes import Probes
 from lib.serving.server import Listener, tls_context
+from lib.serving.sse import EventStreams
 from lib.settings import Settings
 from lib.telemetry.metrics import WorkerMetrics
 from lib.upkeep.worker import Upkeep
-from lib.workflow.template import load_templates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +47,8 @@ class Front:
     """What is open now."""
 
     addresses: Addresses
+    pass_: str = field(repr=False)
+    """Opens ``/internal/live`` to programs of ours on this host."""
 
 
 async def build_front(
@@ -57,97 +67,130 @@ async def build_front(
     upkeep: Upkeep,
     version: str,
 ) -> Front:
-    """Open the three listeners. Raises ServiceError (an API beyond loopback without leave), OSError, SSLError."""
-    _check_api_host(settings)
-    payload = await _payload(settings, core)
-    wrapper = WrapperDialect(jobs=core.service, payload=payload, max_body_bytes=settings.server.max_body_bytes)
-    webhooks = await stack.enter_async_context(
-        Webhooks(
-            http=core.guarded_http,
-            tasks=tasks,
-            render=payload.render_webhook,
-            attempts=settings.delivery.webhook_attempts,
-            on_attempt=lambda delivered: metrics.webhook_attempted(delivered=delivered),
-        )
+    """Open the three listeners. Raises SettingsError (an API beyond loopback without keys), OSError, ServiceError."""
+    access = await _access(settings, core=core, clock=clock)
+    server = settings.server
+    streams = EventStreams(
+        tasks=tasks, clock=clock, heartbeat_s=server.sse_heartbeat_s, interval_s=server.sse_interval_s
     )
-    core.service.listen(webhooks.notify)
-    api_base: list[str] = []
+    wrapper = WrapperDialect(
+        jobs=core.service,
+        payload=core.payload,
+        streams=streams,
+        clock=clock,
+        server=server,
+        uploads=Uploads(save=core.uploaded.save, max_bytes=settings.storage.input_max_bytes),
+        signer=core.signer,
+    )
+    files = OutputFiles(
+        jobs=core.service,
+        signer=core.signer,
+        files_of=named_files,
+        roots=partial(output_roots, core),
+        clock=clock,
+    )
+    native = NativeDialect(
+        jobs=core.service,
+        names=output_names,
+        files=files,
+        uploads=Inputs(save=core.uploaded.save),
+        outbox=core.records.store,
+        wake=core.sender.wake,
+        clock=clock,
+    )
+    plain_base: list[str] = []
     sessions = Sessions(
         most=settings.fleet.max_sessions,
         jobs=core.service,
         ledger=ledger,
         post=core.guarded_http.post,
-        own_base=lambda: api_base[0],
+        plain_base=lambda: plain_base[0],
         readiness=lambda: condition.reason,
         clock=clock,
         tasks=tasks,
     )
-    signatures = SignatureCheck(
+    vast = VastDialect(
+        jobs=core.service,
+        payload=wrapper,
+        signatures=_signatures(settings, keys=keys, own_url=own_url),
+        signer=core.signer,
+        sessions=sessions,
+        ledger=ledger,
+        fleet=settings.fleet,
+        settings=settings.jobs,
+        base_url=server.public_base_url or own_url,
+        longest_wait_s=server.long_poll_max_s,
+        max_body_bytes=server.max_body_bytes,
+    )
+    announce(metrics, dialects=(wrapper.name, vast.name))
+    probes = Probes(
+        health=health.health, ready=health.ready, metrics=_exposition(metrics, core=core, streams=streams, clock=clock)
+    )
+    pass_ = core.records.derive("internal").hex()
+    site = api_site(
+        settings,
+        wrapper=wrapper,
+        native=native,
+        probes=probes,
+        upkeep=upkeep,
+        pass_=pass_,
+        access=access,
+        on_error=partial(_refused, metrics),
+        version=version,
+    )
+    api = await stack.enter_async_context(_api_listener(settings, site))
+    site = public_site(settings, vast=vast, files=files, probes=probes, on_error=partial(_refused, metrics))
+    public = await stack.enter_async_context(await _public_listener(settings, site))
+    plain = await stack.enter_async_context(_plain_listener(settings, plain_site(settings, vast=vast)))
+    plain_base.append(plain.url)
+    stack.push_async_callback(sessions.close_all)  # before the listeners go: a close route may be our own
+    stack.callback(streams.close)
+    return Front(addresses=Addresses(api=api.url, public=public.url, plain=plain.url), pass_=pass_)
+
+
+async def _access(settings: Settings, *, core: Core, clock: Clock) -> Access:
+    """Who may use the API listener. Its limits count jobs from here on, recovered ones included."""
+    ring = await asyncio.to_thread(key_ring, settings.access, clock=clock)
+    required = keys_required(settings.server, settings.access, key_count=len(ring))
+    limits = KeyLimits(
+        requests_per_minute=settings.access.requests_per_minute,
+        max_in_flight=settings.access.max_in_flight,
+        clock=clock,
+    )
+    core.service.listen(follow(limits))
+    return Access(keys=ring, required=required, signer=core.signer, limits=limits)
+
+
+def _refused(metrics: WorkerMetrics, error: ServiceError) -> None:
+    metrics.refused(error.code.value)
+
+
+def _signatures(settings: Settings, *, keys: PubkeySource, own_url: str) -> SignatureCheck:
+    return SignatureCheck(
         keys=keys,
         forms=settings.fleet.signature_forms,
         own_urls=[own_url, *settings.fleet.url_aliases],
         check_url=settings.fleet.check_url,
         unsecured=settings.fleet.unsecured,
     )
-    vast = VastDialect(
-        jobs=core.service,
-        payload=payload,
-        signatures=signatures,
-        sessions=sessions,
-        ledger=ledger,
-        fleet=settings.fleet,
-        settings=settings.jobs,
-        max_body_bytes=settings.server.max_body_bytes,
-    )
 
-    metrics.announce(
-        dialects=(wrapper.name, vast.name), outcomes=[status.value for status in JobStatus if status.terminal]
-    )
+
+def _exposition(
+    metrics: WorkerMetrics, *, core: Core, streams: EventStreams, clock: Clock
+) -> Callable[[], tuple[bytes, str]]:
+    loop = asyncio.get_running_loop()
 
     def exposition() -> tuple[bytes, str]:
-        service = core.service
+        service, outbox = core.service, core.sender.state
+        oldest_s = 0.0 if outbox.oldest_at is None else (clock.now() - outbox.oldest_at).total_seconds()
         metrics.queue(jobs=service.in_flight_count, load=service.load, wait_s=service.predicted_wait_s())
         metrics.engine_restarts(sum(max(server.generation - 1, 0) for server in core.servers))
+        metrics.webhooks(pending=outbox.pending_count, dead=outbox.dead_count, oldest_s=oldest_s)
+        metrics.streams(streams.open_count)
+        metrics.tasks(len(asyncio.all_tasks(loop)))
         return metrics.render()
 
-    probes = Probes(health=health.health, ready=health.ready, metrics=exposition)
-    site = api_site(settings, wrapper=wrapper, probes=probes, upkeep=upkeep, version=version)
-    api = await stack.enter_async_context(_api_listener(settings, site))
-    api_base.append(api.url)
-    site = public_site(settings, vast=vast, probes=probes)
-    public = await stack.enter_async_context(await _public_listener(settings, site))
-    site = plain_site(settings, vast=vast)
-    plain = await stack.enter_async_context(
-        Listener(
-            site.app,
-            name="plain",
-            host=settings.worker_host,
-            port=settings.worker_http_port,
-            setting="WORKER_HTTP_PORT",
-        )
-    )
-    stack.push_async_callback(sessions.close_all)  # before the listeners go: a close route may be our own
-    return Front(addresses=Addresses(api=api.url, public=public.url, plain=plain.url))
-
-
-def _check_api_host(settings: Settings) -> None:
-    host = settings.server.api_host
-    if host not in LOOPBACK and not settings.server.api_allow_open:
-        raise ServiceError(
-            f"API_HOST={host}: the API listener asks for no credentials yet, so it stays on loopback; reach it through "
-            "SSH port forwarding, or set API_ALLOW_OPEN=true if the network in front of it is trusted."
-        )
-
-
-async def _payload(settings: Settings, core: Core) -> WrapperPayload:
-    own = settings.jobs.modifiers_path
-    templates = await asyncio.to_thread(load_templates, *([own] if own else []))
-    return WrapperPayload(
-        templates=templates,
-        plan_s3=partial(plan_s3, settings=settings.delivery, guard=core.guard),
-        plan_webhook=partial(plan_webhook, settings=settings.delivery, guard=core.guard),
-        settings=settings.jobs,
-    )
+    return exposition
 
 
 def _api_listener(settings: Settings, site: Site) -> Listener:
@@ -169,6 +212,12 @@ async def _public_listener(settings: Settings, site: Site) -> Listener:
         tls = await asyncio.to_thread(_tls, server.ssl_cert_path, server.ssl_key_path)
     return Listener(
         site.app, name="public", host=settings.worker_host, port=server.worker_port, setting="WORKER_PORT", tls=tls
+    )
+
+
+def _plain_listener(settings: Settings, site: Site) -> Listener:
+    return Listener(
+        site.app, name="plain", host=settings.worker_host, port=settings.worker_http_port, setting="WORKER_HTTP_PORT"
     )
 
 

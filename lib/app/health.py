@@ -31,6 +31,7 @@ class Health:
         servers: Sequence[Server],
         speed: SpeedGauge,
         version: str,
+        store: str,
         primary: Literal["native", "wrapper"],
     ) -> None:
         self._condition = condition
@@ -39,6 +40,7 @@ class Health:
         self._servers = servers
         self._speed = speed
         self._version = version
+        self._store = store
         self._primary = primary
         self._process = psutil.Process()
         self._benchmark: Mapping[str, Any] | None = None
@@ -60,7 +62,7 @@ class Health:
             "loadtime_s": round(self._condition.loadtime_s, 3),
             "perf": self._speed.max_perf,
             "benchmark": self._benchmark,
-            "cache_type": "memory",
+            "cache_type": self._store,
             "queues": self._queues(),
             "backends_healthy": f"{len(healthy)}/{len(self._engines)}",
             "gpu": _fault(next((e.down_reason for e in self._engines if not e.healthy), None) if not healthy else None),

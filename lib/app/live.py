@@ -1,5 +1,7 @@
 """What must not be cleaned up now: everything of jobs that are not over and delivered."""
 
+from pathlib import Path
+
 from lib.app.core import Core
 from lib.clock import Clock
 from lib.settings import Settings
@@ -28,6 +30,12 @@ def areas(core: Core) -> Areas:
     )
 
 
+def output_roots(core: Core) -> tuple[Path, ...]:
+    """Folders that files handed out lie in."""
+    found = areas(core)
+    return (*found.outputs, *found.temps)
+
+
 def live_paths(core: Core) -> set[str]:
     """Output folders, files and inputs of live jobs."""
     roots = areas(core).outputs
@@ -35,5 +43,6 @@ def live_paths(core: Core) -> set[str]:
     for job in core.service.live_jobs:
         paths.update(str(root / name) for root in roots for name in (job.spec.request_id, job.job_id))
         paths.update(output.local_path for output in job.outputs if output.local_path)
+        paths.update(output.thumbnail_path for output in job.outputs if output.thumbnail_path)
         paths.update(job.inputs)
     return paths

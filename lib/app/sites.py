@@ -1,46 +1,70 @@
 """What is mounted on each of the three listeners; ``docs/reference.md`` lists it from here."""
 
+import hmac
 from collections.abc import Sequence
 from functools import partial
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from lib.dialects.native.outputs import OutputFiles
+from lib.dialects.native.routes import NativeDialect
 from lib.dialects.vast.routes import VastDialect
 from lib.dialects.wrapper.routes import WrapperDialect
+from lib.errors import Forbidden
+from lib.serving.access import Access, Need, caller_of
 from lib.serving.application import Site
+from lib.serving.middleware import OnError
 from lib.serving.openapi import Docs, Operation, build
 from lib.serving.origins import OriginPolicy
 from lib.serving.payloads import json_response
 from lib.serving.probes import Probes
 from lib.settings import Settings
+from lib.upkeep.ask import PASS_HEADER
 from lib.upkeep.worker import Upkeep
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+LIVE = "/internal/live"
 TITLE = "comfyui-pyworker"
 DESCRIPTION = "ComfyUI as an API. Every example on this page runs as it is."
 
 
-def api_site(settings: Settings, *, wrapper: WrapperDialect, probes: Probes, upkeep: Upkeep, version: str) -> Site:
-    """Every dialect that asks for no signature, probes, metrics and the docs page; guarded against web pages."""
+def api_site(
+    settings: Settings,
+    *,
+    wrapper: WrapperDialect,
+    native: NativeDialect,
+    probes: Probes,
+    upkeep: Upkeep,
+    pass_: str,
+    access: Access,
+    on_error: OnError,
+    version: str,
+) -> Site:
+    """Every dialect that asks for no signature, our own routes, probes, metrics and the docs page; guarded against web
+    pages, and by API keys where there are any."""
     server = settings.server
     policy = OriginPolicy(
         hosts=frozenset({*server.api_allowed_hosts, server.api_host}), any_address=server.api_host not in LOOPBACK
     )
-    site = Site(max_body_bytes=server.max_body_bytes, policy=policy)
-    site.mount(wrapper.routes(), owner=wrapper.name, render_error=wrapper.render_error)
-    site.mount(probes.routes(), owner="probes")
-    site.mount([web.get("/internal/live", _live(upkeep))], owner="upkeep")
-    operations: Sequence[Operation] = [*wrapper.operations(), *probes.operations()]
+    site = Site(max_body_bytes=server.max_body_bytes, policy=policy, access=access, on_error=on_error)
+    site.mount(wrapper.routes(), owner=wrapper.name, render_error=wrapper.render_error, needs=wrapper.needs())
+    site.mount(native.routes(), owner=native.name, render_error=native.render_error, needs=native.needs())
+    site.mount(probes.routes(), owner="probes", needs=probes.needs())
+    site.mount([web.get(LIVE, _live(upkeep, pass_))], owner="upkeep", needs={LIVE: Need.LINK})
+    operations: Sequence[Operation] = [*wrapper.operations(), *native.operations(), *probes.operations()]
     docs = Docs(partial(build, title=TITLE, version=version, description=DESCRIPTION, operations=operations))
-    site.mount(docs.routes(), owner="docs")
+    site.mount(docs.routes(), owner="docs", needs=docs.needs())
     return site
 
 
-def public_site(settings: Settings, *, vast: VastDialect, probes: Probes) -> Site:
-    """Signed work and sessions, and the probes that monitors need."""
-    site = Site(max_body_bytes=settings.server.max_body_bytes)
+def public_site(
+    settings: Settings, *, vast: VastDialect, files: OutputFiles, probes: Probes, on_error: OnError
+) -> Site:
+    """Signed work and sessions, what we gave a link or token for, and the probes that monitors need."""
+    site = Site(max_body_bytes=settings.server.max_body_bytes, on_error=on_error)
     site.mount(vast.routes(), owner="vast", render_error=vast.render_error)
+    site.mount(files.public_routes(), owner="native")
     site.mount(probes.public_routes(), owner="probes")
     return site
 
@@ -52,10 +76,14 @@ def plain_site(settings: Settings, *, vast: VastDialect) -> Site:
     return site
 
 
-def _live(upkeep: Upkeep) -> Handler:
-    """What the clean-up's cron process asks: folders of ours, and what in them must stay."""
+def _live(upkeep: Upkeep, pass_: str) -> Handler:
+    """What the clean-up's cron process asks: folders of ours, and what in them must stay. It shows the pass that it
+    found in our record; an operator's key does as well."""
 
     async def answer(request: web.Request) -> web.Response:
+        given = request.headers.get(PASS_HEADER, "")
+        if not hmac.compare_digest(given.encode(), pass_.encode()) and not caller_of(request).admin:
+            raise Forbidden("This needs a key with the scope admin.")
         return json_response(upkeep.answer())
 
     return answer

@@ -20,12 +20,22 @@ class Addresses:
     plain: str
 
 
-def write_record(workspace: Path, addresses: Addresses) -> None:
-    """Say in ``<workspace>/run/worker.json`` where this worker listens; removed at the end. Blocks."""
+def write_record(workspace: Path, addresses: Addresses, pass_: str) -> None:
+    """Say in ``<workspace>/run/worker.json`` where this worker listens; removed at the end. Blocks.
+
+    ``pass_`` opens ``/internal/live`` to who may read the file: its owner."""
     path = workspace / RECORD
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    record = {"pid": os.getpid(), "api_base": addresses.api, "public": addresses.public, "plain": addresses.plain}
+    record = {
+        "pid": os.getpid(),
+        "api_base": addresses.api,
+        "public": addresses.public,
+        "plain": addresses.plain,
+        "pass": pass_,
+    }
+    temporary.touch(mode=0o600)
+    temporary.chmod(0o600)
     temporary.write_text(json.dumps(record, indent=2) + "\n")
     temporary.replace(path)
 

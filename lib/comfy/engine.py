@@ -25,6 +25,7 @@ from lib.comfy.harvest import Harvester, Ticket, settled
 from lib.comfy.journal import CareListener, Journal
 from lib.comfy.link import Link
 from lib.comfy.memory import Gauge
+from lib.comfy.placing import Placer
 from lib.comfy.ports import CareAction, Server
 from lib.comfy.post import Poster
 from lib.comfy.recall import recalled, shown
@@ -61,17 +62,20 @@ class ComfyEngine:
         tasks: Tasks,
         fetch_folder: Path,
         inline_bytes: int = 0,
+        placer: Placer | None = None,
         owner: str = "",
         clock: Clock | None = None,
         meter: Meter | None = None,
         care_pause_s: float = PAUSE_S,
     ) -> None:
         """``fetch_folder`` takes files that ComfyUI keeps out of our reach, or sends over the socket;
-        ``inline_bytes`` bounds what is inlined while it is collected. ``owner`` names this worker through all its
+        ``inline_bytes`` bounds what is inlined while it is collected; ``placer`` makes sure that a job's inputs are
+        with this ComfyUI. ``owner`` names this worker through all its
         lives in prompts that it posts; it is visible in ComfyUI's queue."""
         self._name = name
         self._server = server
         self._owner = owner
+        self._placer = placer
         self._clock = clock or SystemClock()
         self._client = ComfyClient(server.base_url, http, timeout_s=settings.request_timeout_s)
         self._journal = Journal(name)
@@ -187,6 +191,8 @@ class ComfyEngine:
             return self._ticket(session, planned, shown(planned, prepared.caller_graph))
         # An id that was given away before may have left results in ComfyUI's cache: the nonce is another one then.
         nonce = str(uuid.uuid4()) if attach else session.prompt_id
+        if self._placer is not None:
+            await self._placer.ensure(self._server, prepared.files)
         planned = await self._plan(job, prepared, nonce=nonce, again=attach)
         if not self.healthy:
             raise self._unready()
@@ -228,10 +234,15 @@ class ComfyEngine:
     async def collect(self, job: Job, execution: Execution) -> Collected:
         """See ``lib.jobs.ports.Engine``."""
         ticket: Ticket = execution.token
+        cut_off = False
         try:
             return await self._harvester.harvest(ticket, job.spec)
+        except asyncio.CancelledError:
+            cut_off = True  # we are shut down perhaps: a later life may still want it
+            raise
         finally:
-            self._forgetter.add(execution.prompt_id)
+            if not cut_off:
+                self._forgetter.add(execution.prompt_id)
             self._uncollected.discard(execution.prompt_id)
             self._carer.collected()
 

@@ -106,6 +106,10 @@ class SqliteJobStore(SqliteOutbox):
         """Have ``listener`` called, on the event loop, with what is wrong, and with ``None`` when it is over."""
         self._listeners.append(listener)
 
+    def on_commit(self, listener: Callable[[float], None]) -> None:
+        """Have ``listener`` called, on the event loop, with the seconds that each transaction took."""
+        self._writer.on_commit = listener
+
     # -- writing -------------------------------------------------------------------------------------------------------
 
     async def add(self, job: Job) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from aiohttp import web
 
 from lib.serving.access import NO_NEEDS, Access, Door, Need, Needs
-from lib.serving.middleware import ErrorRenderer, add_request_id, edge
+from lib.serving.middleware import ErrorRenderer, OnError, add_request_id, edge
 from lib.serving.origins import OriginPolicy
 
 
@@ -18,13 +18,19 @@ class Site:
     callers. Without ``access`` nobody is asked, and nobody is known."""
 
     def __init__(
-        self, *, max_body_bytes: int, policy: OriginPolicy | None = None, access: Access | None = None
+        self,
+        *,
+        max_body_bytes: int,
+        policy: OriginPolicy | None = None,
+        access: Access | None = None,
+        on_error: OnError = lambda error: None,
     ) -> None:
         self._renderers: dict[web.AbstractRoute, ErrorRenderer | None] = {}
         self._door = Door(policy=policy, access=access)
         self._owners: dict[tuple[str, str], str] = {}
         self.app = web.Application(
-            middlewares=[edge(renderer_of=self._renderer_of, door=self._door)], client_max_size=max_body_bytes
+            middlewares=[edge(renderer_of=self._renderer_of, door=self._door, on_error=on_error)],
+            client_max_size=max_body_bytes,
         )
         self.app.on_response_prepare.append(add_request_id)
 

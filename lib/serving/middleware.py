@@ -31,15 +31,24 @@ _NAMES = {
 ErrorRenderer = Callable[[ServiceError, web.Request], web.Response]
 
 
-def edge(*, renderer_of: Callable[[web.Request], ErrorRenderer | None], door: Door) -> Middleware:
-    """Make the one middleware of a listener. ``CancelledError`` (the client left) passes untouched."""
+OnError = Callable[[ServiceError], None]
+
+
+def edge(
+    *,
+    renderer_of: Callable[[web.Request], ErrorRenderer | None],
+    door: Door,
+    on_error: OnError = lambda error: None,
+) -> Middleware:
+    """Make the one middleware of a listener. ``CancelledError`` (the client left) passes untouched. ``on_error`` is
+    told of each error that becomes an answer."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         started = time.perf_counter()
         request[REQUEST_ID] = request_id = _request_id(request)
         set_request_id(request_id)
-        response = await _answer(request, handler, renderer_of=renderer_of, door=door)
+        response = await _answer(request, handler, renderer_of=renderer_of, door=door, on_error=on_error)
         if log.isEnabledFor(logging.DEBUG):
             _log(request, response, time.perf_counter() - started)
         return response
@@ -67,6 +76,7 @@ async def _answer(
     *,
     renderer_of: Callable[[web.Request], ErrorRenderer | None],
     door: Door,
+    on_error: OnError,
 ) -> web.StreamResponse:
     try:
         await door.enter(request)
@@ -82,6 +92,7 @@ async def _answer(
         failure = ServiceError("Internal error; the log has the details under this request id")
     finally:
         door.leave(request)
+    on_error(failure)
     if request.get(_STARTED):
         raise failure
     response = (renderer_of(request) or render_plain)(failure, request)

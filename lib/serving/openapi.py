@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from aiohttp import web
@@ -54,11 +53,11 @@ _POLICY = (
 )
 
 
-TEXT: Mapping[str, Any] = MappingProxyType({"type": "string"})
-NUMBER: Mapping[str, Any] = MappingProxyType({"type": "number", "minimum": 0})
-FLAG: Mapping[str, Any] = MappingProxyType({"type": "boolean"})
-BINARY: Mapping[str, Any] = MappingProxyType({"type": "string", "format": "binary"})
-OBJECT: Mapping[str, Any] = MappingProxyType({"type": "object"})
+TEXT: Mapping[str, Any] = {"type": "string"}
+NUMBER: Mapping[str, Any] = {"type": "number", "minimum": 0}
+FLAG: Mapping[str, Any] = {"type": "boolean"}
+BINARY: Mapping[str, Any] = {"type": "string", "format": "binary"}
+OBJECT: Mapping[str, Any] = {"type": "object"}
 """Schemas of what has no model; numbers are 0 or more."""
 
 
@@ -123,21 +122,17 @@ def trouble(error: type[ServiceError], description: str) -> Mapping[int, Answer]
     return {STATUS[error]: Answer(description=description, model=Trouble)}
 
 
-EVERYWHERE: Mapping[int, Answer] = MappingProxyType(
-    {
-        **trouble(Forbidden, "A foreign `Host` or `Origin`: other web pages are refused; or the key may not do this."),
-        **trouble(ServiceError, "A defect of ours; the log has it under the `request_id`."),
-    }
-)
+EVERYWHERE: Mapping[int, Answer] = {
+    **trouble(Forbidden, "A foreign `Host` or `Origin`: other web pages are refused; or the key may not do this."),
+    **trouble(ServiceError, "A defect of ours; the log has it under the `request_id`."),
+}
 """What the edge may answer on each route, where the operation does not describe it itself."""
-KEYED: Mapping[int, Answer] = MappingProxyType({**trouble(Unauthorized, "No API key, or a wrong one.")})
+KEYED: Mapping[int, Answer] = {**trouble(Unauthorized, "No API key, or a wrong one.")}
 """And on routes that are not free, where the worker has API keys."""
-SECURITY: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
-        "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-    }
-)
+SECURITY: Mapping[str, Mapping[str, str]] = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
 """How a key is shown. On loopback none is needed, unless the operator asks for one."""
 
 

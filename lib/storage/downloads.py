@@ -7,7 +7,7 @@ only another one's credentials open. Messages and logs name hosts, never whole U
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import stamina
@@ -34,6 +34,8 @@ from lib.storage.s3_read import ERROR_BYTES, named_region, refusal, signed_url
 from lib.storage.sources import Source
 
 log = logging.getLogger(__name__)
+OnBrought = Callable[[int, bool], None]
+"""Told of each file that is brought in: its size in bytes, and whether it was here already."""
 ATTEMPTS = 3
 DECODED_AT_ONCE = 2
 """Files of requests' bodies that are decoded at the same time; more would only share the processor."""
@@ -67,12 +69,14 @@ class Downloads:
         http: GuardedHttp,
         settings: StorageSettings,
         tasks: Tasks,
+        on_brought: OnBrought = lambda size_bytes, cached: None,
         retry_wait_s: float = 0.5,
     ) -> None:
         self._store = store
         self._http = http
         self._settings = settings
         self._tasks = tasks
+        self._on_brought = on_brought
         self._retry_wait_s = retry_wait_s
         self._flights: dict[Source, _Flight] = {}
         self._memory = Memory(store.root / RECORD)
@@ -89,6 +93,8 @@ class Downloads:
         ``details``: ``field``, ``reason``, ``host``), StorageFailed (our disk).
         """
         result = await self._before(source) if again else None
+        if isinstance(result, Fetched):
+            self._on_brought(result.size_bytes, True)
         result = result or await self._join(source)
         if isinstance(result, Fetched):
             return accepted(result, accept, field=field)
@@ -197,12 +203,14 @@ class Downloads:
             trusted=source.place is not None and source.place.trusted,
         ) as response:
             if response.status == 304 and held is not None:
+                self._on_brought(held.size_bytes, True)
                 return held
             await self._check_status(source, response)
             fetched = await self._save(source, response)
         validators = {name: response.headers[told] for told, name in VALIDATORS.items() if told in response.headers}
         now = Known(file_name=fetched.path.name, size_bytes=fetched.size_bytes, validators=validators)
         await asyncio.to_thread(self._memory.put, source.identity, now)
+        self._on_brought(fetched.size_bytes, False)
         return fetched
 
     def _recall(self, source: Source) -> tuple[Known | None, Fetched | None]:

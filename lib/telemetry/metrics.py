@@ -15,6 +15,7 @@ _STAGE_BUCKETS = (0.005, 0.02, *_JOB_BUCKETS)
 _COMMIT_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
 _LATE_BUCKETS = (600, 180, 60, 20, 5, 1, 0.2)
 _ERROR_BUCKETS = (*(-edge for edge in _LATE_BUCKETS), *reversed(_LATE_BUCKETS))
+_LAG_BUCKETS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1, 5)
 _RATIO_BUCKETS = (0.1, 0.2, 0.33, 0.5, 0.67, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2, 3, 5, 10)
 
 
@@ -111,11 +112,19 @@ class WorkerMetrics:
         """Count jobs of an earlier life that were taken up."""
         self._recovered.inc(count)
 
+    def loop_late(self, duration_s: float) -> None:
+        """Observe by how much the event loop came late."""
+        self._lag.observe(duration_s)
+
+    def tasks(self, count: int) -> None:
+        """Set how many tasks the event loop has."""
+        self._tasks.set(count)
+
     def streams(self, count: int) -> None:
         """Set how many event streams are open."""
         self._streams.set(count)
 
-    def input_brought(self, size_bytes: int, *, cached: bool) -> None:
+    def input_brought(self, size_bytes: int, cached: bool) -> None:
         """Count an input file: fetched, or found in the cache."""
         self._inputs.labels("cached" if cached else "fetched").inc()
         if not cached:
@@ -205,5 +214,12 @@ class WorkerMetrics:
         memory.set_function(lambda: process.memory_info().rss)
         files = Gauge("pyworker_process_open_fds", "Open file descriptors", registry=registry)
         files.set_function(process.num_fds)
+        self._tasks = Gauge("pyworker_asyncio_tasks", "Tasks of the event loop", registry=registry)
+        self._lag = Histogram(
+            "pyworker_event_loop_lag_seconds",
+            "By how much the event loop came late, looked at 20 times a second",
+            buckets=_LAG_BUCKETS,
+            registry=registry,
+        )
         processor = Gauge("pyworker_process_cpu_seconds", "Processor time used, user and system", registry=registry)
         processor.set_function(lambda: sum(process.cpu_times()[:2]))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lib.clock import SystemClock
 from lib.settings import SettingsError, load_settings
-from lib.upkeep.ask import api_base, arguments, ask, chosen_areas
+from lib.upkeep.ask import arguments, ask, chosen_areas, door
 from lib.upkeep.retention import Live
 from lib.upkeep.sweep import sweep
 from lib.upkeep.worker import limits_of
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     workspace = settings.engine.workspace.resolve()
-    told = ask(api_base(workspace, settings.server.api_port))
+    told = ask(door(workspace, settings.server.api_port))
     limits = limits_of(settings.upkeep, settings.storage)
     if told is None:
         max_age_s = max(limits.max_age_s * NO_WORKER_AGE_FACTOR, NO_WORKER_MIN_AGE_S)

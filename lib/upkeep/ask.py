@@ -1,14 +1,15 @@
 """Asks the running worker what is live and which folders are its; falls back to what lies in the workspace.
 
 ``GET /internal/live`` on the API listener answers ``{"paths": [str], "folders": {"output": [str], "input": [str],
-"temp": [str]}}``. The listener's address is in ``<workspace>/run/worker.json`` (``{"api_base": "http://..."}``), since
-its port may have moved; without that file it is the configured port.
+"temp": [str]}}``. The listener's address, and the pass that opens this, are in ``<workspace>/run/worker.json``
+(``{"api_base": "http://...", "pass": "..."}``), since its port may have moved; without that file it is the configured
+port.
 """
 
 import http.client
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from lib.upkeep.sweep import Areas, own_inputs
 
 log = logging.getLogger(__name__)
 
+PASS_HEADER = "X-Pyworker-Pass"  # noqa: S105 - a name
 TIMEOUT_S = 10.0
 DEFAULT_PORT = 18288
 
@@ -32,25 +34,34 @@ class Told:
     areas: Areas
 
 
-def api_base(workspace: Path, port: int | None) -> str:
-    """Where the worker's API listener is."""
-    record = _json(workspace / "run" / "worker.json")
-    told = record.get("api_base") if record else None
-    return told if isinstance(told, str) else f"http://127.0.0.1:{port or DEFAULT_PORT}"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """Where the worker's API listener is, and the pass that its record gives to programs on this host."""
+
+    base: str
+    pass_: str = field(default="", repr=False)
 
 
-def ask(base: str) -> Told | None:
+def door(workspace: Path, port: int | None) -> Door:
+    """Read the worker's record; without one it is the configured port."""
+    record = _json(workspace / "run" / "worker.json") or {}
+    told, pass_ = record.get("api_base"), record.get("pass")
+    base = told if isinstance(told, str) else f"http://127.0.0.1:{port or DEFAULT_PORT}"
+    return Door(base=base, pass_=pass_ if isinstance(pass_, str) else "")
+
+
+def ask(at: Door) -> Told | None:
     """Return the worker's answer, or None when there is none. Blocks."""
-    address = urlsplit(base)
+    address = urlsplit(at.base)
     connection = http.client.HTTPConnection(address.hostname or "127.0.0.1", address.port, timeout=TIMEOUT_S)
     try:
-        connection.request("GET", "/internal/live")
+        connection.request("GET", "/internal/live", headers={PASS_HEADER: at.pass_})
         response = connection.getresponse()
         body = response.read()
         answer = orjson.loads(body) if response.status == 200 else None
         return None if answer is None else _told(answer)
     except (OSError, http.client.HTTPException, orjson.JSONDecodeError, KeyError, TypeError) as error:
-        log.info("no worker to ask", extra={"event": "upkeep.no_worker", "base": base, "reason": str(error)})
+        log.info("no worker to ask", extra={"event": "upkeep.no_worker", "base": at.base, "reason": str(error)})
         return None
     finally:
         connection.close()

@@ -8,7 +8,6 @@ seeds are not part of it.
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
@@ -28,17 +27,6 @@ UPSCALING_UNITS = 30.0
 
 _MODEL_FILE = re.compile(r"\.(?:safetensors|sft|ckpt|pth?|bin|onnx|gguf)\Z", re.IGNORECASE)
 _UNKNOWN = Extent(pixels=USUAL_PIXELS)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConstantCost:
-    """A ``CostModel`` that gives each job the same workload, unless the caller's dialect fixed one."""
-
-    workload: float
-
-    def cost(self, spec_cost: float | None, workflow: bytes) -> float:
-        """Return the job's workload in workload units."""
-        return self.workload if spec_cost is None else spec_cost
 
 
 def measure(graph: Mapping[str, Any]) -> Estimate:

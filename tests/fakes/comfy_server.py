@@ -11,7 +11,8 @@ from lib.errors import EngineUnreachable
 
 
 class OwnedServer:
-    """``restarter`` restarts that ComfyUI; without it a restart is impossible. ``restarts`` lists the reasons."""
+    """``restarter`` restarts that ComfyUI; without it a restart is impossible. ``restarts`` lists the reasons.
+    ``supervised``: it answers as long as its process runs, as the supervisor of one sees it."""
 
     def __init__(
         self,
@@ -20,6 +21,7 @@ class OwnedServer:
         folders: Folders | None,
         restarter: Callable[[], Coroutine[Any, Any, None]] | None = None,
         name: str = "comfyui-test",
+        supervised: bool = False,
     ) -> None:
         self.name = name
         self.base_url = base_url
@@ -30,6 +32,7 @@ class OwnedServer:
         self.pid: int | None = None
         self._folders = folders
         self._restarter = restarter
+        self._supervised = supervised
         self._callbacks: list[DownListener] = []
         self._up = asyncio.Event()
         self._up.set()
@@ -71,6 +74,8 @@ class OwnedServer:
         async with aiohttp.ClientSession() as http:
             while True:
                 await self._up.wait()
+                if self._supervised:
+                    return
                 try:
                     async with http.get(f"{self.base_url}/system_stats") as answer:
                         if answer.status == 200:

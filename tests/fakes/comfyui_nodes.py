@@ -355,6 +355,11 @@ NODES: dict[str, Node] = {
     "SaveAudio": _output(
         _saver(".flac", lambda _: _FLAC, source="audio", key="audio"), audio=["AUDIO"], filename_prefix=_PREFIX
     ),
+    "SaveLatent": _output(
+        _saver(".latent", lambda _: b"\x10" + bytes(7) + b'{"a":{}}' + bytes(64), source="samples", key="latents"),
+        samples=["LATENT"],
+        filename_prefix=_PREFIX,
+    ),
     "PrimitiveStringMultiline": Node(run=_text, required={"value": _STRING}, outputs=("STRING",)),
     "PreviewAny": _output(_preview_any, source=["*"]),
     "Preview3D": _output(_preview_3d, model_file=_STRING),

@@ -149,13 +149,14 @@ async def engine_world(
     shared: bool = True,
     restarter: Callable[[], Coroutine[Any, Any, None]] | None = None,
     ready: bool = True,
+    supervised: bool = False,
     clock: Clock | None = None,
     meter: Meter | None = None,
     care_pause_s: float = PAUSE_S,
 ) -> AsyncIterator[World]:
     """Start an engine; with ``shared`` it sees ComfyUI's folders, with ``meter`` its process is ours."""
     folders = Folders(output=root / "output", input=root / "input", temp=root / "temp") if shared else None
-    server = OwnedServer(comfyui.base_url, folders=folders, restarter=restarter)
+    server = OwnedServer(comfyui.base_url, folders=folders, restarter=restarter, supervised=supervised)
     async with aiohttp.ClientSession() as http, Tasks() as tasks:
         server.pid = 1 if meter is not None else None
         engine = ComfyEngine(

@@ -72,6 +72,13 @@ def text(value: str = "hello") -> Graph:
     return {"1": node("PrimitiveStringMultiline", value=value), "2": node("PreviewAny", source=["1", 0])}
 
 
+def latent() -> Graph:
+    return {
+        "1": node("EmptyLatentImage", width=64, height=64, batch_size=1),
+        "2": node("SaveLatent", samples=["1", 0], filename_prefix="hw/latent"),
+    }
+
+
 def preview_3d(path: str) -> Graph:
     return {"1": node("Preview3D", model_file=path)}
 

@@ -159,7 +159,7 @@ _EVENTS = Answer(
     description="Events until the job's end: `queued`, progress as it happens, then `final_result`, whose `result` "
     "says how it ended. A comment at least every 15 s. `error`: ask again for the rest.",
     media_type=EVENT_TYPE,
-    schema=TEXT,
+    schema={"type": "object", "properties": {"id": TEXT, "data": {**TEXT, "description": "JSON, as in the example."}}},
     example=examples.EVENTS,
     headers=_REPLAYED,
 )

@@ -63,6 +63,7 @@ class WrapperPayload:
             dialect=NAME,
             workflow=orjson.dumps(workflow),
             body_hash=_body_hash(payload["input"], delivery),
+            cost=self._settings.workload_units if self._settings.cost_model == "constant" else None,
             estimate=measure(workflow),
             credentials=tuple(map(_credential, asked.credentials)),
             delivery=delivery,

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -54,12 +55,14 @@ class Writer:
     """Runs operations in one thread, in their order; those that come while a transaction runs share the next one.
 
     An operation that fails takes nothing with it: the others of its transaction are done again, each by itself.
-    ``on_trouble`` (set it) is told, on the event loop, of errors that keep every write from working.
+    ``on_trouble`` (set it) is told, on the event loop, of errors that keep every write from working; ``on_commit`` how
+    long each transaction took, in seconds, its way to the thread and back included.
     """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.on_trouble: Callable[[str], None] = lambda trouble: None
+        self.on_commit: Callable[[float], None] = lambda seconds: None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="job-store-writer")
         self._waiting: list[_Write] = []
         self._running: asyncio.Future[list[Outcome]] | None = None
@@ -87,9 +90,10 @@ class Writer:
     def _start(self) -> None:
         batch, self._waiting = self._waiting[:MOST_WRITES], self._waiting[MOST_WRITES:]
         self._running = asyncio.get_running_loop().run_in_executor(self._thread, self._commit, batch)
-        self._running.add_done_callback(partial(self._committed, batch))
+        self._running.add_done_callback(partial(self._committed, batch, time.perf_counter()))
 
-    def _committed(self, batch: list[_Write], ran: asyncio.Future[list[Outcome]]) -> None:
+    def _committed(self, batch: list[_Write], begun: float, ran: asyncio.Future[list[Outcome]]) -> None:
+        self.on_commit(time.perf_counter() - begun)
         self._running = None
         if self._waiting:
             self._start()

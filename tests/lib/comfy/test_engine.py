@@ -497,7 +497,8 @@ async def test_a_history_that_tells_no_outcome_fails_the_job_in_clear_words(worl
     fake.stall_events(stalled=False)
 
 
-async def test_a_comfyui_that_hangs_is_restarted(fake: FakeComfyUI, tmp_path: Path) -> None:
+@pytest.mark.parametrize("supervised", [False, True], ids=["attached", "supervised"])
+async def test_a_comfyui_that_hangs_is_restarted(fake: FakeComfyUI, tmp_path: Path, supervised: bool) -> None:
     """It runs, the connection stands, and nothing is answered any more."""
 
     async def restart() -> None:
@@ -507,7 +508,7 @@ async def test_a_comfyui_that_hangs_is_restarted(fake: FakeComfyUI, tmp_path: Pa
 
     settings = SETTINGS.model_copy(update={"request_timeout_s": 0.2})
     async with engine_world(
-        comfyui=fake, root=fake.folder, fetched=tmp_path, settings=settings, restarter=restart
+        comfyui=fake, root=fake.folder, fetched=tmp_path, settings=settings, restarter=restart, supervised=supervised
     ) as world:
         work = await _begun(world, SLOW)
         fake.wrong.hung = True
@@ -671,3 +672,19 @@ async def test_pictures_of_a_node_that_also_writes_files_were_previews(world: Wo
     entry["outputs"]["ws"] = {"images": [{"filename": "x.png", "subfolder": "", "type": "output"}]}
     (output,) = (await world.engine.collect(job, execution)).outputs
     assert output.filename == "x.png"
+
+
+async def test_a_collection_that_is_cut_off_leaves_the_history(world: World, fake: FakeComfyUI) -> None:
+    """After a shut-down the next life harvests what this one did not."""
+    job = job_of()
+    execution = await world.execute(w.picture(), job=job)
+    fake.wrong.hung = True
+    collecting = asyncio.create_task(world.engine.collect(job, execution), name="test.collect")
+    await asyncio.wait([collecting], timeout=0.1)
+    collecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await collecting
+    fake.wrong.hung = False
+    collected = await world.run(w.picture(), job=job, prompt_id=execution.prompt_id, attach=True)
+    assert collected.outputs[0].error is None
+    assert len(fake.posted) == 1

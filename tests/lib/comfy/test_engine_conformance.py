@@ -128,6 +128,18 @@ async def test_every_medium_is_told_by_its_content(
     assert Path(output.local_path).stat().st_size == output.size_bytes > 0
 
 
+async def test_latents_and_3d_previews_are_outputs_too(world: World) -> None:
+    """A latent by its own key; a model by a path as it stands."""
+    (latent,) = (await world.run(w.latent())).outputs
+    assert (latent.source_key, latent.kind) == ("latents", OutputKind.LATENT)
+    assert Path(latent.local_path).stat().st_size == latent.size_bytes > 0
+    (world.output / "mesh").mkdir(exist_ok=True)
+    (world.output / "mesh" / "a.glb").write_bytes(b"glTF\2\0\0\0 and so on")
+    (model,) = (await world.run(w.preview_3d("mesh/a.glb"))).outputs
+    assert (model.source_key, model.kind, model.mime_type) == ("result", OutputKind.MODEL_3D, "model/gltf-binary")
+    assert (model.filename, model.subfolder, model.size_bytes) == ("a.glb", "mesh", 18)
+
+
 async def test_text_is_an_output_without_a_file(world: World) -> None:
     """PreviewAny's text is handed over as it is."""
     (output,) = (await world.run(w.text("hello"))).outputs

@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from lib.serving.application import Site
-from lib.serving.openapi import BINARY, TEXT, Answer, Docs, Operation, Parameter, build
+from lib.serving.openapi import Answer, Docs, Operation, Parameter, build
 from lib.serving.schemas import to_3_0
 
 from .conftest import Serve

@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestServer
 
 from lib.clock import SystemClock
 from lib.settings import StorageSettings, UpkeepSettings
-from lib.upkeep.ask import api_base, ask, recorded_areas
+from lib.upkeep.ask import Door, ask, door, recorded_areas
 from lib.upkeep.sweep import Areas
 from lib.upkeep.worker import Upkeep, limits_of
 
@@ -60,7 +60,7 @@ async def test_the_cron_process_learns_what_is_live(tmp_path: Path) -> None:
     record.parent.mkdir()
     record.write_bytes(orjson.dumps({"api_base": str(server.make_url("")).rstrip("/")}))
     try:
-        told = await to_thread(lambda: ask(api_base(tmp_path, None)))
+        told = await to_thread(lambda: ask(door(tmp_path, None)))
     finally:
         await server.close()
     assert told is not None
@@ -70,8 +70,8 @@ async def test_the_cron_process_learns_what_is_live(tmp_path: Path) -> None:
 
 async def test_without_an_answer_there_is_none(tmp_path: Path) -> None:
     """Nobody there, somebody else there, or nonsense: the same."""
-    assert api_base(tmp_path, None) == "http://127.0.0.1:18288"
-    assert await to_thread(ask, "http://127.0.0.1:1") is None
+    assert door(tmp_path, None).base == "http://127.0.0.1:18288"
+    assert await to_thread(ask, Door(base="http://127.0.0.1:1")) is None
 
     async def nonsense(request: web.Request) -> web.Response:
         return web.Response(text='{"paths": 3}')
@@ -79,9 +79,9 @@ async def test_without_an_answer_there_is_none(tmp_path: Path) -> None:
     app = web.Application()
     app.router.add_get("/internal/live", nonsense)
     async with TestServer(app) as server:
-        assert await to_thread(ask, str(server.make_url(""))) is None
+        assert await to_thread(ask, Door(base=str(server.make_url("")))) is None
     async with TestServer(web.Application()) as server:
-        assert await to_thread(ask, str(server.make_url(""))) is None
+        assert await to_thread(ask, Door(base=str(server.make_url("")))) is None
 
 
 def test_a_workspace_shows_its_folders(tmp_path: Path) -> None:

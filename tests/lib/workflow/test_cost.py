@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.workflow.cost import ConstantCost, measure
+from lib.workflow.cost import measure
 from lib.workflow.template import load_templates
 
 Graph = dict[str, Any]
@@ -222,10 +222,3 @@ def test_more_is_never_less(name: str, one: int, other: int) -> None:
     """Monotone in steps, pixels and pictures, also beyond what ComfyUI takes."""
     less, more = sorted((one, other))
     assert units(picture(**{name: less})) <= units(picture(**{name: more}))
-
-
-def test_every_job_weighs_the_same_unless_told() -> None:
-    """The setting decides; a dialect's own figure wins."""
-    model = ConstantCost(workload=100.0)
-    assert model.cost(None, b"{}") == 100.0
-    assert model.cost(7.5, b"{}") == 7.5

@@ -32,7 +32,9 @@ async def request(endpoint: Any, options: argparse.Namespace) -> None:
 
 async def session(endpoint: Any, options: argparse.Namespace) -> None:
     """Open, work, look, close, look again."""
-    opened = await endpoint.session(cost=100, lifetime=30, on_close_route="https://hooks.example/closed", on_close_payload={"a": 1})
+    opened = await endpoint.session(
+        cost=100, lifetime=30, on_close_route="https://hooks.example/closed", on_close_payload={"a": 1}
+    )
     tell(kind="opened", session_id=opened.session_id, expiration=opened.expiration)
     for _ in range(options.count):
         result = await opened.request(ROUTE, options.payload)

@@ -21,7 +21,7 @@ from lib.comfy.client import ComfyClient
 from lib.comfy.folders import JobFolders
 from lib.comfy.follow import Follower, Terms
 from lib.comfy.forget import Forgetter
-from lib.comfy.harvest import Harvester, Ticket, settled
+from lib.comfy.harvest import Harvester, Ticket, settled, tries
 from lib.comfy.journal import CareListener, Journal
 from lib.comfy.link import Link
 from lib.comfy.memory import Gauge
@@ -205,7 +205,7 @@ class ComfyEngine:
         """Take a prompt of an earlier life up again: what it tells goes to a socket that is gone."""
         session.exposed = session.orphaned = True
         self._link.strays.discard(session.prompt_id)
-        if not await self._follower.look(session):
+        if not await self._looked_up(session):
             session.exposed = session.orphaned = False
             return None
         planned = recalled(session.item, folder=_folder_of(job)) if session.item is not None else None
@@ -220,6 +220,18 @@ class ComfyEngine:
             await self._follower.remove(session)
             raise _pictures_lost(session)
         return planned
+
+    async def _looked_up(self, session: PromptSession) -> bool:
+        """Whether ComfyUI has the prompt. One that could not be asked for may run beside its successor: it goes when
+        we are connected again."""
+        try:
+            async for attempt in tries():
+                with attempt:
+                    return await self._follower.look(session)
+        except EngineUnreachable:
+            self._link.strays.add(session.prompt_id)
+            raise
+        return False
 
     async def holds(self, prompt_ids: Sequence[str]) -> str | None:
         """See ``lib.jobs.ports.Engine``."""

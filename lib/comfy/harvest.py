@@ -45,7 +45,7 @@ async def settled(client: ComfyClient, prompt_id: str) -> dict[str, Any]:
     try:
         return await _entry(client, prompt_id)
     except EngineUnreachable:
-        async for attempt in _tries():
+        async for attempt in tries():
             with attempt:
                 return await _entry(client, prompt_id)
         raise
@@ -58,7 +58,8 @@ async def _entry(client: ComfyClient, prompt_id: str) -> dict[str, Any]:
     return entry
 
 
-def _tries() -> AsyncIterator[stamina.Attempt]:
+def tries() -> AsyncIterator[stamina.Attempt]:
+    """Yield attempts at a call that is worth a second's patience: without its answer work would be done twice."""
     return stamina.retry_context(
         on=EngineUnreachable,
         attempts=_TRIES,
@@ -124,7 +125,7 @@ class Harvester:
         if path is None:
             return None
         try:
-            async for attempt in _tries():
+            async for attempt in tries():
                 with attempt:
                     await self._copy(item, Path(path))
         except FileNotFoundError as error:

@@ -5,13 +5,10 @@ connected again. So nothing removes them but ``remove_strays``, which asks; whoe
 and each time that ComfyUI comes back. Prompts of this life that nobody follows are ``Link.strays``.
 """
 
-import logging
 from collections.abc import Callable
 
 from lib.comfy.client import ComfyClient
 from lib.comfy.recall import is_owned
-
-log = logging.getLogger(__name__)
 
 
 async def remove_strays(client: ComfyClient, *, owner: str, known: Callable[[str], bool]) -> int:
@@ -24,7 +21,4 @@ async def remove_strays(client: ComfyClient, *, owner: str, known: Callable[[str
     for prompt_id in strays:
         await client.delete(prompt_id)
         await client.interrupt(prompt_id)
-    if strays:
-        facts = {"event": "engine.strays", "count": len(strays)}
-        log.warning("prompts of an earlier life that no job claims were removed", extra=facts)
     return len(strays)

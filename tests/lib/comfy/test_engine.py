@@ -427,12 +427,26 @@ async def test_unsafe_request_ids_do_not_become_folders(world: World) -> None:
 
 
 async def test_nothing_is_posted_again_while_comfyui_cannot_be_asked(world: World, fake: FakeComfyUI) -> None:
-    """Not knowing is not "not there"."""
-    fake.wrong.cut_short = {"history": 1}
+    """Not knowing is not "not there"; what may run on is stopped as soon as it can be, as its job starts anew."""
     job = job_of()
+    await world.leave_behind(SLOW, job=job)
+    fake.wrong.cut_short = {"history": 1000}
     with pytest.raises(EngineUnreachable, match="can't be read"):
-        await world.execute(w.picture(), job=job, prompt_id=job.job_id, attach=True)
-    assert fake.posted == []
+        await world.execute(SLOW, job=job, prompt_id=job.job_id, attach=True)
+    assert len(fake.posted) == 1
+    fake.wrong.cut_short = {}
+    await fake.drop_sockets()
+    await until(lambda: _remaining(fake, 0))
+
+
+async def test_a_hiccup_does_not_cost_a_prompt_of_an_earlier_life(world: World, fake: FakeComfyUI) -> None:
+    """It is asked for again."""
+    job, graph = job_of(), w.through("HWTicks", seconds=0.5, ticks=5)
+    await world.leave_behind(graph, job=job)
+    fake.wrong.cut_short = {"history": 1, "queue": 1}
+    collected = await world.run(graph, job=job, prompt_id=job.job_id, attach=True)
+    assert collected.outputs[0].error is None
+    assert len(fake.posted) == 1
 
 
 @pytest.mark.parametrize("route", ["history", "queue"])

@@ -19,14 +19,21 @@ from pydantic.fields import FieldInfo
 
 from benchmark.settings import BenchmarkSettings
 from lib import errors
+from lib.app.counting import announce
 from lib.app.sites import api_site, plain_site, public_site
+from lib.comfy.ports import CareAction
+from lib.dialects.native.inputs import Inputs
+from lib.dialects.native.outputs import OutputFiles
+from lib.dialects.native.routes import NativeDialect
 from lib.dialects.vast import translate as vast
 from lib.dialects.vast.routes import VastDialect
-from lib.dialects.wrapper import translate as wrapper
-from lib.dialects.wrapper.docs import operations
+from lib.dialects.wrapper import docs as wrapper_docs
+from lib.dialects.wrapper import render as wrapper
 from lib.dialects.wrapper.routes import WrapperDialect
+from lib.dialects.wrapper.translate import NAME as WRAPPER
 from lib.errors import ErrorCode, ServiceError
 from lib.jobs.model import JobStatus
+from lib.serving.access import Access
 from lib.serving.application import Site
 from lib.serving.errors import status_of
 from lib.serving.probes import Probes
@@ -73,6 +80,12 @@ ROUTES = {
 }
 PUBLIC_ROUTES = {
     "/generate/sync": "Run a workflow and wait for its result, in Vast's envelope. Signed.",
+    "/generate": "Run a workflow in the background, in Vast's envelope; the answer has the job's token. Signed.",
+    "/generate/stream": "Run a workflow and follow it, in Vast's envelope. Signed.",
+    "/result/{job_id}": "The state or the result of a job; `POST` in the envelope does the same. The job's token.",
+    "/generate/stream/{job_id}": "The events of a job. The job's token.",
+    "/cancel/{job_id}": "Cancel a job. The job's token.",
+    "/outputs/{job_id}/{name}": "A file of a job. A signed link or the job's token.",
     "/session/create": "Open a session. Signed.",
     "/session/get": "What the session is. Its `session_auth`.",
     "/session/health": '`{"ok": true}` while it is open. Its `session_auth`.',
@@ -213,25 +226,29 @@ def _metrics() -> Iterable[str]:
         for name, kind, labels, help_text in metric_families()
     ]
     yield from _table(("family", "type", "labels", "meaning"), rows)
-    outcomes = ", ".join(f"`{status.value}`" for status in JobStatus if status.terminal)
+    outcomes = _codes([status.value for status in JobStatus if status.terminal])
     yield (
-        f"`outcome`: {outcomes}. `dialect`: `{wrapper.NAME}` (API listener), `{vast.NAME}` (signed). `stage`: "
+        f"`outcome`: {outcomes}. `dialect`: `{WRAPPER}` (API listener), `{vast.NAME}` (signed). `stage`: "
         "`prepare` (inputs fetched), `wait` (for an engine), `execute` (ComfyUI), `collect` (outputs found), `deliver` "
-        "(uploads, base64). `engine`: `comfyui-1`, `comfyui-2`, ... `result`: `delivered`, `failed`. Runs of the boot "
-        "benchmark are not counted."
+        f"(uploads, base64). `engine`: `comfyui-1`, `comfyui-2`, ... `action`: {_codes(list(CareAction))}. `code`: the "
+        "error codes below. `source`: `fetched`, `cached`. `result`: `delivered`, `failed` (it is tried again), `dead` "
+        "(given up). Runs of the boot benchmark are not counted."
     )
 
 
 def metric_families() -> Iterable[tuple[str, str, Sequence[str], str]]:
     """Name as exposed, type, labels, help; from a registry in which every family has a sample."""
     metrics = WorkerMetrics()
-    metrics.job_finished(dialect=wrapper.NAME, outcome=JobStatus.COMPLETED)
+    announce(metrics, dialects=[WRAPPER])
+    metrics.job_took(dialect=WRAPPER, duration_s=1.0)
     metrics.stage_took("execute", 1.0)
     metrics.engine("comfyui-1", up=True)
     for family in text_string_to_metric_families(metrics.render()[0].decode()):
+        if family.type == "gauge" and family.name.endswith("_created"):  # when a counter or histogram was made
+            continue
         samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
         if not samples:
-            continue
+            raise SystemExit(f"{__file__}: give {family.name} a sample in metric_families")
         labels = [label for label in samples[0].labels if label != "le"]
         name = f"{family.name}_total" if family.type == "counter" else family.name
         yield name, family.type, labels, family.documentation
@@ -280,13 +297,28 @@ def listeners() -> Iterable[tuple[str, str, Sequence[tuple[str, str, str]]]]:
     """Each listener: its name, where it is, its routes with a sentence each."""
     settings = Settings()
     probes = Probes(health=_never, ready=_never, metrics=_never)
-    vast_dialect = object.__new__(VastDialect)
+    files = OutputFiles(jobs=_NOTHING, signer=_NOTHING, files_of=_never, roots=_never, clock=_NOTHING)
+    native, vast_dialect = _native(files), _vast(settings)
     api = api_site(
-        settings, wrapper=object.__new__(WrapperDialect), probes=probes, upkeep=object.__new__(Upkeep), version=""
+        settings,
+        wrapper=object.__new__(WrapperDialect),
+        native=native,
+        probes=probes,
+        upkeep=object.__new__(Upkeep),
+        pass_="",
+        access=Access(),
+        on_error=_never,
+        version="",
     )
-    known = ROUTES | {operation.path: f"{operation.summary}." for operation in (*operations(), *probes.operations())}
-    yield "API listener", "`API_HOST:API_PORT`, `http://127.0.0.1:18288` by default; no credentials.", _of(api, known)
-    public = public_site(settings, vast=vast_dialect, probes=probes)
+    described = (*wrapper_docs.operations(), *native.operations(), *probes.operations())
+    known = ROUTES | {operation.path: f"{operation.summary}." for operation in described}
+    yield (
+        "API listener",
+        "`API_HOST:API_PORT`, `http://127.0.0.1:18288` by default. On loopback without credentials, beyond it with an "
+        "API key; probes and the docs page are free.",
+        _of(api, known),
+    )
+    public = public_site(settings, vast=vast_dialect, files=files, probes=probes, on_error=_never)
     yield (
         "Public listener",
         "`WORKER_HOST:WORKER_PORT`, 3000; TLS in serverless mode.",
@@ -294,6 +326,34 @@ def listeners() -> Iterable[tuple[str, str, Sequence[tuple[str, str, str]]]]:
     )
     plain = plain_site(settings, vast=vast_dialect)
     yield "Plain listener", "`WORKER_HOST:WORKER_HTTP_PORT`, `WORKER_PORT` + 1.", _of(plain, PUBLIC_ROUTES)
+
+
+def _native(files: OutputFiles) -> NativeDialect:
+    return NativeDialect(
+        jobs=_NOTHING,
+        names=_never,
+        files=files,
+        uploads=Inputs(save=_NOTHING),
+        outbox=_NOTHING,
+        wake=_never,
+        clock=_NOTHING,
+    )
+
+
+def _vast(settings: Settings) -> VastDialect:
+    return VastDialect(
+        jobs=_NOTHING,
+        payload=_NOTHING,
+        signatures=_NOTHING,
+        signer=_NOTHING,
+        sessions=_NOTHING,
+        ledger=_NOTHING,
+        fleet=settings.fleet,
+        settings=settings.jobs,
+        base_url="",
+        longest_wait_s=1.0,
+        max_body_bytes=1024,
+    )
 
 
 def _of(site: Site, known: Mapping[str, str]) -> Sequence[tuple[str, str, str]]:
@@ -305,6 +365,10 @@ def _of(site: Site, known: Mapping[str, str]) -> Sequence[tuple[str, str, str]]:
                 raise SystemExit(f"{__file__}: the route {route.method} {path} has no sentence")
             found.append((route.method, path, known[path]))
     return found
+
+
+_NOTHING: Any = None
+"""Stands for what handlers would use."""
 
 
 def _never(*_: object) -> Any:

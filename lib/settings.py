@@ -101,7 +101,7 @@ class ServerSettings(EnvironmentSettings):
     )
     api_host: str = _env("127.0.0.1", "API_HOST", "HOST", help="Address of the API listener.")
     api_allow_open: Flag = _env(
-        False, "API_ALLOW_OPEN", help="true = allow the API listener beyond loopback although it has no API keys yet."
+        False, "API_ALLOW_OPEN", help="true = allow the API listener beyond loopback although there are no API keys."
     )
     api_allowed_hosts: Listed = _env(
         (), "API_ALLOWED_HOSTS", help="Further host names that callers use for the API listener (a proxy's); * = any."
@@ -156,7 +156,10 @@ class AccessSettings(EnvironmentSettings):
         None, "API_MAX_IN_FLIGHT", help="Unfinished jobs that one key may have; a key's own limit wins.", ge=1
     )
     output_url_expires_s: int = _env(
-        86400, "OUTPUT_URL_EXPIRES_S", help="Life of a signed URL of our own to an output file.", ge=1
+        86400,
+        "OUTPUT_URL_EXPIRES_S",
+        help="Life of a signed URL of our own to an output file; never longer than the result's, RESULT_TTL_S.",
+        ge=1,
     )
 
 

@@ -32,10 +32,11 @@ def count_jobs(metrics: WorkerMetrics) -> Callable[[Job], None]:
         metrics.job_finished(dialect=job.spec.dialect, outcome=str(job.status))
         _stages(metrics, job)
         _estimates(metrics, job)
-        metrics.stored(sum(output.size_bytes for output in job.outputs if output.url and not output.upload_error))
-        wanted = job.spec.delivery.convert
-        if wanted is not None:
-            metrics.converted(sum(output.mime_type == f"image/{wanted.format}" for output in job.outputs))
+        wanted = job.spec.delivery
+        if wanted.s3 is not None or wanted.put is not None:  # without either, links are our own
+            metrics.stored(sum(output.size_bytes for output in job.outputs if output.url and not output.upload_error))
+        if (convert := wanted.convert) is not None:
+            metrics.converted(sum(output.mime_type == f"image/{convert.format}" for output in job.outputs))
 
     return listen
 

@@ -23,6 +23,7 @@ Finding = tuple[str, str]
 STATUS_NUMBERS = {
     "lib/serving/middleware.py": "names of the errors that aiohttp itself raises",
     "lib/serving/probes.py": "a probe's verdict is no error of a request",
+    "lib/storage/downloads.py": "reads the statuses of other people's servers: which of them pass",
     "lib/dialects/vast/schema.py": "Refusal: statuses and bodies that PyWorker's protocol fixes",
     "lib/dialects/vast/routes.py": "Refusal: statuses and bodies that PyWorker's protocol fixes",
     "lib/dialects/vast/entrance.py": "Refusal: statuses and bodies that PyWorker's protocol fixes",
@@ -61,16 +62,20 @@ LONG_FUNCTIONS = {
 }
 
 
+NODE_PACKS = (ROOT / "lib" / "comfy" / "nodes", ROOT / "benchmark" / "nodes")
+"""They run inside ComfyUI's process, by its rules: no settings of ours, no logging of ours."""
+
+
 @cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
 
 
 def modules(*folders: str) -> Iterator[Path]:
-    """Python files of these folders; node packs and stand-ins run inside ComfyUI's process, by its rules."""
+    """Python files of these folders, but for node packs and for stand-ins, which ComfyUI imports as well."""
     for folder in folders:
         for path in sorted((ROOT / folder).rglob("*.py")):
-            if not path.is_relative_to(ROOT / "lib" / "comfy" / "nodes") and "shims" not in path.parts:
+            if not any(map(path.is_relative_to, NODE_PACKS)) and "shims" not in path.parts:
                 yield path
 
 

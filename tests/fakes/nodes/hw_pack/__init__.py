@@ -1,4 +1,4 @@
-"""Nodes for tests: sleep, tick, fail, crash, block, and report whatever ``ui`` a pack in the wild might.
+"""Nodes for tests: sleep, tick, count, fail, crash, block, and report whatever ``ui`` a pack in the wild might.
 
 Loaded into a real ComfyUI through ``--extra-model-paths-config``; imports nothing of ComfyUI, looks it up at run time.
 """
@@ -50,6 +50,26 @@ class HWTicks:
     def run(self, image, seconds, ticks):
         for _ in _tick(ticks):
             time.sleep(seconds / ticks)
+        return (image,)
+
+
+class HWTally:
+    """Writes a line into ``tally.log`` of the user folder at each execution; no cache answers for it."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"image": ("IMAGE",), "text": ("STRING", {"default": ""})}}
+
+    RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "run", "test"
+
+    @classmethod
+    def IS_CHANGED(cls, **inputs):
+        return float("nan")
+
+    def run(self, image, text):
+        folder = sys.modules["folder_paths"].get_user_directory()
+        with open(os.path.join(folder, "tally.log"), "a") as tally:
+            tally.write(text + "\n")
         return (image,)
 
 
@@ -126,4 +146,5 @@ class HWReport:
         return {"ui": json.loads(ui)}
 
 
-NODE_CLASS_MAPPINGS = {node.__name__: node for node in (HWSleep, HWTicks, HWStubborn, HWFail, HWBlock, HWReport)}
+NODES = (HWSleep, HWTicks, HWTally, HWStubborn, HWFail, HWBlock, HWReport)
+NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}

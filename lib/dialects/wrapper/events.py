@@ -37,7 +37,8 @@ class Events:
         self._links = first_links
         self._sizes = sizes
         self._clock = clock
-        self._percent = 0.0
+        self.percent = 0.0
+        """The highest that was told."""
         self._preview: Preview | None = None
 
     def first(self) -> bytes:
@@ -70,6 +71,13 @@ class Events:
             body["preview"] = _picture(view.preview)
         return encode(body, event_id=str(view.version))
 
+    def shares(self, view: JobView, percent: float) -> bool:
+        """Whether the event that told another stream of this view, with ``percent``, can be this one's too."""
+        if self.percent > percent or view.preview is not None:
+            return False
+        self.percent = percent
+        return True
+
     def final(self, job: Job, *, include_response: bool) -> bytes:
         """The result, however it came out; ``http_status`` is what ``/generate/sync`` would have answered."""
         body = {
@@ -98,8 +106,8 @@ class Events:
 
     def _highest(self, percent: float) -> float:
         """A job that runs a second time (its engine died) begins anew; what its watcher sees never goes back."""
-        self._percent = max(self._percent, percent)
-        return round(self._percent, 2)
+        self.percent = max(self.percent, percent)
+        return round(self.percent, 2)
 
 
 def _position(view: JobView) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from lib.dialects.wrapper.render import links
 from lib.dialects.wrapper.results import is_big, whole
 from lib.dialects.wrapper.translate import is_true
 from lib.errors import ServiceError
-from lib.jobs.model import Job
+from lib.jobs.model import Job, JobView
 from lib.jobs.service import JobService
 from lib.serving.sse import EventStream, EventStreams
 
@@ -29,6 +29,8 @@ class Streaming:
         self._streams = streams
         self._sizes = sizes
         self._clock = clock
+        self._newest: tuple[JobView | None, float, bytes] = (None, 0.0, b"")
+        """The last view that was encoded, the percentage that it showed, its event."""
 
     async def answer(
         self,
@@ -72,8 +74,18 @@ class Streaming:
                 if view.job.status.terminal:
                     return view.job
                 if str(view.version) != seen:
-                    await stream.send(events.progress(view))
+                    await stream.send(self._encoded(events, view))
         return None
+
+    def _encoded(self, events: Events, view: JobView) -> bytes:
+        """Who watches the same job gets the same bytes: a thousand readers cost one encoding."""
+        known, percent, event = self._newest
+        if view is known and events.shares(view, percent):
+            return event
+        event = events.progress(view)
+        if view.preview is None:
+            self._newest = (view, events.percent, event)
+        return event
 
     async def _final(self, events: Events, job: Job, include_response: bool) -> bytes:
         job = await whole(self._jobs, job)

@@ -145,6 +145,7 @@ async def build_front(
     plain_base.append(plain.url)
     stack.push_async_callback(sessions.close_all)  # before the listeners go: a close route may be our own
     stack.callback(streams.close)
+    stack.push_async_callback(streams.settle)
     return Front(addresses=Addresses(api=api.url, public=public.url, plain=plain.url), pass_=pass_)
 
 

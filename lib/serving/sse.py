@@ -28,6 +28,8 @@ BUFFER_BYTES = 16 * 1024
 """A reader with more than this unsent is slow."""
 STALLED_BEATS = 8
 """A reader that took nothing for so many half heartbeats is gone."""
+SETTLE_S = 2.0
+"""When the worker goes, streams of jobs that are over have so long to say how they ended."""
 _BATCH = 100
 _HEARTBEAT = b":\n\n"
 _LOWAT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
@@ -52,6 +54,7 @@ class EventStreams:
         self._heartbeat_s = heartbeat_s
         self._interval_s = interval_s
         self._open: set[EventStream] = set()
+        self._none_open = asyncio.Event()
         self._beating = False
         self._closed = False
 
@@ -63,6 +66,13 @@ class EventStreams:
         """Return the answer to ``request``, to be entered. ``farewell`` is its last event if the worker goes first."""
         return EventStream(request, self, clock=self._clock, interval_s=self._interval_s, farewell=farewell)
 
+    async def settle(self) -> None:
+        """Let streams that are about to end by themselves do so; call it when no job goes on, before ``close``."""
+        if self._open:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SETTLE_S):
+                    await self._none_open.wait()
+
     def close(self) -> None:
         """End every stream, also those that are opened from now on, with its farewell."""
         self._closed = True
@@ -72,6 +82,7 @@ class EventStreams:
     def entered(self, stream: "EventStream") -> None:
         """Keep this stream alive from now on."""
         self._open.add(stream)
+        self._none_open.clear()
         if self._closed:
             stream.expire()
         if not self._beating:
@@ -82,6 +93,8 @@ class EventStreams:
     def left(self, stream: "EventStream") -> None:
         """Forget it."""
         self._open.discard(stream)
+        if not self._open:
+            self._none_open.set()
 
     async def _beat(self) -> None:
         for number, stream in enumerate(tuple(self._open), start=1):

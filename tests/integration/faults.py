@@ -204,7 +204,7 @@ def tally(user_folder: Path) -> list[tuple[str, str]]:
     path = user_folder / "tally.log"
     if not path.exists():
         return []
-    return [(mark, number) for mark, _, number in (line.partition(" ") for line in path.read_text().splitlines())]
+    return [(mark, number) for mark, _, number in (line.rpartition(" ") for line in path.read_text().splitlines())]
 
 
 def runs_of(comfyui: RealComfyUI, mark: str) -> list[str]:

@@ -117,6 +117,18 @@ async def test_a_worker_that_goes_says_so(world: World) -> None:
     assert world.streams.open_count == 0
 
 
+async def test_a_stream_that_is_about_to_end_says_how(world: World) -> None:
+    """Between a job's end and the worker's, its last event is still sent; a farewell is for those who wait longer."""
+    async with world.served.client.get("/") as answer:
+        assert await block(answer) == "retry: 2000"
+        await world.idle()
+        world.events.put_nowait(encode("the end"))
+        world.events.put_nowait(None)
+        await world.streams.settle()
+        world.streams.close()
+        assert await answer.text() == 'data: "the end"\n\n'
+
+
 async def test_a_reader_that_leaves_ends_the_stream(world: World) -> None:
     """Its handler is gone, and nobody keeps the stream."""
     answer = await world.served.client.get("/")

@@ -29,12 +29,19 @@ async def read_body(request: web.Request, *, limit: int) -> bytes:
                 raise _too_large(limit)
             chunks.append(chunk)
     except (web.RequestPayloadError, HttpProcessingError) as error:
-        request.content.feed_eof()  # else aiohttp reads on after the answer, and logs the same error as its own
+        give_up_body(request)
         raise InvalidRequest(
             "The body's encoding is broken",
             details={"errors": [{"type": "body_encoding", "loc": [], "msg": type(error).__name__}]},
         ) from error
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def give_up_body(request: web.Request) -> None:
+    """Have nothing more read of a body whose encoding is broken, and the connection end with the answer: else aiohttp
+    reads on, logs the same error as its own, and takes the next request for more of the body."""
+    request.content.feed_eof()
+    request.protocol.close()
 
 
 def require_json(request: web.Request) -> None:

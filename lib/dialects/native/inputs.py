@@ -11,7 +11,7 @@ from lib.dialects.native.schema import UploadedInput, UploadedInputs
 from lib.dialects.native.translate import dumped
 from lib.errors import InvalidRequest
 from lib.serving.access import caller_of
-from lib.serving.payloads import json_response
+from lib.serving.payloads import give_up_body, json_response
 
 ROUTE = "/inputs"
 NAME_HEADER = "X-Filename"
@@ -50,7 +50,8 @@ class Inputs:
             else:
                 saved = [await self._body(request, owner)]
         except (ValueError, web.RequestPayloadError, HttpProcessingError) as error:
-            request.content.feed_eof()
+            if not isinstance(error, ValueError):  # then what is left of the body is still to come: aiohttp reads it
+                give_up_body(request)
             raise _wrong("body", "a complete body, multipart/form-data or plain") from error
         return json_response(dumped(UploadedInputs(inputs=saved)), status=CREATED)
 

@@ -13,6 +13,7 @@ from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from lib.errors import BodyTooLarge, InvalidRequest
+from lib.serving.payloads import give_up_body
 from lib.workflow.decoding import check, invalid
 
 MULTIPART_TYPE = "multipart/form-data"
@@ -68,12 +69,18 @@ async def read_form(
             else:
                 chunks = _chunks(part, uploads.max_bytes)
                 stored[name] = await uploads.save(chunks, filename=part.filename or name, owner=owner)
-    except (ValueError, web.RequestPayloadError, HttpProcessingError, EOFError) as error:
-        request.content.feed_eof()
-        raise invalid(f"The multipart body is broken: {type(error).__name__}", kind="body_encoding") from error
+    except (web.RequestPayloadError, HttpProcessingError) as error:
+        give_up_body(request)
+        raise _broken(error) from error
+    except (ValueError, EOFError) as error:  # what is left of the body is still to come, and aiohttp's to read
+        raise _broken(error) from error
     if body is None:
         raise invalid(f"There is no part '{REQUEST_PART}' with the JSON", loc=(REQUEST_PART,))
     return body, stored
+
+
+def _broken(error: Exception) -> InvalidRequest:
+    return invalid(f"The multipart body is broken: {type(error).__name__}", kind="body_encoding")
 
 
 def with_files(body: bytes, stored: Mapping[str, str]) -> Any:

@@ -54,7 +54,7 @@ async def test_a_broken_encoding_is_the_callers_mistake(serve: Serve, caplog: py
     """Not gzip although it says so: 422, and no traceback in the log."""
     served = await serve(site_with(web.post("/", echo)))
     for data in (b"no gzip at all", gzip.compress(b"x" * 500)[:-20] + b"y" * 40):
-        headers = {"Content-Encoding": "gzip", "Connection": "close"}
+        headers = {"Content-Encoding": "gzip"}
         answer = await served.client.post("/", data=data, headers=headers)
         assert (answer.status, (await answer.json())["error"]) == (422, "invalid_request")
     assert not caplog.records
@@ -117,3 +117,15 @@ def test_any_json_value_can_be_written(value: object) -> None:
 def test_the_limit_is_told() -> None:
     """The error names the limit for programs."""
     assert BodyTooLarge("x", details={"limit_bytes": 3}).details["limit_bytes"] == 3
+
+
+async def test_a_broken_encoding_ends_the_connection(serve: Serve) -> None:
+    """What the caller sends after it is not taken for more of that body, and he does not wait for ever."""
+    served = await serve(site_with(web.post("/", echo)))
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.listener.port)
+    head = "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: gzip\r\nContent-Length: 9\r\n\r\n"
+    writer.write(head.encode() + b"not gzip!")
+    answer = await asyncio.wait_for(reader.read(), 5)
+    assert answer.startswith(b"HTTP/1.1 422 ")
+    writer.close()
+    await writer.wait_closed()

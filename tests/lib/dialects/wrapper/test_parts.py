@@ -1,10 +1,12 @@
 """Requests that bring their files along, as multipart/form-data."""
 
+import asyncio
 from typing import Any
 
 import aiohttp
 import orjson
 import pytest
+from yarl import URL
 
 from tests.fakes.clock import settle
 
@@ -89,3 +91,15 @@ async def test_parts_have_names_of_their_own(world: World) -> None:
     assert (await world.client.post("/generate/sync", data=twice, headers=MARK)).status == 422
     many = form(**{f"p{number}": b"x" for number in range(80)})
     assert (await world.client.post("/generate/sync", data=many, headers=MARK)).status == 422
+
+
+async def test_a_refused_body_does_not_spoil_the_connection(world: World) -> None:
+    """What comes of it after the refusal is not taken for the next request, nor that one for it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", URL(world.url).port)
+    head = "POST /generate HTTP/1.1\r\nHost: localhost\r\nX-Pyworker-Multipart: 1\r\nContent-Length: 9\r\n"
+    writer.write(f"{head}Content-Type: multipart/form-data\r\n\r\n".encode())
+    assert b" 422 " in await reader.readline()
+    writer.write(b"123456789GET /queue-info HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert b"generation_queue_size" in await asyncio.wait_for(reader.read(), 5)
+    writer.close()
+    await writer.wait_closed()

@@ -11,6 +11,8 @@ from aiohttp.http_exceptions import HttpProcessingError
 from lib.errors import BodyTooLarge, InvalidRequest
 
 JSON_TYPE = "application/json"
+GIVEN_UP = web.RequestKey("body_given_up", bool)
+"""The connection ends with the answer, which has to say so."""
 
 
 async def read_body(request: web.Request, *, limit: int) -> bytes:
@@ -40,6 +42,7 @@ async def read_body(request: web.Request, *, limit: int) -> bytes:
 def give_up_body(request: web.Request) -> None:
     """Have nothing more read of a body whose encoding is broken, and the connection end with the answer: else aiohttp
     reads on, logs the same error as its own, and takes the next request for more of the body."""
+    request[GIVEN_UP] = True
     request.content.feed_eof()
     request.protocol.close()
 

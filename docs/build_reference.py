@@ -319,25 +319,15 @@ def listeners() -> Iterable[tuple[str, str, Sequence[tuple[str, str, str]]]]:
         _of(api, known),
     )
     public = public_site(settings, vast=vast_dialect, files=files, probes=probes, on_error=_never)
-    yield (
-        "Public listener",
-        "`WORKER_HOST:WORKER_PORT`, 3000; TLS in serverless mode.",
-        _of(public, known | PUBLIC_ROUTES),
-    )
+    where = "`WORKER_HOST:WORKER_PORT`, 3000; TLS in serverless mode."
+    yield "Public listener", where, _of(public, known | PUBLIC_ROUTES)
     plain = plain_site(settings, vast=vast_dialect)
     yield "Plain listener", "`WORKER_HOST:WORKER_HTTP_PORT`, `WORKER_PORT` + 1.", _of(plain, PUBLIC_ROUTES)
 
 
 def _native(files: OutputFiles) -> NativeDialect:
-    return NativeDialect(
-        jobs=_NOTHING,
-        names=_never,
-        files=files,
-        uploads=Inputs(save=_NOTHING),
-        outbox=_NOTHING,
-        wake=_never,
-        clock=_NOTHING,
-    )
+    nobody: dict[str, Any] = {"jobs": _NOTHING, "outbox": _NOTHING, "clock": _NOTHING}
+    return NativeDialect(names=_never, files=files, uploads=Inputs(save=_NOTHING), wake=_never, **nobody)
 
 
 def _vast(settings: Settings) -> VastDialect:

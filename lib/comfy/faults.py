@@ -18,7 +18,14 @@ Choices = Callable[[str, str], Iterable[str]]
 
 _PATH = re.compile(r"(?<![\w:/.~%>])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\"<>|:,;]+)+[/\\](?=[^\s/\\])")
 _OOM_TYPES = frozenset({"torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError", "MemoryError"})
-_OOM_TEXTS = ("out of memory", "not enough memory", "allocation on device", "insufficient memory")
+_OOM_TEXTS = (
+    "out of memory",
+    "not enough memory",
+    "allocation on device",
+    "insufficient memory",
+    "failed to allocate",
+    "memory allocation failed",
+)
 _GPU_TYPES = frozenset({"RuntimeError", "torch.AcceleratorError", "AcceleratorError"})
 _GPU_TEXTS = (
     "illegal memory access",
@@ -28,6 +35,7 @@ _GPU_TEXTS = (
     "cuda error: invalid device function",
     "cuda error: invalid configuration argument",
     "triton error [cuda]",
+    "cuda runtime error",
     "uncorrectable ecc error",
 )
 _DEAD_EXECUTOR = re.compile(

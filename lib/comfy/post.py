@@ -65,6 +65,9 @@ class Poster:
         try:
             found = await self._follower.look(session)
         except EngineUnreachable as gone:
+            if session.ended:  # the socket has told of its end meanwhile: it had arrived
+                session.accepted()
+                return
             # It had the prompt, and is gone, perhaps for that reason: this counts as an attempt.
             self._link.strays.add(session.prompt_id)
             session.lose(await self._link.explain(gone.message))

@@ -1,4 +1,4 @@
-"""From ComfyUI's errors to ours: classified by type and message, named, scrubbed."""
+"""From ComfyUI's errors to ours: named, scrubbed; ``tests/upstream/test_error_classifiers.py`` has the classes."""
 
 import json
 import subprocess
@@ -6,25 +6,9 @@ import sys
 
 import pytest
 
-from lib.comfy.faults import (
-    execution_error,
-    gpu_fault,
-    is_dead_executor,
-    misfits,
-    rejection,
-    scrub,
-    tell_of_dead_executor,
-)
+from lib.comfy.faults import is_dead_executor, misfits, rejection, scrub, tell_of_dead_executor
 from lib.comfy.install import NODES
-from lib.comfy.messages import Failed
-from lib.errors import ExecutionFailed, OutOfMemory
 from tests.fakes.comfyui_executor import LAST_WORDS
-
-
-def _failed(exception_type: str, message: str) -> Failed:
-    return Failed(
-        prompt_id="p", node_id="2", node_type="KSampler", exception_type=exception_type, message=message, at_ms=None
-    )
 
 
 @pytest.mark.parametrize(
@@ -42,40 +26,6 @@ def _failed(exception_type: str, message: str) -> Failed:
 def test_host_paths_shrink_to_their_last_name(text: str, scrubbed: str) -> None:
     """Links, fractions and relative names stay."""
     assert scrub(text) == scrubbed
-
-
-@pytest.mark.parametrize(
-    ("exception_type", "message", "expected"),
-    [
-        ("torch.OutOfMemoryError", "CUDA out of memory.", OutOfMemory),
-        ("torch.cuda.OutOfMemoryError", "", OutOfMemory),
-        ("RuntimeError", "CUDA error: out of memory", OutOfMemory),
-        ("RuntimeError", "[enforce fail] DefaultCPUAllocator: not enough memory", OutOfMemory),
-        ("torch.AcceleratorError", "Allocation on device 0 would exceed", OutOfMemory),
-        ("ValueError", "boom", ExecutionFailed),
-    ],
-)
-def test_memory_errors_are_told_apart(exception_type: str, message: str, expected: type) -> None:
-    """By type; by message where torch has no type for it."""
-    error = execution_error(_failed(exception_type, message))
-    assert type(error) is expected
-    assert error.details["node_id"] == "2"
-
-
-@pytest.mark.parametrize(
-    ("exception_type", "message", "sticky"),
-    [
-        ("RuntimeError", "CUDA error: an illegal memory access was encountered", True),
-        ("torch.AcceleratorError", "CUDA error: device-side assert triggered", True),
-        ("RuntimeError", "CUDA error: unspecified launch failure", True),
-        ("RuntimeError", "CUDA error: out of memory", False),
-        ("ValueError", "my prompt says illegal memory access", False),
-        ("RuntimeError", "shapes do not match", False),
-    ],
-)
-def test_sticky_gpu_faults_are_told_apart(exception_type: str, message: str, sticky: bool) -> None:
-    """Only torch's own exceptions can mean it."""
-    assert (gpu_fault(_failed(exception_type, message)) is not None) is sticky
 
 
 def test_a_rejection_carries_comfyuis_own_objects_without_tracebacks() -> None:

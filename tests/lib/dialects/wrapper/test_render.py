@@ -1,4 +1,4 @@
-"""Jobs become the wrapper's results."""
+"""Jobs become the wrapper's results; ``tests/upstream`` has their timings and HTTP statuses."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from lib import errors
 from lib.dialects.wrapper.answers import Accepted, Result
-from lib.dialects.wrapper.render import http_status, render, render_accepted, render_refusal, render_webhook
-from lib.errors import ServiceError
+from lib.dialects.wrapper.render import render, render_accepted, render_refusal, render_webhook
 from lib.jobs.model import (
     DeliverySpec,
     Job,
@@ -177,101 +176,6 @@ def test_progress_is_in_the_message() -> None:
     with_steps = job.with_(progress=Progress(percent=50.0, value=2, maximum=4))
     assert render(with_steps, include_response=False)["message"] == "Progress: 50.0% (2/4)"
     assert render(job.with_(progress=Progress(percent=12.34)), include_response=False)["message"] == "Progress: 12.3%"
-
-
-# -- timings: what upstream's own tests ask ----------------------------------------------------------------------
-
-
-def shown(job: Job) -> dict[str, int]:
-    """The timings of a result; all are integers."""
-    timings: dict[str, int] = render(job, include_response=False)["timings"]
-    assert all(type(value) is int for value in timings.values())
-    return timings
-
-
-def test_timings_only_queued_at_creation() -> None:
-    """Nothing is shown as zero that has not happened."""
-    assert shown(JOB) == {"queued_at_ms": 1767225600000}
-
-
-def test_timings_terminal_fields_added_and_total() -> None:
-    """Execution and collection together are the generation; the queue is what remains of the total."""
-    timings = Timings(
-        accepted_at=ACCEPTED,
-        finished_at=ACCEPTED + timedelta(seconds=10),
-        prepare_s=1.0,
-        wait_s=2.5,
-        execute_s=4.0,
-        collect_s=0.5,
-        deliver_s=2.0,
-    )
-    assert shown(JOB.with_(status=JobStatus.COMPLETED, timings=timings)) == {
-        "queued_at_ms": 1767225600000,
-        "preprocess_ms": 1000,
-        "generation_ms": 4500,
-        "postprocess_ms": 2000,
-        "completed_at_ms": 1767225610000,
-        "total_ms": 10000,
-    }
-
-
-def test_timings_failure_path() -> None:
-    """Total and post-processing are always there at the end; stages that did not succeed are not."""
-    timings = Timings(accepted_at=ACCEPTED, finished_at=ACCEPTED + timedelta(seconds=1), prepare_s=0.5)
-    found = shown(JOB.with_(status=JobStatus.FAILED, timings=timings))
-    assert found["total_ms"] == found["completed_at_ms"] - found["queued_at_ms"] == 1000
-    assert found["postprocess_ms"] == 0
-    assert "generation_ms" not in found
-
-
-# -- HTTP status: what upstream's own tests ask ------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("status", "error", "expected"),
-    [
-        (JobStatus.COMPLETED, None, 200),
-        (JobStatus.QUEUED, None, 200),
-        (JobStatus.CANCELLED, errors.JobCancelled("x"), 499),
-        (JobStatus.CANCELLED, None, 499),
-        (JobStatus.FAILED, None, 500),
-        (JobStatus.FAILED, ServiceError("x"), 500),
-        (JobStatus.FAILED, errors.ExecutionFailed("connection refused"), 500),
-        (JobStatus.FAILED, errors.OutOfMemory("x"), 500),
-        (JobStatus.FAILED, errors.JobTimeout("timed out"), 500),
-        (JobStatus.FAILED, errors.EngineDied("x", started=True), 500),
-        (JobStatus.FAILED, errors.StorageFailed("x"), 500),
-        (JobStatus.FAILED, errors.EngineUnreachable("x"), 502),
-        (JobStatus.FAILED, errors.InvalidWorkflow("x"), 400),
-        (JobStatus.FAILED, errors.UnsafeInput("x"), 400),
-        (JobStatus.FAILED, errors.InputFetchFailed("x"), 422),
-    ],
-)
-def test_http_status_for_follows_the_class_never_the_text(
-    status: JobStatus, error: ServiceError | None, expected: int
-) -> None:
-    """A failed job is never a success; a caller's mistake is 4xx even when it was found late."""
-    assert http_status(JOB.with_(status=status, error=error)) == expected
-
-
-@pytest.mark.parametrize(
-    ("status", "expected"),
-    [
-        (JobStatus.COMPLETED, 200),
-        (JobStatus.CANCELLED, 499),
-        (JobStatus.FAILED, 500),
-        (JobStatus.QUEUED, 200),
-        (JobStatus.RUNNING, 200),
-    ],
-)
-def test_http_status_for_each_state_without_an_error(status: JobStatus, expected: int) -> None:
-    """As upstream; there an unfinished job is 500, which nobody gets to see: here it is what `/result` answers."""
-    assert http_status(JOB.with_(status=status)) == expected
-
-
-def test_timings_no_total_without_queued_at() -> None:
-    """A request that was not accepted has no timings at all."""
-    assert render_refusal(errors.NotReady("x"), "")["timings"] == {}
 
 
 def test_refusals_are_failed_results() -> None:

@@ -29,6 +29,7 @@ from lib.jobs.model import (
 from lib.settings import DeliverySettings, SettingsError
 from lib.storage.guard import AddressGuard
 
+MAX_PREFIX = 512
 MAX_TIMEOUT_S = 300.0
 MAX_ATTEMPTS = 10
 MAX_PUT_TIMEOUT_S = 3600.0
@@ -80,6 +81,7 @@ def _own_target(given: Mapping[str, Any], guard: AddressGuard | None) -> S3Targe
         session_token=given.get("session_token"),
         endpoint_url=endpoint,
         region=given.get("region"),
+        folder=_folder(given.get("prefix", "")),
         connect_timeout_s=_bounded(
             given.get("connect_timeout", 60.0), MAX_TIMEOUT_S, loc=(*LOC, "s3", "connect_timeout")
         ),
@@ -87,6 +89,14 @@ def _own_target(given: Mapping[str, Any], guard: AddressGuard | None) -> S3Targe
             _bounded(given.get("connect_attempts", 3), MAX_ATTEMPTS, loc=(*LOC, "s3", "connect_attempts"))
         ),
     )
+
+
+def _folder(prefix: Any) -> str:
+    """A request's ``prefix`` as folders: ``a/b`` and ``/a/b/`` are the same."""
+    parts = [part for part in str(prefix).split("/") if part]
+    if not isinstance(prefix, str) or len(prefix) > MAX_PREFIX or not prefix.isprintable() or {".", ".."} & {*parts}:
+        raise invalid((*LOC, "s3", "prefix"), f"must be folder names of at most {MAX_PREFIX} printable characters")
+    return "".join(f"{part}/" for part in parts)
 
 
 def _operator_target(given: Mapping[str, Any], settings: DeliverySettings) -> S3Target | None:
@@ -115,6 +125,7 @@ def _operator_target(given: Mapping[str, Any], settings: DeliverySettings) -> S3
         endpoint_url=settings.s3_endpoint_url,
         region=given.get("region") or settings.s3_region,
         prefix=settings.s3_prefix,
+        folder=_folder(given.get("prefix", "")),
         connect_timeout_s=settings.s3_connect_timeout_s,
         connect_attempts=settings.s3_connect_attempts,
         operator=True,

@@ -16,6 +16,7 @@ from lib.jobs.model import Job, Output, S3Target
 from lib.settings import DeliverySettings
 from lib.storage.blobs import BlobStore, Published
 from lib.storage.s3 import S3Place, S3Stores
+from lib.storage.sources import tenant_folder
 
 log = logging.getLogger(__name__)
 PARALLEL = 4
@@ -100,14 +101,14 @@ def named_files(outputs: Sequence[Output]) -> dict[str, NamedFile]:
 
 
 def key_folder(job: Job, target: S3Target) -> str:
-    """Say where in the store the job's files go: ``<prefix>[<tenant>/]<request_id>/[<run>/]``.
+    """Say where in the store the job's files go: ``<prefix>[_<tenant>/][<folder>/]<request_id>/[<run>/]``.
 
     In the operator's bucket each tenant has a folder, so that none overwrites another's. From the second run of a
     request id on its number comes in between, so that nothing handed out is overwritten.
     """
-    tenant = f"{job.spec.owner}/" if target.operator and job.spec.owner else ""
+    tenant = tenant_folder(job.spec.owner) if target.operator else ""
     run = f"{job.run}/" if job.run > 1 else ""
-    return f"{target.prefix}{tenant}{job.spec.request_id}/{run}"
+    return f"{target.prefix}{tenant}{target.folder}{job.spec.request_id}/{run}"
 
 
 def _unused(name: str, taken: set[str]) -> str:

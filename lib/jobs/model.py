@@ -68,6 +68,7 @@ class S3Target:
     endpoint_url: str | None = None
     region: str | None = None
     prefix: str = ""
+    folder: str = ""  # the request's own, behind prefix and tenant; ends in "/" unless empty
     connect_timeout_s: float = 60.0
     connect_attempts: int = 3
     operator: bool = False
@@ -226,6 +227,8 @@ class JobSpec:
     body_hash: str = ""
     owner: str = ""
     """Tenant, whose jobs nobody else sees; empty: the operator's own, or a caller of the public listener."""
+    stranger: bool = False
+    """Its caller is not the operator: its files get names that nobody can guess, and it finds nobody else's."""
     cost: float | None = None
     estimate: Estimate | None = None
     idempotency: Idempotency | None = None
@@ -333,8 +336,11 @@ class Job:
     stage: Stage = Stage.PREPARE
     message: str = "Request accepted"
     attempts: int = 0
+    """How often it started to run."""
     posts: int = 0
     """How often it was, or was about to be, posted to an engine; prompt ids follow from it (``prompt_id_of``)."""
+    shortages: int = 0
+    """How many of the ``attempts`` ended for want of memory."""
     expected_s: float | None = None
     expected_wait_s: float | None = None
     """Predictions made at acceptance: execution, and wait before its start."""

@@ -33,6 +33,7 @@ class S3Block(_Request):
     endpoint_url: str = ""
     bucket_name: str = ""
     region: str = ""
+    prefix: str = Field("", max_length=512, description="Ours: folders before the request's id in each key.")
     connect_timeout: Seconds = 60
     connect_attempts: int = Field(3, ge=0, le=100)
 

@@ -85,6 +85,10 @@ def test_own_keys_stand_alone() -> None:
         ({"bucket_name": "other"}, "bucket_name"),
         ({"bucket_name": "other", "region": "x"}, "bucket_name"),
         (OWN | {"endpoint_url": "ftp://x"}, "endpoint_url"),
+        (OWN | {"prefix": "../other"}, "prefix"),
+        ({"prefix": "a\nb"}, "prefix"),
+        ({"prefix": "x" * 600}, "prefix"),
+        ({"prefix": 7}, "prefix"),
         (OWN | {"endpoint_url": "minio:9000"}, "endpoint_url"),
     ],
 )
@@ -93,6 +97,14 @@ def test_half_a_block_is_refused(block: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         plan_s3(block, settings(**OPERATOR))
     assert caught.value.details["errors"][0]["loc"] == ["body", "input", "s3", field]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("prefix", "folder"), [("a/b", "a/b/"), ("/a//b/", "a/b/"), ("/", "")])
+def test_a_requests_own_prefix_is_folders(prefix: str, folder: str) -> None:
+    """Behind the operator's prefix in his bucket, alone in the caller's."""
+    own, operators = (plan_s3(block, settings(**OPERATOR)) for block in (OWN | {"prefix": prefix}, {"prefix": prefix}))
+    assert own is not None and operators is not None
+    assert (own.folder, operators.folder, operators.operator) == (folder, folder, True)
 
 
 def test_a_bucket_without_any_keys_is_refused() -> None:

@@ -66,14 +66,15 @@ def test_names_never_collide(pairs: list[tuple[str, str]]) -> None:
 
 
 def test_key_folders(job: Callable[..., Job]) -> None:
-    """Request id; the run from the second on; the tenant in the operator's bucket, not in a caller's own."""
+    """Request id; the run from the second on; the tenant, which no request id is like, in the operator's bucket."""
     operators = replace(TARGET, operator=True)
     assert key_folder(job(), TARGET) == "pre/req-1/"
     assert key_folder(job(run=2), operators) == "pre/req-1/2/"
     tenants = job(run=2)
     tenants = tenants.with_(spec=replace(tenants.spec, owner="acme"))
-    assert key_folder(tenants, operators) == "pre/acme/req-1/2/"
+    assert key_folder(tenants, operators) == "pre/_acme/req-1/2/"
     assert key_folder(tenants, TARGET) == "pre/req-1/2/"
+    assert key_folder(tenants, replace(operators, folder="a/b/")) == "pre/_acme/a/b/req-1/2/"
 
 
 async def test_every_file_goes_up(job: Callable[..., Job], output: Callable[..., Output]) -> None:

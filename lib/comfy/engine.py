@@ -321,7 +321,9 @@ class ComfyEngine:
 
 
 def _folder_of(job: Job) -> str:
-    return job.spec.request_id if _SAFE_NAME.fullmatch(job.spec.request_id) else job.job_id
+    """Request ids are easily guessed, and whoever knows a name in ComfyUI's folders can load the file."""
+    name = job.spec.request_id
+    return name if _SAFE_NAME.fullmatch(name) and not job.spec.stranger else job.job_id
 
 
 def _sends_pictures(graph: Mapping[str, Any]) -> bool:

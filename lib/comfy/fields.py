@@ -75,6 +75,10 @@ LOADERS: Mapping[str, Mapping[str, Kind]] = {
     "LoadAudio": {"audio": _AUDIO},
     "LoadVideo": {"file": _VIDEO, "video": _VIDEO},
     "LoadLatent": {"latent": _ANY},
+    "LoadImageDataSetFromFolder": {"folder": _FOLDER},
+    "LoadImageTextDataSetFromFolder": {"folder": _FOLDER},
+    "WebcamCapture": {"image": _IMAGE},
+    "RecordAudio": {"audio": _AUDIO},
     "Load3D": {"model_file": _MODEL, "image": _ANY},
     "Load3DAnimation": {"model_file": _MODEL, "image": _ANY},
     "VHS_LoadVideo": {"video": _VIDEO, "file": _VIDEO},
@@ -183,18 +187,21 @@ def safe_name(site: Site) -> str:
     return value
 
 
-def check_named(site: Site, graph: Workflow) -> None:
+def check_named(site: Site, used: Collection[str | int]) -> None:
     """Refuse a picture without a name: ComfyUI would take its whole folder for the file, and fail at run time.
 
-    A loader that no node uses may be left empty, it never runs. Raises: UnsafeInput, naming node and field.
+    A loader that no node uses (``used_nodes``) may be left empty, it never runs. Raises: UnsafeInput, naming node and
+    field.
     """
-    if site.kind == _IMAGE and not site.value.strip("./ ") and _is_used(site.path[0], graph):
+    if site.kind == _IMAGE and not site.value.strip("./ ") and site.path[0] in used:
         raise _unsafe(site, "the name of a file in ComfyUI's input folder, a URL, or a file as base64")
 
 
-def _is_used(node_id: str | int, graph: Workflow) -> bool:
+def used_nodes(graph: Workflow) -> frozenset[str]:
+    """Ids of the nodes that others link to."""
     values = (value for node in graph.values() for value in node["inputs"].values())
-    return any(isinstance(value, list) and len(value) == 2 and value[0] == node_id for value in values)
+    links = (value for value in values if isinstance(value, list) and len(value) == 2)
+    return frozenset(value[0] for value in links if isinstance(value[0], str))
 
 
 def _unsafe(site: Site, expected: str) -> UnsafeInput:

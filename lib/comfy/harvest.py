@@ -96,6 +96,7 @@ class Harvester:
             target=self._target(ticket),
             reporting=outputs.reporting(entry) if ticket.story.pictures else frozenset(),
             inline_bytes=self._inline_bytes if spec.delivery.inline_base64 else 0,
+            stranger=spec.stranger,
         )
         found = await asyncio.get_running_loop().run_in_executor(None, gathering.outputs)
         blocked = ticket.story.blocked
@@ -160,6 +161,7 @@ class _Gathering:
     target: Path
     reporting: frozenset[str]
     inline_bytes: int
+    stranger: bool
 
     def outputs(self) -> tuple[Output, ...]:
         found = self._found()
@@ -167,7 +169,8 @@ class _Gathering:
 
     def _found(self) -> tuple[Output, ...]:
         pictures = [picture for picture in self.ticket.story.pictures if picture.node_id not in self.reporting]
-        found = outputs.inspect(self.items, paths=self.paths, restorer=self.restorer)
+        items = [item for item in self.items if not (self.stranger and item.bare) or self._is_own(item)]
+        found = outputs.inspect(items, paths=self.paths, restorer=self.restorer)
         if not pictures:
             return found
         saved = {self._item(index, picture): picture for index, picture in enumerate(pictures, 1)}
@@ -175,6 +178,17 @@ class _Gathering:
         found += outputs.inspect(saved, paths=own, restorer=self.restorer)
         rank = {node_id: index for index, node_id in enumerate(self.ticket.caller_graph)}
         return tuple(sorted(found, key=lambda output: rank.get(output.node_id, len(rank))))
+
+    def _is_own(self, item: Item) -> bool:
+        """Whether a path, which ``Preview3D`` shows whatever it is, leads to a file of this very prompt: to its folder,
+        or to what was written since it began."""
+        path, began_ms = self.paths.get(item), self.ticket.story.started_at_ms
+        if path is None or f"/{self.ticket.plan.folder}/" in path:
+            return path is not None
+        try:
+            return began_ms is not None and Path(path).stat().st_mtime * 1000 >= began_ms
+        except OSError:
+            return False
 
     def _item(self, index: int, picture: Picture) -> Item:
         name = f"websocket_{index:05}_{_SUFFIXES.get(picture.mime_type, '.png')}"

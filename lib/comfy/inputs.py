@@ -18,9 +18,11 @@ from lib.comfy.fields import (
     safe_name,
     sites,
     url_sites,
+    used_nodes,
     with_values,
 )
 from lib.comfy.placing import FOLDER, Placer
+from lib.comfy.seclusion import check_stranger
 from lib.comfy.separators import Options, repaired
 from lib.comfy.uploads import is_upload
 from lib.errors import ServiceError, UnsafeInput
@@ -52,7 +54,9 @@ class Fetcher(Protocol):
 class Rights(Protocol):
     """Finds what a URL may be read with; ``lib.storage.sources.Sources`` is one."""
 
-    def find(self, url: str, *, field: str, credentials: Sequence[Credential] = (), owner: str = "") -> Source: ...
+    def find(
+        self, url: str, *, field: str, credentials: Sequence[Credential] = (), owner: str | None = ""
+    ) -> Source: ...
 
 
 class Uploaded(Protocol):
@@ -91,16 +95,19 @@ class InputPreparer:
 
     async def prepare(self, job: Job, workflow: Workflow) -> Prepared:
         """Raises: UnsafeInput, InputFetchFailed, StorageFailed, EngineUnreachable."""
+        if job.spec.stranger:
+            check_stranger(workflow, self._uploads)
         found = {site.path: site for site in sites(workflow, self._uploads)}
         if self._settings.input_urls == "any":
             found = {site.path: site for site in url_sites(workflow)} | found
         changes: dict[Path, Any] = dict(repaired(workflow, self._options))
         foreign: list[Site] = []
+        used = used_nodes(workflow) if found else frozenset()
         for site in found.values():
             if await _is_content(site):
                 foreign.append(site)
                 continue
-            check_named(site, workflow)
+            check_named(site, used)
             if (name := safe_name(site)) != site.value:
                 changes[site.path] = name
         paths: tuple[str, ...] = ()
@@ -146,7 +153,8 @@ class InputPreparer:
         if is_upload(value):
             return await self._uploaded.find(value, owner=job.spec.owner, field=site.label, accept=accept)
         if not is_data_uri(value) and is_url(value):
-            owner, credentials = job.spec.owner, job.spec.credentials
+            nobody = job.spec.stranger and not job.spec.owner
+            owner, credentials = None if nobody else job.spec.owner, job.spec.credentials
             source = self._rights.find(value, field=site.label, credentials=credentials, owner=owner)
             return await self._fetcher.fetch(source, field=site.label, accept=accept, again=bool(job.inputs))
         limit = self._settings.input_max_bytes

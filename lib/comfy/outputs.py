@@ -34,6 +34,8 @@ class Item:
     folder_type: str = "output"
     text: str | None = None
     certain: bool = True
+    bare: bool = False
+    """It was told as a path, which a node may have from its caller."""
 
 
 def listed(entry: Mapping[str, Any], *, order: Iterable[str], include_temp: bool) -> tuple[Item, ...]:
@@ -101,8 +103,8 @@ def _bare(node_id: str, key: str, path: str) -> Item:
     that."""
     if path.startswith(_TEMP):
         name = path.removeprefix(_TEMP)
-        return Item(node_id=node_id, key=key, filename=name, folder_type="temp", certain=key in _FILE_KEYS)
-    return Item(node_id=node_id, key=key, filename=path, certain=key in _FILE_KEYS)
+        return Item(node_id=node_id, key=key, filename=name, folder_type="temp", certain=key in _FILE_KEYS, bare=True)
+    return Item(node_id=node_id, key=key, filename=path, certain=key in _FILE_KEYS, bare=True)
 
 
 def located(item: Item, folders: Folders) -> str | None:

@@ -72,8 +72,9 @@ class Sources:
         self._settings = settings
         self._guard = guard
 
-    def find(self, url: str, *, field: str, credentials: Sequence[Credential] = (), owner: str = "") -> Source:
-        """Decide for a URL in ``field`` of a job of ``owner``; the first matching credential counts.
+    def find(self, url: str, *, field: str, credentials: Sequence[Credential] = (), owner: str | None = "") -> Source:
+        """Decide for a URL in ``field`` of a job of ``owner`` ("": the operator, ``None``: a caller whom nobody knows);
+        the first matching credential counts.
 
         Raises: InputFetchFailed (no rights, or unusable ones), UnsafeInput (an endpoint that is refused).
         """
@@ -86,7 +87,7 @@ class Sources:
             details = {"field": field, **error.details}
             raise type(error)(f"{field}: {error.message}", details=details) from error
 
-    def _in_s3(self, url: str, credentials: Sequence[Credential], owner: str) -> Source:
+    def _in_s3(self, url: str, credentials: Sequence[Credential], owner: str | None) -> Source:
         bucket, _, key = url[len(S3) :].partition("/")
         if not _BUCKET.fullmatch(bucket) or not 0 < len(key.encode("utf-8", "replace")) <= MAX_KEY_BYTES:
             raise _failed("invalid_url", "not a usable s3 URL; expected s3://<bucket>/<key>")
@@ -116,10 +117,10 @@ class Sources:
             region=region,
         )
 
-    def _operator_place(self, bucket: str, key: str, owner: str) -> S3Place:
+    def _operator_place(self, bucket: str, key: str, owner: str | None) -> S3Place:
         settings = self._settings
-        folder = settings.s3_prefix + (f"{owner}/" if owner else "")
-        own = bucket == settings.s3_bucket_name and key.startswith(folder)
+        folder = settings.s3_prefix + tenant_folder(owner or "")
+        own = owner is not None and bucket == settings.s3_bucket_name and key.startswith(folder)
         if not own and bucket not in settings.s3_allow_buckets:
             raise _failed("no_credentials", f"bucket {bucket!r} can't be read here without keys; {HOW_TO}")
         if settings.s3_access_key_id is None or settings.s3_secret_access_key is None:
@@ -135,6 +136,12 @@ class Sources:
             addressing=settings.s3_addressing,
             trusted=True,
         )
+
+
+def tenant_folder(owner: str) -> str:
+    """Return where a tenant's files are in the operator's bucket, "" for the operator's own: apart from each other and,
+    by its first letter, from every request id."""
+    return f"_{owner}/" if owner else ""
 
 
 def _headers(url: str, credentials: Sequence[Credential]) -> tuple[tuple[str, str], ...]:

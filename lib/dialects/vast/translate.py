@@ -37,6 +37,7 @@ def job_spec(
     return replace(
         spec,
         dialect=NAME,
+        stranger=True,
         body_hash=spec.body_hash or payload_hash(envelope.payload),
         cost=spec.cost if spec.cost is not None else settings.workload_units,
         delivery=replace(spec.delivery, base_url=base_url),

@@ -92,6 +92,7 @@ class Submissions:
         return replace(
             spec,
             owner=tenant,
+            stranger=bool(tenant),
             idempotency=None if key is None else Idempotency(scope=f"{tenant} {request.path}", key=key),
             on_disconnect=on_disconnect if key is None else OnDisconnect.KEEP,
             traceparent=traceparent(request.headers),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.comfy.fields import Site, check_named, is_url, safe_name, sites, url_sites, with_values
+from lib.comfy.fields import Site, check_named, is_url, safe_name, sites, url_sites, used_nodes, with_values
 from lib.errors import UnsafeInput
 
 
@@ -146,7 +146,7 @@ def test_a_picture_that_is_used_needs_a_name(value: str) -> None:
     graph = {"1": node("LoadImage", image=value), "2": node("ImageInvert", image=["1", 0])}
     (found,) = sites(graph, no_uploads)
     with pytest.raises(UnsafeInput) as caught:
-        check_named(found, graph)
+        check_named(found, used_nodes(graph))
     assert caught.value.details["field"] == "workflow.1.inputs.image"
-    check_named(found, {"1": graph["1"]})
-    check_named(site("a.png"), graph)
+    check_named(found, used_nodes({"1": graph["1"]}))
+    check_named(site("a.png"), used_nodes(graph))

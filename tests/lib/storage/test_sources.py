@@ -36,12 +36,12 @@ OPERATOR = {
 KEYS = {"access_key_id": "my-id", "secret_access_key": "my-secret"}
 
 
-def find(url: str, *credentials: Given, owner: str = "", **settings: Any) -> Source:
+def find(url: str, *credentials: Given, owner: str | None = "", **settings: Any) -> Source:
     sources = Sources(settings=DeliverySettings.model_validate(settings), guard=AddressGuard())
     return sources.find(url, field=FIELD, credentials=credentials, owner=owner)
 
 
-def refused(url: str, *credentials: Given, owner: str = "", **settings: Any) -> str:
+def refused(url: str, *credentials: Given, owner: str | None = "", **settings: Any) -> str:
     with pytest.raises(InputFetchFailed) as caught:
         find(url, *credentials, owner=owner, **settings)
     assert caught.value.details["field"] == FIELD
@@ -108,10 +108,16 @@ def test_the_operators_keys_open_allowed_buckets_only() -> None:
 
 def test_in_the_operators_bucket_a_tenant_reads_its_own_folder() -> None:
     """The outputs of others lie there, too."""
-    assert find("s3://outputs/made/ann/r/x.png", owner="ann", **OPERATOR).place is not None
-    for key in ("made/bob/r/x.png", "made/ann/../bob/r/x.png", "else/x.png", "made/annex/x.png"):
+    assert find("s3://outputs/made/_ann/r/x.png", owner="ann", **OPERATOR).place is not None
+    for key in ("made/_bob/r/x.png", "made/_ann/../_bob/x.png", "else/x.png", "made/_annex/x", "made/ann/2/x"):
         assert refused(f"s3://outputs/{key}", owner="ann", **OPERATOR) in ("no_credentials", "invalid_url")
     assert find("s3://shared/any.png", owner="ann", **OPERATOR).place is not None
+
+
+def test_in_the_operators_bucket_a_caller_whom_nobody_knows_reads_nothing() -> None:
+    """Of Vast's callers each is a stranger to the others; buckets on the allow-list are for all."""
+    assert refused("s3://outputs/made/r/x.png", owner=None, **OPERATOR) == "no_credentials"
+    assert find("s3://shared/any.png", owner=None, **OPERATOR).place is not None
 
 
 @pytest.mark.parametrize(

@@ -384,7 +384,8 @@ async def test_tenants_see_their_own_jobs_only(world: World) -> None:
         ]
         assert statuses == [200, 404, 200]
         assert (await world.client.post(f"/cancel/{name}", headers={"X-Tenant": "b"})).status == 404
-    assert (await world.service.find("abc", owner="a")).spec.owner == "a"
+    spec = (await world.service.find("abc", owner="a")).spec
+    assert (spec.owner, spec.stranger) == ("a", True)
 
 
 async def test_the_queues_are_counted(world: World) -> None:

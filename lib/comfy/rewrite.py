@@ -22,6 +22,8 @@ MAX_NAME_BYTES = 200
 """Of a prefix's last part; ComfyUI adds a counter and an extension, and 255 is the limit of file systems."""
 MAX_FOLDER_BYTES = 255
 
+Titles = Mapping[str, Mapping[str, Any]]
+"""Inputs of nodes, by title and by class."""
 _TOKEN = re.compile(r"%([^%]+)%")
 _DATE_PART = re.compile(r"d{1,2}|M{1,2}|h{1,2}|m{1,2}|s{1,2}|yyyy|yyy|yy")
 _UNFIT = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
@@ -45,8 +47,9 @@ def plan(graph: Workflow, catalog: Catalog, *, folder: str, nonce: str, now: dat
     unknown = tuple(node_id for node_id, node in graph.items() if not catalog.known(node["class_type"]))
     kept = _needed(graph, wanted + unknown if wanted else tuple(graph))
     posted = {node_id: node for node_id, node in graph.items() if node_id in kept}
+    titles = titles_of(graph) if wanted else {}
     for node_id in wanted:
-        posted[node_id] = _rewritten(graph, node_id, catalog, folder=folder, nonce=nonce, now=now)
+        posted[node_id] = _rewritten(graph[node_id], node_id, catalog, titles, folder=folder, nonce=nonce, now=now)
     return Plan(graph=posted, wanted=wanted, folder=folder)
 
 
@@ -94,14 +97,23 @@ def _sources(graph: Workflow, node_id: str) -> list[str]:
     return sources
 
 
+def titles_of(graph: Workflow) -> Titles:
+    """Find nodes as prefixes name them; of several of one title, or class, the first counts."""
+    titles: dict[str, Mapping[str, Any]] = {}
+    for node in graph.values():
+        for title in ((node.get("_meta") or {}).get("title"), node["class_type"]):
+            if isinstance(title, str):
+                titles.setdefault(title, node["inputs"])
+    return titles
+
+
 def _rewritten(
-    graph: Workflow, node_id: str, catalog: Catalog, *, folder: str, nonce: str, now: datetime
+    node: Mapping[str, Any], node_id: str, catalog: Catalog, titles: Titles, *, folder: str, nonce: str, now: datetime
 ) -> dict[str, Any]:
-    node = graph[node_id]
     inputs = dict(node["inputs"])
     prefix = inputs.get(PREFIX)
     if isinstance(prefix, str) and catalog.has_prefix(node["class_type"]):
-        inputs[PREFIX] = f"{folder}/{_fit(resolve_tokens(prefix, graph, now), node_id)}"
+        inputs[PREFIX] = f"{folder}/{_fit(resolve_tokens(prefix, titles, now), node_id)}"
     inputs[NONCE] = f"{nonce}/{node_id}"
     return {**node, "inputs": inputs}
 
@@ -121,7 +133,7 @@ def _fit(prefix: str, node_id: str) -> str:
     return prefix if posixpath.normpath(prefix) != "." else "ComfyUI"
 
 
-def resolve_tokens(prefix: str, graph: Workflow, now: datetime) -> str:
+def resolve_tokens(prefix: str, titles: Titles, now: datetime) -> str:
     """Fill ``%date:yyyy-MM-dd%`` and ``%Node.widget%``, which only ComfyUI's web page knows; its server would write
     them out as they stand. Tokens of the server stay, unknown ones of these two forms go."""
     if "%" not in prefix:
@@ -134,7 +146,7 @@ def resolve_tokens(prefix: str, graph: Workflow, now: datetime) -> str:
         title, dot, widget = token.partition(".")
         if not dot or not title or not widget or "." in widget:
             return match[0]
-        return _UNFIT.sub("_", _widget(graph, title, widget))
+        return _UNFIT.sub("_", _widget(titles.get(title, {}), widget))
 
     return _TOKEN.sub(fill, prefix)
 
@@ -146,13 +158,9 @@ def _date_part(part: str, now: datetime) -> str:
     return str(value).zfill(len(part))
 
 
-def _widget(graph: Workflow, title: str, widget: str) -> str:
-    for node in graph.values():
-        named = (node.get("_meta") or {}).get("title")
-        if title in (named, node["class_type"]):
-            value = node["inputs"].get(widget)
-            return str(value) if isinstance(value, str | int | float) else ""
-    return ""
+def _widget(inputs: Mapping[str, Any], widget: str) -> str:
+    value = inputs.get(widget)
+    return str(value)[: MAX_FOLDER_BYTES + 1] if isinstance(value, str | int | float) else ""  # more is refused anyway
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

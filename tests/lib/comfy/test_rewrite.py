@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.comfy.catalog import Catalog, NodeClass
-from lib.comfy.rewrite import Plan, Restorer, is_link, plan, resolve_tokens
+from lib.comfy.rewrite import Plan, Restorer, is_link, plan, resolve_tokens, titles_of
 from lib.errors import InvalidWorkflow, UnsafeInput
 from tests.fakes.workflows import Graph, empty, node, picture
 
@@ -150,7 +150,7 @@ def test_odd_prefixes_stay_in_the_folder(prefix: str, posted: str) -> None:
 def test_tokens_of_the_web_page_are_resolved(prefix: str, resolved: str) -> None:
     """ComfyUI's server knows only its own; unknown ones of the page's two forms go."""
     sampler = node("KSampler", seed=42, name="a/b:c", model=["1", 0]) | {"_meta": {"title": "Sampler"}}
-    assert resolve_tokens(prefix, {"3": sampler}, NOW) == resolved
+    assert resolve_tokens(prefix, titles_of({"3": sampler}), NOW) == resolved
 
 
 def test_a_token_can_not_lead_out() -> None:

@@ -15,7 +15,7 @@ TROUBLE = "engines"
 
 
 class EngineWatch:
-    """Closes admission while no engine is healthy, opens it when one is back.
+    """Closes admission while no engine is healthy, opens it when one is back. For one that is only recycled, jobs wait.
 
     When none came back for ``patience_s`` seconds, the jobs that wait for one are failed with the cause.
     """
@@ -88,14 +88,16 @@ class EngineWatch:
                 self._timer = None
             if self._was_ready:
                 self._condition.cleared(TROUBLE)
-        elif self._was_ready and self._timer is None and not self._condition.draining:
-            reason = self._reason()
-            self._condition.trouble(TROUBLE, f"ComfyUI is down: {reason}")
-            self._timer = asyncio.get_running_loop().call_later(self._patience_s, self._lost)
+        elif self._was_ready and not self._condition.draining:
+            if not any(engine.recycling for engine in self._engines):
+                self._condition.trouble(TROUBLE, f"ComfyUI is down: {self._reason()}")
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(self._patience_s, self._lost)
 
     def _lost(self) -> None:
         """Jobs that were still being prepared come to wait later: they are failed at the next turn of the timer."""
         log.error("BACKEND_UNRECOVERABLE: %s", self._reason(), extra={"event": "engines.lost"})
+        self._condition.trouble(TROUBLE, f"ComfyUI is down: {self._reason()}")
         self._timer = asyncio.get_running_loop().call_later(self._patience_s, self._lost)
         self._service.engines_lost(self._reason())
 

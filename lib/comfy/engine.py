@@ -114,6 +114,11 @@ class ComfyEngine:
         return self._link.down_reason
 
     @property
+    def recycling(self) -> bool:
+        """Whether it is out of service on purpose, with nothing wrong, and will be back."""
+        return self._link.recycling
+
+    @property
     def catalog(self) -> Catalog:
         """What this ComfyUI can run; empty until it was connected once."""
         return self._link.catalog
@@ -124,7 +129,7 @@ class ComfyEngine:
         return self._link.facts
 
     def on_health(self, listener: Callable[[bool], None]) -> None:
-        """Have ``listener(healthy)`` called, on the event loop, at each change."""
+        """Have ``listener(healthy)`` called, on the event loop, at each change of this and of ``recycling``."""
         self._link.on_health(listener)
 
     async def wait_ready(self) -> None:

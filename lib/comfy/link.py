@@ -37,11 +37,12 @@ _LOG_LINES = 50
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Fault:
     """ComfyUI answers and must not be given work. ``prompt_id`` is what it is stuck on, if that is all; ``draining``:
-    nothing is wrong with what it has."""
+    nothing is wrong with what it has; ``planned``: nothing is wrong at all, it is renewed between jobs."""
 
     reason: str
     prompt_id: str | None = None
     draining: bool = False
+    planned: bool = False
 
 
 class Link:
@@ -76,6 +77,7 @@ class Link:
         self._unanswered = 0
         self._fit = asyncio.Event()
         """Set while healthy, as it was last told."""
+        self._told = (False, False)
         self._scope: asyncio.Timeout | None = None
         self._listeners: list[Callable[[bool], None]] = []
         server.on_down(self._server_ended)
@@ -96,8 +98,13 @@ class Link:
         """Whether prompts that only wait are to be given back."""
         return self._fault is not None and self._fault.draining
 
+    @property
+    def recycling(self) -> bool:
+        """Whether it is out of service on purpose, with nothing wrong, and will be back."""
+        return self._fault is not None and self._fault.planned
+
     def on_health(self, listener: Callable[[bool], None]) -> None:
-        """Have ``listener(healthy)`` called at each change."""
+        """Have ``listener(healthy)`` called at each change of this and of ``recycling``."""
         self._listeners.append(listener)
 
     async def wait_ready(self) -> None:
@@ -161,7 +168,7 @@ class Link:
         the prompt it is stuck on, or is restarted by somebody else.
         """
         planned = action is CareAction.RECYCLED
-        fault = self._fault = Fault(reason=reason, prompt_id=prompt_id)
+        fault = self._fault = Fault(reason=reason, prompt_id=prompt_id, planned=planned)
         self._tell()
         doomed, scope = tuple(self.sessions.values()), self._scope
         try:
@@ -193,7 +200,7 @@ class Link:
     def drain(self, reason: str) -> Fault:
         """Take no new prompts and give back those that wait; what runs goes on. Ends with ``resume``, or with the
         next connection."""
-        fault = self._fault = Fault(reason=reason, draining=True)
+        fault = self._fault = Fault(reason=reason, draining=True, planned=True)
         self._tell()
         for session in self.sessions.values():
             session.wake()
@@ -334,6 +341,8 @@ class Link:
 
     def _server_ended(self, reason: str, action: CareAction | None) -> None:
         self._ended.set()
+        if action is not None and self.recycling:  # by itself, at its start: that was not planned
+            self._fault = None
         self._set_ready(False, reason)
         self.lose_all(reason)
         if action is not None:
@@ -349,8 +358,9 @@ class Link:
 
     def _tell(self) -> None:
         healthy = self.healthy
-        if healthy == self._fit.is_set():
+        if self._told == (healthy, self.recycling):
             return
+        self._told = (healthy, self.recycling)
         if healthy:
             self._fit.set()
         else:

@@ -233,8 +233,15 @@ async def _stubborn(context: Context, inputs: dict[str, Any]) -> Outcome:
     return (inputs["image"],), None
 
 
-async def _fail(_: Context, inputs: dict[str, Any]) -> Outcome:
+async def _fail(context: Context, inputs: dict[str, Any]) -> Outcome:
     kind = inputs["kind"]
+    if kind.endswith("_once"):
+        mark = context.temp / kind
+        if mark.exists():
+            mark.unlink()
+            return (inputs["image"],), None
+        mark.touch()
+        kind = kind.removesuffix("_once")
     if kind == "oom":
         raise NodeError("torch.OutOfMemoryError", "CUDA out of memory. Tried to allocate 20.00 GiB (simulated)")
     if kind == "cuda":
@@ -294,6 +301,7 @@ def _output(run: Run, **required: list[Any]) -> Node:
     return Node(run=run, required=required, output_node=True)
 
 
+FAILURES = ["none", "value", "oom", "oom_once", "cuda", "cuda_once", "sysexit", "executor", "crash"]
 NODES: dict[str, Node] = {
     "EmptyImage": Node(run=_empty_image, required=_SIZE | {"color": _int(0, 0xFFFFFF)}, outputs=("IMAGE",)),
     "SaveImage": _output(_save_image, images=_IMAGE, filename_prefix=_PREFIX),
@@ -391,7 +399,7 @@ NODES: dict[str, Node] = {
     "HWStubborn": Node(run=_stubborn, required={"image": _IMAGE, "seconds": _FLOAT}, outputs=("IMAGE",)),
     "HWFail": Node(
         run=_fail,
-        required={"image": _IMAGE, "kind": [["none", "value", "oom", "cuda", "sysexit", "executor", "crash"]]},
+        required={"image": _IMAGE, "kind": [FAILURES]},
         outputs=("IMAGE",),
     ),
     "HWBlock": Node(run=_block, required={"image": _IMAGE, "message": _STRING}, outputs=("IMAGE",)),

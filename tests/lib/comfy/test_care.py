@@ -192,17 +192,17 @@ async def _read(meter: Meter, times: int) -> None:
 
 
 async def test_after_so_many_jobs_it_is_restarted_and_work_goes_on(opened: Open) -> None:
-    """With a reason while it is out of service."""
+    """With a reason while it is out of service, which is told apart from an engine that is down."""
     async with opened(recycle_after_jobs=2) as world:
-        heard: list[bool] = []
-        world.engine.on_health(heard.append)
+        heard: list[tuple[bool, bool]] = []
+        world.engine.on_health(lambda healthy: heard.append((healthy, world.engine.recycling)))
         await world.run(w.picture())
         await world.run(w.picture())
         await _cared(world, RECYCLED)
         assert "COMFYUI_RECYCLE_AFTER_JOBS" in world.server.restarts[0]
         async with asyncio.timeout(10):
             await world.engine.wait_ready()
-        assert heard == [False, True]
+        assert heard == [(False, True), (True, False)]
         await world.run(w.picture())
         assert len(world.server.restarts) == 1
 

@@ -94,9 +94,9 @@ class HWStubborn:
 
 
 class HWFail:
-    """Fails in the way that is asked for."""
+    """Fails in the way that is asked for; ``_once``: every other time, over restarts too."""
 
-    KINDS = ("none", "value", "oom", "cuda", "sysexit", "executor", "crash")
+    KINDS = ("none", "value", "oom", "oom_once", "cuda", "cuda_once", "sysexit", "executor", "crash")
 
     @classmethod
     def INPUT_TYPES(cls):
@@ -104,9 +104,19 @@ class HWFail:
 
     RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "run", "test"
 
+    @staticmethod
+    def _failed_before(kind):
+        mark = os.path.join(sys.modules["folder_paths"].get_user_directory(), kind)
+        if os.path.exists(mark):
+            os.remove(mark)
+            return True
+        open(mark, "w").close()
+        return False
+
     def run(self, image, kind):
-        if kind == "none":
+        if kind == "none" or (kind.endswith("_once") and self._failed_before(kind)):
             return (image,)
+        kind = kind.removesuffix("_once")
         if kind == "oom":
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB (simulated)")
         if kind == "cuda":

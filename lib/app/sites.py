@@ -14,8 +14,9 @@ from lib.dialects.wrapper.routes import WrapperDialect
 from lib.errors import Forbidden
 from lib.serving.access import Access, Need, caller_of
 from lib.serving.application import Site
+from lib.serving.docs_page import Docs
 from lib.serving.middleware import OnError
-from lib.serving.openapi import Docs, Operation, build
+from lib.serving.openapi import Operation, build
 from lib.serving.origins import OriginPolicy
 from lib.serving.payloads import json_response
 from lib.serving.probes import Probes
@@ -26,7 +27,22 @@ from lib.upkeep.worker import Upkeep
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 LIVE = "/internal/live"
 TITLE = "comfyui-pyworker"
-DESCRIPTION = "ComfyUI as an API. Every example on this page runs as it is."
+DESCRIPTION = """ComfyUI as an API. Every example on this page runs as it is: one click on *Execute*, from the top down.
+
+These are the routes of the **API listener**. The **public listener** (`WORKER_PORT`) has no such page. It serves only
+what brings its own proof:
+
+- in Vast's signed envelope: `POST /generate`, `/generate/sync`, `/generate/stream`, `/session/create`;
+- with the session's `session_auth`: `POST /session/get`, `/session/health`, `/session/end`;
+- with the job's token: `GET /result/{job_id}`, `/generate/stream/{job_id}`, `POST /result/{job_id}`,
+  `/cancel/{job_id}`;
+- with a signed link or the job's token: `GET /outputs/{job_id}/{name}`;
+- with the `MASTER_TOKEN`: `POST /pyworker/update`;
+- for everybody: `GET /healthz`, `/health`, `/ready`.
+
+The plain listener (`WORKER_HTTP_PORT`) is for programs on the worker's host: `POST /session/end` with `session_auth`,
+`POST /cancel/{job_id}` with the job's token.
+"""
 
 
 def api_site(
@@ -53,7 +69,15 @@ def api_site(
     site.mount(probes.routes(), owner="probes", needs=probes.needs())
     site.mount([web.get(LIVE, _live(upkeep, pass_))], owner="upkeep", needs={LIVE: Need.LINK})
     operations: Sequence[Operation] = [*wrapper.operations(), *native.operations(), *probes.operations()]
-    docs = Docs(partial(build, title=TITLE, version=version, description=DESCRIPTION, operations=operations))
+    document = partial(
+        build,
+        title=TITLE,
+        version=version,
+        description=DESCRIPTION,
+        operations=operations,
+        keys_required=access.required,
+    )
+    docs = Docs(document)
     site.mount(docs.routes(), owner="docs", needs=docs.needs())
     return site
 

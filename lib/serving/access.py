@@ -97,6 +97,11 @@ class Access:
         self._signer = signer
         self._limits = limits
 
+    @property
+    def required(self) -> bool:
+        """Whether who shows no key is turned away."""
+        return self._required
+
     async def admit(self, request: web.Request, need: Need) -> None:
         """Put the caller on the request. Raises: KeyMissing, Forbidden, RateLimited."""
         key = await self._key(request)

@@ -1,61 +1,27 @@
-"""The OpenAPI document of our routes and the page that shows it, with every asset served by us (no internet needed).
+"""The OpenAPI document of our routes, from what their owners say about them; ``docs_page`` shows it.
 
 OpenAPI 3.0.3, since the bundled Swagger UI 4 shows no newer one; pydantic's JSON Schema is rewritten accordingly.
 """
 
-import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from typing import Any
 
-from aiohttp import web
 from pydantic import BaseModel, Field
 from pydantic.json_schema import models_json_schema
 
 from lib.errors import Forbidden, ServiceError, Unauthorized
-from lib.serving.access import Need, Needs
+from lib.serving.access import KEY_HEADER, TOKEN_HEADER, Need
 from lib.serving.errors import STATUS
-from lib.serving.payloads import JSON_TYPE, json_response
+from lib.serving.payloads import JSON_TYPE
 from lib.serving.schemas import to_3_0
 
 VERSION = "3.0.3"
 References = Mapping[type[BaseModel], Mapping[str, Any]]
-_ASSETS = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript", "favicon-32x32.png": "image/png"}
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>API</title>
-<link rel="stylesheet" href="docs/swagger-ui.css">
-<link rel="icon" type="image/png" href="docs/favicon-32x32.png">
-</head>
-<body>
-<div id="swagger-ui"></div>
-<script src="docs/swagger-ui-bundle.js"></script>
-<script src="docs/start.js"></script>
-</body>
-</html>
-"""
-_START = """window.ui = SwaggerUIBundle({
-  url: "openapi.json",
-  dom_id: "#swagger-ui",
-  deepLinking: true,
-  tryItOutEnabled: true,
-  validatorUrl: null,
-  defaultModelsExpandDepth: 0,
-  presets: [SwaggerUIBundle.presets.apis]
-});
-"""
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'"
-)
-
-
 TEXT: Mapping[str, Any] = {"type": "string"}
 NUMBER: Mapping[str, Any] = {"type": "number", "minimum": 0}
-FLAG: Mapping[str, Any] = {"type": "boolean"}
 BINARY: Mapping[str, Any] = {"type": "string", "format": "binary"}
 OBJECT: Mapping[str, Any] = {"type": "object"}
 """Schemas of what has no model; numbers are 0 or more."""
@@ -87,7 +53,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """A header, path or query parameter."""
+    """A header, path or query parameter; a query's array is a comma list, that may be empty."""
 
     name: str
     place: str
@@ -101,7 +67,7 @@ class Parameter:
 class Operation:
     """One method on one path, as a caller needs to know it. ``examples`` are request bodies that run as they are.
 
-    ``other_requests``: schemas of further forms of the body, by media type. ``free``: no key is asked for.
+    ``other_requests``: schemas of further forms of the body, by media type. ``need`` is what the route asks of callers.
     """
 
     method: str
@@ -114,7 +80,7 @@ class Operation:
     other_requests: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     parameters: Sequence[Parameter] = ()
     answers: Mapping[int, Answer] = field(default_factory=dict)
-    free: bool = False
+    need: Need = Need.KEY
 
 
 def trouble(error: type[ServiceError], description: str) -> Mapping[int, Answer]:
@@ -129,15 +95,27 @@ EVERYWHERE: Mapping[int, Answer] = {
 """What the edge may answer on each route, where the operation does not describe it itself."""
 KEYED: Mapping[int, Answer] = {**trouble(Unauthorized, "No API key, or a wrong one.")}
 """And on routes that are not free, where the worker has API keys."""
-SECURITY: Mapping[str, Mapping[str, str]] = {
+CHALLENGE: Mapping[str, str] = {"WWW-Authenticate": "How to show a key."}
+KEYS: Mapping[str, Mapping[str, str]] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
-    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "key": {"type": "apiKey", "in": "header", "name": KEY_HEADER, "description": "The same key, in another header."},
 }
 """How a key is shown. On loopback none is needed, unless the operator asks for one."""
+TOKEN: Mapping[str, Mapping[str, str]] = {
+    "job_token": {
+        "type": "apiKey",
+        "in": "header",
+        "name": TOKEN_HEADER,
+        "description": "Opens one job, whoever asks. The links of its answers carry it as `?job_token=`.",
+    }
+}
+_OF_A_JOB = "{job_id}"
 
 
-def build(*, title: str, version: str, description: str, operations: Sequence[Operation]) -> dict[str, Any]:
-    """Return the OpenAPI document of the operations."""
+def build(
+    *, title: str, version: str, description: str, operations: Sequence[Operation], keys_required: bool = False
+) -> dict[str, Any]:
+    """Return the OpenAPI document of the operations. ``keys_required``: who shows no key is turned away."""
     models = {item for operation in operations for item in _models(operation)}
     ordered = sorted(models, key=lambda model: (model.__name__, model.__module__))
     references, definitions = models_json_schema(
@@ -146,72 +124,34 @@ def build(*, title: str, version: str, description: str, operations: Sequence[Op
     names: References = {model: dict(references[model, "validation"]) for model in ordered}
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation, names)
+        described = _operation(operation, names) | {"security": _security(operation, keys_required=keys_required)}
+        paths.setdefault(operation.path, {})[operation.method.lower()] = described
     return {
         "openapi": VERSION,
         "info": {"title": title, "version": version, "description": description},
-        "security": [{}, *({name: []} for name in SECURITY)],
         "paths": paths,
         "components": {
             "schemas": {name: to_3_0(schema) for name, schema in definitions.get("$defs", {}).items()},
-            "securitySchemes": {name: dict(scheme) for name, scheme in SECURITY.items()},
+            "securitySchemes": {name: dict(scheme) for name, scheme in {**KEYS, **TOKEN}.items()},
         },
     }
 
 
-class Docs:
-    """``/docs``, ``/openapi.json`` and the page's assets. ``document`` is called once, at the first request."""
-
-    def __init__(self, document: Callable[[], dict[str, Any]]) -> None:
-        self._build = document
-        self._document: dict[str, Any] | None = None
-
-    def routes(self) -> Sequence[web.RouteDef]:
-        """Everything that the page needs."""
-        return [
-            web.get("/", self._to_page),
-            web.get("/docs", self._page),
-            web.get("/openapi.json", self._show_document),
-            web.get("/docs/start.js", self._start),
-            web.get("/docs/{asset}", self._asset),
-        ]
-
-    def needs(self) -> Needs:
-        """Anybody may read how to ask."""
-        return {route.path: Need.FREE for route in self.routes() if isinstance(route, web.RouteDef)}
-
-    async def _to_page(self, request: web.Request) -> web.Response:
-        raise web.HTTPFound("docs")
-
-    async def _page(self, request: web.Request) -> web.Response:
-        headers = {"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff"}
-        return web.Response(text=_PAGE, content_type="text/html", headers=headers)
-
-    async def _start(self, request: web.Request) -> web.Response:
-        return web.Response(text=_START, content_type="text/javascript")
-
-    async def _show_document(self, request: web.Request) -> web.Response:
-        if self._document is None:
-            self._document = self._build()
-        return json_response(self._document)
-
-    async def _asset(self, request: web.Request) -> web.StreamResponse:
-        kind = _ASSETS.get(name := request.match_info["asset"])
-        if kind is None:
-            raise web.HTTPNotFound
-        headers = {"Content-Type": kind, "Cache-Control": "public, max-age=86400"}
-        return web.FileResponse(await asyncio.to_thread(_asset_path, name), headers=headers)
-
-
-def _asset_path(name: str) -> Path:
-    from swagger_ui_bundle import swagger_ui_path
-
-    return Path(swagger_ui_path) / name
-
-
 def _answers(operation: Operation) -> Mapping[int, Answer]:
-    common = EVERYWHERE if operation.free else {**KEYED, **EVERYWHERE}
-    return dict(sorted({**common, **operation.answers}.items()))
+    common = EVERYWHERE if operation.need is Need.FREE else {**KEYED, **EVERYWHERE}
+    answers = {**common, **operation.answers}
+    if (refusal := answers.get(HTTPStatus.UNAUTHORIZED)) is not None:
+        answers[HTTPStatus.UNAUTHORIZED] = replace(refusal, headers={**CHALLENGE, **refusal.headers})
+    return dict(sorted(answers.items()))
+
+
+def _security(operation: Operation, *, keys_required: bool) -> list[dict[str, list[str]]]:
+    """The ways in: any one of them."""
+    if operation.need is Need.FREE:
+        return []
+    ways: list[dict[str, list[str]]] = [] if keys_required and operation.need is not Need.LINK else [{}]
+    ways += [{name: []} for name in KEYS]
+    return ways + [{name: []} for name in TOKEN if _OF_A_JOB in operation.path]
 
 
 def _models(operation: Operation) -> list[type[BaseModel]]:
@@ -227,13 +167,12 @@ def _alternatives(answer: Answer) -> tuple[type[BaseModel], ...]:
 
 def _operation(operation: Operation, names: References) -> dict[str, Any]:
     described: dict[str, Any] = {
+        "operationId": re.sub(r"\W+", "_", f"{operation.method.lower()}{operation.path}").strip("_"),
         "tags": [operation.tag],
         "summary": operation.summary,
         "description": operation.description,
         "responses": {str(int(status)): _answer(answer, names) for status, answer in _answers(operation).items()},
     }
-    if operation.free:
-        described["security"] = []
     if operation.parameters:
         described["parameters"] = [_parameter(parameter) for parameter in operation.parameters]
     if operation.request is not None or operation.other_requests:
@@ -260,6 +199,8 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
         "required": parameter.required or parameter.place == "path",
         "schema": dict(parameter.schema),
     }
+    if parameter.schema.get("type") == "array":
+        described |= {"explode": False, "allowEmptyValue": True}
     return described if parameter.example is None else described | {"example": parameter.example}
 
 

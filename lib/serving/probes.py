@@ -80,7 +80,7 @@ class Probes:
                     HTTPStatus.SERVICE_UNAVAILABLE: _json("Not now; `reason` says why.", _RETRY),
                 },
             ),
-            _described("/metrics", "Prometheus metrics", {HTTPStatus.OK: exposition}, free=False),
+            _described("/metrics", "Prometheus metrics", {HTTPStatus.OK: exposition}, need=Need.ADMIN),
         ]
 
     async def _alive(self, request: web.Request) -> web.Response:
@@ -107,8 +107,8 @@ def _json(description: str, headers: Mapping[str, str] | None = None) -> Answer:
     return Answer(description=description, schema=OBJECT, headers=headers or {})
 
 
-def _described(path: str, summary: str, answers: Mapping[int, Answer], *, free: bool = True) -> Operation:
-    return Operation(method="GET", path=path, tag="Probes", summary=summary, answers=answers, free=free)
+def _described(path: str, summary: str, answers: Mapping[int, Answer], *, need: Need = Need.FREE) -> Operation:
+    return Operation(method="GET", path=path, tag="Probes", summary=summary, answers=answers, need=need)
 
 
 def _for_strangers(reply: ProbeReply) -> ProbeReply:

@@ -8,6 +8,7 @@ from lib.dialects.native.schema import DeadLetters, JobObject, JobPage, Revived,
 from lib.dialects.native.translate import MOST_PER_PAGE, MOST_SEQUENCE, PAGE
 from lib.errors import BodyTooLarge, Forbidden, InvalidRequest, JobNotFound, OutputNotFound, UnsafeInput
 from lib.jobs.model import JobStatus
+from lib.serving.access import Need
 from lib.serving.openapi import BINARY, Answer, Operation, Parameter, trouble
 
 ANY_TYPE = "*/*"
@@ -46,7 +47,9 @@ _JOB: dict[str, Any] = {
 }
 
 
-_ID = Parameter(name="job_id", place="path", description="The job's id, or its request_id.")
+_NAMED = "my-picture"
+"""The `request_id` that the page's first request gives its job."""
+_ID = Parameter(name="job_id", place="path", description="The job's id, or its request_id.", example=_NAMED)
 _LIMIT = Parameter(
     name="limit",
     place="query",
@@ -72,7 +75,12 @@ def _list_jobs() -> Operation:
         summary="List jobs, newest first",
         description="A tenant sees its own jobs, of whichever API.",
         parameters=(
-            _query("status", f"Comma list of {', '.join(JobStatus)}."),
+            Parameter(
+                name="status",
+                place="query",
+                description="In any of these states.",
+                schema={"type": "array", "items": {"enum": list(JobStatus), "type": "string"}},
+            ),
             _query("dialect", "The API that they came by: `wrapper`, `vast`."),
             _query("request_id", "All runs of this request."),
             _query("tenant", "For admin keys: this tenant's only."),
@@ -114,8 +122,15 @@ def _show_file() -> Operation:
         description="Opened by a signed link (as in results), the job's token, or the key of its tenant. Ranges and "
         "conditional requests work.",
         parameters=(
-            Parameter(name="job_id", place="path", description="The job's id."),
-            Parameter(name="name", place="path", description="The file's name within the job."),
+            Parameter(
+                name="job_id",
+                place="path",
+                description="The job's id; for who has a key, its request_id too.",
+                example=_NAMED,
+            ),
+            Parameter(
+                name="name", place="path", description="The file's name within the job.", example="example_00001_.png"
+            ),
             _query("expires", "Of a signed link: when it ends, seconds since the epoch."),
             _query("signature", "Of a signed link."),
         ),
@@ -128,6 +143,7 @@ def _show_file() -> Operation:
             412: Answer(description="A condition of the request does not hold."),
             416: Answer(description="The file has no such part."),
         },
+        need=Need.LINK,
     )
 
 
@@ -141,8 +157,13 @@ def _upload() -> Operation:
         f"its name in `{inputs.NAME_HEADER}`. "
         f"`curl -H '{inputs.MARK_HEADER}: 1' -F file=@photo.png http://127.0.0.1:18288/inputs`",
         parameters=(
-            Parameter(name=inputs.MARK_HEADER, place="header", description="`1`; needed with multipart."),
-            Parameter(name=inputs.NAME_HEADER, place="header", description="The name of a plain body."),
+            Parameter(name=inputs.MARK_HEADER, place="header", description="`1`; needed with multipart.", example="1"),
+            Parameter(
+                name=inputs.NAME_HEADER,
+                place="header",
+                description="The name of a plain body.",
+                example="photo.png",
+            ),
         ),
         other_requests={
             "multipart/form-data": {"type": "object", "properties": {"file": dict(BINARY)}},

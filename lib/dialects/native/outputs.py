@@ -10,8 +10,8 @@ from urllib.parse import quote
 from aiohttp import web
 
 from lib.clock import Clock
-from lib.errors import Forbidden, JobNotFound, OutputNotFound
-from lib.jobs.model import Output
+from lib.errors import Forbidden, OutputNotFound
+from lib.jobs.model import Job, Output
 from lib.jobs.service import JobService
 from lib.serving.access import CALLER, caller_of, token_of
 from lib.serving.signing import Signer
@@ -65,14 +65,15 @@ class OutputFiles:
 
     async def _show(self, request: web.Request) -> web.StreamResponse:
         if self._opened(request):
-            return await self._answer(request, owner=None)
+            return await self._show_public(request)
         if CALLER not in request and "signature" in request.query:
             raise _bad_link()
-        return await self._answer(request, owner=caller_of(request).owner)
+        named = request.match_info["job_id"]
+        return await self._answer(request, await self._jobs.find(named, owner=caller_of(request).owner))
 
     async def _show_public(self, request: web.Request) -> web.StreamResponse:
         if self._opened(request):
-            return await self._answer(request, owner=None)
+            return await self._answer(request, await self._jobs.get(request.match_info["job_id"]))
         raise _bad_link() if "signature" in request.query else OutputNotFound("No such file.")
 
     def _opened(self, request: web.Request) -> bool:
@@ -85,10 +86,7 @@ class OutputFiles:
         token = token_of(request)
         return bool(token) and self._signer.job_token_valid(job_id, token)
 
-    async def _answer(self, request: web.Request, *, owner: str | None) -> web.StreamResponse:
-        job = await self._jobs.get(request.match_info["job_id"])
-        if owner is not None and job.spec.owner != owner:
-            raise JobNotFound("No such job; results are kept for a limited time.")
+    async def _answer(self, request: web.Request, job: Job) -> web.StreamResponse:
         name = request.match_info["name"]
         file = self._files_of(job.outputs).get(name)
         if file is None:

@@ -18,7 +18,8 @@ from lib.dialects.wrapper.headers import (
 from lib.dialects.wrapper.parts import MULTIPART_HEADER, MULTIPART_TYPE, REQUEST_PART, SCHEME
 from lib.dialects.wrapper.schema import Payload
 from lib.dialects.wrapper.translate import INLINE_HEADER, RESPONSE_HEADER
-from lib.serving.openapi import BINARY, FLAG, NUMBER, TEXT, Answer, Operation, Parameter, Trouble
+from lib.serving.access import Need
+from lib.serving.openapi import BINARY, NUMBER, TEXT, Answer, Operation, Parameter, Trouble
 
 TAG = "ComfyUI API Wrapper"
 EVENT_TYPE = "text/event-stream"
@@ -44,21 +45,23 @@ _SUBMIT = (
         schema={"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
     ),
     Parameter(
-        name=MULTIPART_HEADER, place="header", description=f"`1` with a {MULTIPART_TYPE} body.", schema={"enum": ["1"]}
+        name=MULTIPART_HEADER,
+        place="header",
+        description=f"`1`: needed with a {MULTIPART_TYPE} body, which is refused (415) without it.",
     ),
 )
 _JOB_ID = Parameter(
     name="job_id",
     place="path",
     description="The `request_id`, which names its newest run, or the `job_id`.",
-    example=examples.ID,
+    example=examples.REQUEST_ID,
 )
 _RESUME = (
     Parameter(
         name=PREVIEWS_PARAMETER,
         place="query",
-        description="Pictures of the work in progress in `preview`, as base64; the worker has to make them.",
-        schema=FLAG,
+        description="`1`, `true`, `yes` or `on`: pictures of the work in progress in `preview`, as base64; the worker "
+        "has to make them.",
     ),
     Parameter(
         name=RESUME_HEADER,
@@ -84,7 +87,7 @@ _FORM = {
     MULTIPART_TYPE: {
         "type": "object",
         "required": [REQUEST_PART],
-        "properties": {REQUEST_PART: {**TEXT, "description": "The JSON of the request."}},
+        "properties": {REQUEST_PART: {"$ref": f"#/components/schemas/{Payload.__name__}"}},
         "additionalProperties": {
             **BINARY,
             "description": f"A file; `{SCHEME}<part's name>` in the workflow stands for it.",
@@ -155,11 +158,16 @@ _ACCEPTED = Answer(
     headers={"Location": "The `status_url`.", APPLIED_HEADER: "Which preferences were followed.", **_REPLAYED},
 )
 _COMPLETED = Answer(description="Completed.", model=Result, example=examples.COMPLETED, headers=_REPLAYED)
+_EVENT: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["data"],
+    "properties": {"id": TEXT, "data": {**TEXT, "description": "JSON, as in the example."}},
+}
 _EVENTS = Answer(
     description="Events until the job's end: `queued`, progress as it happens, then `final_result`, whose `result` "
     "says how it ended. A comment at least every 15 s. `error`: ask again for the rest.",
     media_type=EVENT_TYPE,
-    schema={"type": "object", "properties": {"id": TEXT, "data": {**TEXT, "description": "JSON, as in the example."}}},
+    schema=_EVENT,
     example=examples.EVENTS,
     headers=_REPLAYED,
 )
@@ -184,6 +192,7 @@ def _submit() -> Sequence[Operation]:
             other_requests=_FORM,
             parameters=(*_SUBMIT, _PREFER),
             answers={**_SUBMIT_ERRORS, 200: _COMPLETED, 202: _ACCEPTED, **_ENDED},
+            need=Need.SUBMIT,
         ),
         Operation(
             method="POST",
@@ -196,6 +205,7 @@ def _submit() -> Sequence[Operation]:
             other_requests=_FORM,
             parameters=_SUBMIT,
             answers={**_SUBMIT_ERRORS, 202: _ACCEPTED},
+            need=Need.SUBMIT,
         ),
         Operation(
             method="POST",
@@ -209,6 +219,7 @@ def _submit() -> Sequence[Operation]:
             other_requests=_FORM,
             parameters=(*_SUBMIT, *_RESUME),
             answers={**_SUBMIT_ERRORS, 200: _EVENTS, 204: _NOTHING_LEFT},
+            need=Need.SUBMIT,
         ),
     )
 

@@ -3,6 +3,8 @@
 from typing import Any
 
 ID = "0f1b6c0e-7d5c-4c57-9d0b-1f6f7b1f8a11"
+REQUEST_ID = "my-picture"
+"""Of the first request; what asks for a job on the docs page names it."""
 JOB_ID = "6c1a5b52-0a3e-4d4f-8a51-0c9b1b8b0f6e"
 BASE = "http://127.0.0.1:18288"
 _PICTURE: dict[str, Any] = {
@@ -45,7 +47,7 @@ _STABLE_DIFFUSION: dict[str, Any] = {
     "9": {"class_type": "SaveImage", "inputs": {"filename_prefix": "lighthouse", "images": ["8", 0]}},
 }
 REQUESTS: dict[str, Any] = {
-    "Picture without a model": {"input": {"workflow_json": _PICTURE}},
+    "Picture without a model": {"input": {"request_id": REQUEST_ID, "workflow_json": _PICTURE}},
     "Picture as base64 in the answer": {"input": {"workflow_json": _PICTURE, "return_outputs_as_base64": True}},
     "Text to image by modifier": {
         "input": {

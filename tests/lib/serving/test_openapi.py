@@ -6,8 +6,10 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, Field
 
+from lib.serving.access import Need
 from lib.serving.application import Site
-from lib.serving.openapi import Answer, Docs, Operation, Parameter, build
+from lib.serving.docs_page import Docs
+from lib.serving.openapi import Answer, Operation, Parameter, build
 from lib.serving.schemas import to_3_0
 
 from .conftest import Serve
@@ -98,6 +100,56 @@ def test_an_operation_is_described_whole() -> None:
     assert content["schema"]["example"] == {"number": 2}
     assert described["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/Inner")
     assert "Retry-After" in described["responses"]["503"]["headers"]
+
+
+def test_the_ways_in_are_told() -> None:
+    """Free routes ask for nothing; the others for a key, a job's also take its token; only where keys are required
+    there is no way without."""
+    keys = [{"bearer": []}, {"key": []}]
+    routes = {
+        ("/free", Need.FREE): ([], []),
+        ("/jobs", Need.KEY): ([{}, *keys], keys),
+        ("/jobs", Need.SUBMIT): ([{}, *keys], keys),
+        ("/metrics", Need.ADMIN): ([{}, *keys], keys),
+        ("/jobs/{job_id}", Need.KEY): ([{}, *keys, {"job_token": []}], [*keys, {"job_token": []}]),
+        ("/outputs/{job_id}", Need.LINK): ([{}, *keys, {"job_token": []}], [{}, *keys, {"job_token": []}]),
+    }
+    for (path, need), wanted in routes.items():
+        operation = Operation(method="GET", path=path, tag="T", summary="s", need=need)
+        for required, security in zip((False, True), wanted, strict=True):
+            made = build(title="T", version="1", description="D", operations=[operation], keys_required=required)
+            assert made["paths"][path]["get"]["security"] == security, (path, need)
+            assert {name for way in security for name in way} <= set(made["components"]["securitySchemes"])
+
+
+def test_a_refused_key_is_told_how_to_show_one() -> None:
+    """Every 401 has its header, whoever described it; free routes have no 401."""
+    own = {401: Answer(description="mine", headers={"X-Mine": "m"})}
+    for answers, wanted in (({}, {"WWW-Authenticate"}), (own, {"WWW-Authenticate", "X-Mine"})):
+        operation = Operation(method="GET", path="/a", tag="T", summary="s", answers=answers)
+        made = build(title="T", version="1", description="D", operations=[operation])
+        assert set(made["paths"]["/a"]["get"]["responses"]["401"]["headers"]) == wanted
+    free = Operation(method="GET", path="/a", tag="T", summary="s", need=Need.FREE)
+    made = build(title="T", version="1", description="D", operations=[free])
+    assert "401" not in made["paths"]["/a"]["get"]["responses"]
+
+
+def test_operations_have_names_of_their_own() -> None:
+    """For programs that make clients from the document."""
+    paths = [("GET", "/jobs"), ("GET", "/jobs/{job_id}"), ("POST", "/jobs")]
+    operations = [Operation(method=method, path=path, tag="T", summary="s") for method, path in paths]
+    made = build(title="T", version="1", description="D", operations=operations)["paths"]
+    names = [made[path][method.lower()]["operationId"] for method, path in paths]
+    assert names == ["get_jobs", "get_jobs_job_id", "post_jobs"]
+
+
+def test_lists_in_queries_are_comma_lists() -> None:
+    """``a,b``, not the name twice."""
+    listed = Parameter(name="status", place="query", description="d", schema={"type": "array", "items": {}})
+    operation = Operation(method="GET", path="/a", tag="T", summary="s", parameters=[listed])
+    made = build(title="T", version="1", description="D", operations=[operation])
+    (parameter,) = made["paths"]["/a"]["get"]["parameters"]
+    assert (parameter["explode"], parameter["allowEmptyValue"]) == (False, True)
 
 
 async def test_the_page_needs_nothing_from_outside(serve: Serve) -> None:

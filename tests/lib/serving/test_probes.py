@@ -58,3 +58,10 @@ async def test_where_keys_are_needed_only_who_has_one_hears_more(serve: Serve) -
         assert await (await client.get(path)).json() == {"status": "healthy"}
         assert await (await client.get(path, headers=alice)).json() == reply.body
     assert [(await client.get("/metrics", headers=headers)).status for headers in ({}, alice)] == [401, 403]
+
+
+def test_the_docs_say_what_probes_ask_of_callers() -> None:
+    """As they are mounted."""
+    reply = ProbeReply(ok=True)
+    probes = Probes(health=lambda: reply, ready=lambda: reply, metrics=lambda: (b"", "text/plain"))
+    assert {operation.path: operation.need for operation in probes.operations()} == probes.needs()

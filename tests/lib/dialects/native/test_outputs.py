@@ -41,6 +41,17 @@ async def test_a_key_opens_its_tenants_files(world: World) -> None:
     assert (await world.get(expired, headers=ALICE))[0] == 200, "the key is good, whatever the link"
 
 
+async def test_a_key_opens_files_by_the_request_id(world: World) -> None:
+    """Of the newest run, and of its own tenant's jobs alone; a link or token is the job's id's."""
+    await world.with_files("old.png", request_id="mine")
+    await world.with_files("new.png", request_id="mine", body_hash="again")
+    for headers in (ALICE, OPS):
+        assert (await world.get("/outputs/mine/new.png", headers=headers))[:2] == (200, b"new.png")
+        assert (await world.get("/outputs/mine/old.png", headers=headers))[0] == 404
+    assert (await world.get("/outputs/mine/new.png", headers=BOB))[0] == 404
+    assert (await world.get(link(world, "mine", "new.png")))[0] == 404
+
+
 async def test_a_jobs_token_opens_its_files(world: World) -> None:
     """On both listeners, as a header or in the address."""
     job, other = await world.with_files("a.png"), await world.with_files("a.png", request_id="other")

@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from lib.dialects.native.docs import operations
+from lib.dialects.native.routes import NativeDialect
 from lib.errors import ExecutionFailed
 from lib.jobs.model import JobEvent, JobSpec, OutboxItem, Progress, WebhookTarget
 from lib.serving.access import Access, Need, caller_of
@@ -269,7 +270,9 @@ async def _live(world: World, count: int) -> None:
 
 
 def test_the_docs_describe_every_route() -> None:
-    """The document can be built."""
+    """The document can be built, and says what the routes ask of callers as they are mounted."""
+    needs = object.__new__(NativeDialect).needs()
+    assert {operation.path: operation.need for operation in operations() if operation.need is not Need.KEY} == needs
     document = build(title="t", version="1", description="d", operations=operations())
     assert set(document["paths"]) == {
         "/jobs",

@@ -10,6 +10,7 @@ from aiohttp import hdrs
 from lib.dialects.wrapper import examples
 from lib.dialects.wrapper.docs import operations
 from lib.dialects.wrapper.routes import WrapperDialect
+from lib.serving.access import Need
 from lib.serving.openapi import Answer, Operation, build
 
 from .conftest import World
@@ -22,6 +23,13 @@ def test_every_route_is_described() -> None:
     routes = object.__new__(WrapperDialect).routes()
     mounted = {(route.method, re.sub(r"\{(\w+):[^}]*\}", r"{\1}", route.path)) for route in routes}
     assert mounted == set(OPERATIONS)
+
+
+def test_the_page_says_what_a_route_asks_of_callers() -> None:
+    """As it is mounted."""
+    needs = object.__new__(WrapperDialect).needs()
+    told = {path: operation.need for (_, path), operation in OPERATIONS.items()}
+    assert {path: need for path, need in told.items() if need is not Need.KEY} == needs
 
 
 @pytest.mark.parametrize("title", examples.REQUESTS)

@@ -1,0 +1,92 @@
+"""The page that shows the OpenAPI document, with every asset served by us: no internet needed."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from lib.serving.access import Need, Needs
+from lib.serving.payloads import json_response
+
+_ASSETS = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript", "favicon-32x32.png": "image/png"}
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>API</title>
+<link rel="stylesheet" href="docs/swagger-ui.css">
+<link rel="icon" type="image/png" href="docs/favicon-32x32.png">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
+</body>
+</html>
+"""
+_START = """window.ui = SwaggerUIBundle({
+  url: "openapi.json",
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  tryItOutEnabled: true,
+  validatorUrl: null,
+  defaultModelsExpandDepth: 0,
+  presets: [SwaggerUIBundle.presets.apis]
+});
+"""
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'"
+)
+
+
+class Docs:
+    """``/docs``, ``/openapi.json`` and the page's assets. ``document`` is called once, at the first request."""
+
+    def __init__(self, document: Callable[[], dict[str, Any]]) -> None:
+        self._build = document
+        self._document: dict[str, Any] | None = None
+
+    def routes(self) -> Sequence[web.RouteDef]:
+        """Everything that the page needs."""
+        return [
+            web.get("/", self._to_page),
+            web.get("/docs", self._page),
+            web.get("/openapi.json", self._show_document),
+            web.get("/docs/start.js", self._start),
+            web.get("/docs/{asset}", self._asset),
+        ]
+
+    def needs(self) -> Needs:
+        """Anybody may read how to ask."""
+        return {route.path: Need.FREE for route in self.routes() if isinstance(route, web.RouteDef)}
+
+    async def _to_page(self, request: web.Request) -> web.Response:
+        raise web.HTTPFound("docs")
+
+    async def _page(self, request: web.Request) -> web.Response:
+        headers = {"Content-Security-Policy": _POLICY, "X-Content-Type-Options": "nosniff"}
+        return web.Response(text=_PAGE, content_type="text/html", headers=headers)
+
+    async def _start(self, request: web.Request) -> web.Response:
+        return web.Response(text=_START, content_type="text/javascript")
+
+    async def _show_document(self, request: web.Request) -> web.Response:
+        if self._document is None:
+            self._document = self._build()
+        return json_response(self._document)
+
+    async def _asset(self, request: web.Request) -> web.StreamResponse:
+        kind = _ASSETS.get(name := request.match_info["asset"])
+        if kind is None:
+            raise web.HTTPNotFound
+        headers = {"Content-Type": kind, "Cache-Control": "public, max-age=86400"}
+        return web.FileResponse(await asyncio.to_thread(_asset_path, name), headers=headers)
+
+
+def _asset_path(name: str) -> Path:
+    from swagger_ui_bundle import swagger_ui_path
+
+    return Path(swagger_ui_path) / name

@@ -13,14 +13,13 @@ from typing import Any
 from lib.comfy.fields import LOADERS, UploadInputs
 from lib.comfy.placing import FOLDER
 from lib.errors import UnsafeInput
-from lib.jobs.model import Workflow
+from lib.jobs.model import Workflow, is_job_id
 from lib.workflow.files import PREFIX
 from lib.workflow.graph import is_link
 
 MOST_CHARS = 4096
 _MARKED = re.compile(r"(?P<name>.*?) ?\[(?P<where>input|output|temp)\]", re.DOTALL)
 _FILE = re.compile(r"[^\n]+\.[A-Za-z0-9]{1,12}")
-_JOB_FOLDER = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _INPUTS = re.compile(rf"(?:3d/)?{FOLDER}(?:/[0-9a-f]{{32}})?")
 """The folders of what was brought in: nodes that take a folder would list other ones' files."""
 OWN_OUTPUT = "an output of a job of your own as '<job_id>/<file> [output]', a URL, or an uploaded file"
@@ -47,7 +46,7 @@ def _problem(text: str, *, loads: bool) -> str | None:
     marked = _MARKED.fullmatch(text)
     name = posixpath.normpath((marked["name"] if marked else text).replace("\\", "/"))
     if marked and marked["where"] != "input" and (loads or _FILE.fullmatch(name)):
-        own = marked["where"] == "output" and _JOB_FOLDER.fullmatch(name.partition("/")[0])
+        own = marked["where"] == "output" and is_job_id(name.partition("/")[0])
         return None if own else OWN_OUTPUT
     return "another folder" if _INPUTS.fullmatch(name) else None
 

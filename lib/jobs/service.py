@@ -13,7 +13,7 @@ from lib.jobs.events import Watchers, last_view
 from lib.jobs.intake import Intake
 from lib.jobs.journal import Journal
 from lib.jobs.live import LiveJob, draining, last_version
-from lib.jobs.model import DeliverySpec, Job, JobFilter, JobSpec, JobStatus, JobView, OnDisconnect
+from lib.jobs.model import DeliverySpec, Job, JobFilter, JobSpec, JobStatus, JobView, OnDisconnect, is_job_id
 from lib.jobs.pipeline import Delivered, Pipeline, PipelineLimits
 from lib.jobs.ports import Announcer, Delivery, JobListener, JobStore, LoadLedger, Preparer
 from lib.jobs.queue import SlotQueue
@@ -151,14 +151,15 @@ class JobService:
         return job
 
     async def find(self, name: str, *, owner: str | None) -> Job:
-        """Return the newest run of an owner's request id, else the owner's job of this id. ``None`` is the operator,
-        who finds everybody's. Raises: JobNotFound."""
-        if (live := self._live.named(name, owner=owner or "")) is not None:
-            return live.job
-        job = await self._store.latest(name, owner=owner or "")
-        if job is None:
-            live = self._live.get(name)
-            job = live.job if live is not None else await self._store.get(name)
+        """Return the owner's job of this id, else the newest run of the owner's request id: a request may call itself
+        by another job's id, and stands in nobody's way. ``None`` is the operator, who finds everybody's.
+        Raises: JobNotFound."""
+        for live in (self._live.get(name), self._live.named(name, owner=owner or "")):
+            if live is not None and owner in (None, live.job.spec.owner):
+                return live.job
+        job = await self._store.get(name) if is_job_id(name) else None
+        if job is None or owner not in (None, job.spec.owner):
+            job = await self._store.latest(name, owner=owner or "")
         if job is None and owner is None and (others := await self.listed(JobFilter(request_id=name, limit=1))):
             job = await self.get(others[0].job_id)
         if job is None or owner not in (None, job.spec.owner):

@@ -9,12 +9,13 @@ import orjson
 
 from lib import errors
 from lib.dialects.vast.schema import Envelope, Refusal
-from lib.errors import ServiceError
+from lib.errors import InvalidRequest, JobConflict, ServiceError
 from lib.jobs.model import Job, JobSpec, JobStatus, OnDisconnect
 from lib.serving.errors import error_fields, error_headers, status_of
 from lib.settings import JobsSettings
 
 NAME = "vast"
+PREFIX_NEEDS_KEYS = "input.s3.prefix needs access_key_id and secret_access_key of its own"
 
 STATUS: Mapping[type[ServiceError], int] = {
     errors.InvalidWorkflow: 422,
@@ -33,7 +34,12 @@ def job_spec(
 ) -> JobSpec:
     """Complete what the payload asks for by what the envelope means. ``tag`` is the router's number, ``None`` for jobs
     of a session, which all have the session's own; ``keep``: the job outlives the connection; ``base_url`` is how its
-    caller reaches us."""
+    caller reaches us.
+
+    Raises: InvalidRequest, for a folder of the caller's own in the operator's bucket: nobody knows who else has it."""
+    if spec.delivery.s3 is not None and spec.delivery.s3.operator and spec.delivery.s3.folder:
+        problem = {"type": "value_error", "loc": ["body", "input", "s3", "prefix"], "msg": PREFIX_NEEDS_KEYS}
+        raise InvalidRequest(PREFIX_NEEDS_KEYS, details={"field": "input.s3.prefix", "errors": [problem]})
     return replace(
         spec,
         dialect=NAME,
@@ -92,6 +98,8 @@ def refusal(error: ServiceError, tag: int | None) -> tuple[int, dict[str, Any], 
         return error.status, error.body, {}
     status = status_of(error, STATUS)
     body = error_fields(error)
+    if isinstance(error, JobConflict):  # with another one's job: it is there, and that is all a stranger hears
+        body.pop("details", None)
     if tag:
         body["request_idx"] = tag
     return status, body, error_headers(error, status)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from lib.errors import IdempotencyMismatch, JobConflict, JobNotFound, Overloaded, StorageFailed
+from lib.errors import IdempotencyMismatch, JobConflict, JobNotFound, NotReady, Overloaded, StorageFailed
 from lib.jobs.model import Estimate, Idempotency, Job, JobFilter, JobSpec, JobStatus, OnDisconnect
 from tests.fakes.clock import FakeClock, settle
 from tests.fakes.engine import FakeEngine
@@ -59,15 +59,17 @@ async def test_nothing_is_posted_and_nothing_acknowledged_before_it_is_recorded(
 
 
 async def test_a_store_that_fails_refuses_the_job_without_a_trace(world: JobWorld) -> None:
-    """The disk is full: all who asked are told, no task, load or name stays, and the next one is welcome."""
+    """The disk is full: all who asked are told that the worker can't take it, when to come back, and why; no task, load
+    or name stays, and the next one is welcome."""
     world.store.gate.clear()
     world.store.error = StorageFailed("no space left on the device")
     asking = [submitting(world, spec()), submitting(world, spec())]
     await settle()
     world.store.gate.set()
     for task in asking:
-        with pytest.raises(StorageFailed, match="no space"):
+        with pytest.raises(NotReady, match="no space") as refused:
             await task
+        assert refused.value.retry_after_s
     await settle()
     assert (world.service.in_flight_count, world.service.load) == (0, 0)
     assert world.ledger.received_jobs == world.ledger.finished_jobs == world.engine.ran == []
@@ -210,6 +212,18 @@ async def test_names_belong_to_their_owner(world: JobWorld) -> None:
     with pytest.raises(JobNotFound):
         await world.service.find(jobs["b"].job_id, owner="a")
     assert (await world.service.find("r", owner="b")).status is JobStatus.COMPLETED
+
+
+async def test_nobody_stands_before_a_job_by_taking_its_id_for_a_name(world: JobWorld) -> None:
+    """A request that calls itself by another job's id hides it from nobody, neither while they live nor afterwards."""
+    victim = await world.service.submit(spec("r", owner="a"))
+    await world.service.submit(spec(victim.job_id, owner=""))
+    own = await world.service.submit(spec(victim.job_id, owner="b"))
+    for _ in range(2):
+        assert (await world.service.find(victim.job_id, owner="a")).job_id == victim.job_id
+        assert (await world.service.find(victim.job_id, owner=None)).job_id == victim.job_id
+        assert (await world.service.find(victim.job_id, owner="b")).job_id == own.job_id
+        await finish_all(world, lambda: world.service.in_flight_count == 0)
 
 
 async def test_a_stranger_does_not_attach_to_a_tenants_job(world: JobWorld) -> None:

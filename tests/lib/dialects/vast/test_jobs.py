@@ -61,6 +61,19 @@ async def test_a_repeated_submit_is_the_same_job(build: Build) -> None:
     assert len(world.engine.ran) == 1
 
 
+async def test_of_a_job_that_has_the_name_a_stranger_hears_nothing(build: Build) -> None:
+    """409 for another body under the same request id, without that job's own id and state."""
+    world = await build(automatic=False)
+    job_id, _ = await submit(world, request_id="mine")
+    body = world.body(request_id="mine")
+    body["payload"]["input"]["cost"] = 7
+    answer = await world.post("/generate", body)
+    assert answer.status == 409
+    assert job_id not in str(answer.body) and "details" not in answer.body
+    world.engine.finish()
+    await until(lambda: world.service.in_flight_count == 0)
+
+
 async def test_without_its_token_a_job_is_not_there(world: World) -> None:
     """By either id, by every way in, the answer is that of a job that never was."""
     auth = world.auth()

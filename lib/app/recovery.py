@@ -6,7 +6,6 @@ from collections.abc import Callable
 from lib.app.core import Core
 from lib.comfy.engine import ComfyEngine
 from lib.errors import EngineUnreachable
-from lib.jobs.model import prompt_id_of
 from lib.lifecycle import Tasks
 
 log = logging.getLogger(__name__)
@@ -32,11 +31,8 @@ def _swept(core: Core, engine: ComfyEngine, tasks: Tasks) -> Callable[[bool], No
 
 
 async def _sweep(core: Core, engine: ComfyEngine) -> None:
-    live = {
-        prompt_id_of(job.job_id, post) for job in core.service.live_jobs for post in range(1, max(job.posts, 1) + 2)
-    }
     try:
-        removed = await engine.remove_strays(live.__contains__)
+        removed = await engine.remove_strays(core.service.prompts_of(engine.name).__contains__)
     except EngineUnreachable:
         return  # when it is back this is done again
     if removed:

@@ -30,7 +30,7 @@ from lib.comfy.ports import CareAction, Server
 from lib.comfy.post import Poster
 from lib.comfy.recall import recalled, shown
 from lib.comfy.rewrite import Plan, plan
-from lib.comfy.session import PromptSession, when
+from lib.comfy.session import PromptSession, is_interrupted, when
 from lib.comfy.strays import remove_strays
 from lib.errors import (
     EngineDied,
@@ -38,6 +38,7 @@ from lib.errors import (
     ExecutionFailed,
     JobCancelled,
     OutOfMemory,
+    ServiceError,
 )
 from lib.jobs.model import Job, Workflow
 from lib.jobs.ports import Collected, Execution, ExecutionObserver, Prepared
@@ -227,41 +228,51 @@ class ComfyEngine:
         return planned
 
     async def _looked_up(self, session: PromptSession) -> bool:
-        """Whether ComfyUI has the prompt. One that could not be asked for may run beside its successor: it goes when
-        we are connected again."""
+        """Whether ComfyUI has the prompt."""
         try:
             async for attempt in tries():
                 with attempt:
                     return await self._follower.look(session)
-        except EngineUnreachable:
-            self._link.strays.add(session.prompt_id)
+        except EngineUnreachable as error:
+            self._link.failed(error)
             raise
         return False
 
     async def holds(self, prompt_ids: Sequence[str]) -> str | None:
-        """See ``lib.jobs.ports.Engine``."""
+        """See ``lib.jobs.ports.Engine``. An entry of an interrupted prompt is none: that was us, most likely."""
+        try:
+            found = await self._held(prompt_ids)
+        except EngineUnreachable as error:
+            self._link.failed(error)
+            raise
+        self._link.answered()
+        return found
+
+    async def _held(self, prompt_ids: Sequence[str]) -> str | None:
         queue = await self._client.queue()
         for prompt_id in prompt_ids:
-            if prompt_id in queue.running or prompt_id in queue.pending:
+            if prompt_id in queue:
                 return prompt_id
-            if await self._client.history(prompt_id) is not None:
+            entry = await self._client.history(prompt_id)
+            if entry is not None and not is_interrupted(entry):
                 return prompt_id
         return None
 
     async def collect(self, job: Job, execution: Execution) -> Collected:
         """See ``lib.jobs.ports.Engine``."""
         ticket: Ticket = execution.token
-        cut_off = False
         try:
             return await self._harvester.harvest(ticket, job.spec)
-        except asyncio.CancelledError:
-            cut_off = True  # we are shut down perhaps: a later life may still want it
+        except ServiceError:
+            self.forget(execution.prompt_id)
             raise
         finally:
-            if not cut_off:
-                self._forgetter.add(execution.prompt_id)
             self._uncollected.discard(execution.prompt_id)
             self._carer.collected()
+
+    def forget(self, prompt_id: str) -> None:
+        """See ``lib.jobs.ports.Engine``."""
+        self._forgetter.add(prompt_id)
 
     def _unready(self) -> EngineUnreachable:
         return EngineUnreachable(f"ComfyUI {self._name!r} takes no work: {self.down_reason}")

@@ -5,7 +5,7 @@ Does no I/O. The engine feeds messages in, on the event loop, and waits for news
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -158,14 +158,10 @@ class PromptSession:
 
     def conclude(self, entry: dict[str, Any]) -> None:
         """End the prompt by its history entry, which tells what the socket may not have told."""
-        status = entry.get("status")
-        status = status if isinstance(status, Mapping) else {}
-        messages = status.get("messages")
-        for pair in messages if isinstance(messages, list) else ():
-            if isinstance(pair, list) and len(pair) == 2 and (message := m.message_of(pair[0], pair[1])) is not None:
-                self.apply(message)
+        for message in _messages(entry):
+            self.apply(message)
         if not self.story.decided:
-            self.story.succeeded = status.get("status_str") == "success"
+            self.story.succeeded = _status(entry).get("status_str") == "success"
         self.story.entry = entry
         self._end()
 
@@ -228,6 +224,23 @@ class PromptSession:
             return
         story.pictures.append(picture)
         story.picture_bytes += len(picture.data)
+
+
+def is_interrupted(entry: Mapping[str, Any]) -> bool:
+    """Whether a history entry is that of a prompt that was stopped."""
+    return any(isinstance(message, m.Interrupted) for message in _messages(entry))
+
+
+def _messages(entry: Mapping[str, Any]) -> Iterator[m.Message]:
+    messages = _status(entry).get("messages")
+    for pair in messages if isinstance(messages, list) else ():
+        if isinstance(pair, list) and len(pair) == 2 and (message := m.message_of(pair[0], pair[1])) is not None:
+            yield message
+
+
+def _status(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    status = entry.get("status")
+    return status if isinstance(status, Mapping) else {}
 
 
 def when(at_ms: int | None) -> datetime | None:

@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 MAX_LOSSES = 1
 """A job whose prompt ran when its engine died is resubmitted so many times, then failed with the cause."""
 MAX_REFUSALS = 3
-"""An engine that says it is healthy and can't be reached is believed so many times for one job."""
+"""An engine that says it is healthy and can't be reached is believed so many times for one job, and asked so many
+times for a prompt of an earlier life."""
 MAX_SHORTAGES = 1
 """A job that ran out of memory runs again so many times, on an engine that has freed what it could."""
 
@@ -59,9 +60,13 @@ class Attempts:
 
     async def run(self, live: LiveJob, prepared: Prepared, lease: Lease, held: Held | None) -> Execution:
         """Execute until the outputs are collected. Raises what went wrong for good."""
-        losses, refusals, shortages = live.job.attempts - (live.job.status is JobStatus.RUNNING), 0, 0
+        losses, refusals = _losses(live.job), 0
+        spoiled = None if held is None else held.spoiled
         while True:
             try:
+                if held is None and live.unasked:
+                    lease, held = await self._asked_again(live, lease, spoiled)
+                    losses = max(losses, _losses(live.job))
                 execution = await self._once(live, prepared, lease, held)
                 await self._collect(live, lease, execution)
                 return execution
@@ -73,27 +78,45 @@ class Attempts:
                     raise
                 self.requeue(live, error.message)
             except OutOfMemory as error:
-                shortages += 1
-                if shortages > MAX_SHORTAGES:
+                if live.job.shortages >= MAX_SHORTAGES:
                     raise
+                live.note(shortages=live.job.shortages + 1)
                 self.requeue(live, error.message, message="Out of memory; the job runs once more")
             except EngineUnreachable as error:
                 refusals += 1
+                if held is not None:  # it still has the prompt perhaps
+                    live.unasked |= {held.engine.name}
                 if refusals >= MAX_REFUSALS:
-                    raise
-                self.requeue(live, error.message)
-            if held is not None and held.spoiled is not None:
-                raise held.spoiled
+                    if not live.unasked:
+                        raise
+                    live.unasked, refusals = frozenset(), 0  # it can't be known
+                if not live.unasked:
+                    self.requeue(live, error.message)
+            if spoiled is not None and not live.unasked:
+                raise spoiled
             held = None
             lease = await self.turn(live, None)
 
-    async def locate(self, job: Job) -> Held | None:
-        """Find the newest prompt of a job in the engines that answer, the recorded one first."""
+    async def locate(self, live: LiveJob) -> Held | None:
+        """Find the newest prompt of a job in the engines that may have it and answer, the recorded one first. What
+        can't be asked stays ``unasked``. Raises: EngineDied when it ran, is nowhere, and was lost before."""
+        held = await self._found(live)
+        if held is not None:
+            live.unasked = frozenset()
+            live.note(engine=held.engine.name)
+        elif not live.unasked and live.job.status is JobStatus.RUNNING and not live.orphaned:
+            cause = "ComfyUI lost the prompt while the worker was down"
+            if _losses(live.job) >= MAX_LOSSES:
+                raise EngineDied(f"{cause}, not for the first time", started=True)
+            self.requeue(live, cause)
+        return held
+
+    async def _found(self, live: LiveJob) -> Held | None:
+        job = live.job
         posts = range(job.posts + 1, 0, -1)  # one more may have been posted than was written
         names = {prompt_id_of(job.job_id, post): post for post in posts}
-        for engine in sorted(self._queue.engines, key=lambda engine: engine.name != job.engine):
-            if not engine.healthy:
-                continue
+        engines = [engine for engine in self._queue.engines if engine.healthy and engine.name in live.unasked]
+        for engine in sorted(engines, key=lambda engine: engine.name != job.engine):
             try:
                 found = await engine.holds(tuple(names))
             except EngineUnreachable as error:
@@ -102,11 +125,31 @@ class Attempts:
                 continue
             if found is not None:
                 return Held(engine=engine, prompt_id=found, post=names[found])
+            live.unasked -= {engine.name}
         return None
+
+    async def _asked_again(
+        self, live: LiveJob, lease: Lease, spoiled: ServiceError | None
+    ) -> tuple[Lease, Held | None]:
+        """Ask what could not be asked before, now that the job would be posted. An engine that is silent still may
+        have the prompt: when it is back it loses it, as a stray.
+
+        Raises: EngineUnreachable (the engine of the lease is silent), EngineDied, and why it can't be posted."""
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._queue.release, lease)
+            if (held := await self.locate(live)) is not None:
+                return await self.turn(live, held), replace(held, spoiled=spoiled)
+            if lease.engine.name in live.unasked:
+                raise EngineUnreachable("it could not be asked for the prompt of an earlier life")
+            if spoiled is not None:
+                raise spoiled
+            undo.pop_all()
+        live.unasked = frozenset()
+        return lease, None
 
     async def remove(self, live: LiveJob) -> None:
         """Get the prompt of a job that nobody wants out of the engine that has it. Ends in a cancellation."""
-        held = await self.locate(live.job)
+        held = await self.locate(live)
         if held is not None:
             lease = self._queue.adopt(held.engine, live.job.sequence, expected_s=self._ahead.expected_s(live.size))
             try:
@@ -120,7 +163,7 @@ class Attempts:
                         prompt_id=held.prompt_id,
                         attach=True,
                     )
-                    await held.engine.collect(live.job, execution)  # it had ended: this forgets it
+                    held.engine.forget(execution.prompt_id)  # it had ended
             finally:
                 self._queue.release(lease)
         raise asyncio.CancelledError
@@ -137,6 +180,12 @@ class Attempts:
         )
         self._journal.update(live)
 
+    def forget(self, job: Job) -> None:
+        """A job's end is recorded: its prompt need not be found again."""
+        for engine in self._queue.engines:
+            if engine.name == job.engine and job.prompt_id is not None and job.stage is Stage.DELIVER:
+                engine.forget(job.prompt_id)
+
     async def _once(self, live: LiveJob, prepared: Prepared, lease: Lease, held: Held | None) -> Execution:
         post = live.job.posts + 1 if held is None else held.post
         prompt_id = prompt_id_of(live.job.job_id, post)
@@ -147,7 +196,8 @@ class Attempts:
                 live.job,
                 prepared,
                 observer=_Observer(live, lease, self._queue, self._journal, self._clock),
-                withdraw=lease.withdraw,
+                # a prompt that can't be posted again is not moved
+                withdraw=lease.withdraw if held is None or held.spoiled is None else asyncio.Event(),
                 timeout_s=live.job.spec.timeout_s or self._timeout_s,
                 prompt_id=prompt_id,
                 attach=held is not None,
@@ -170,6 +220,11 @@ class Attempts:
             message="Generation complete. Queued for post-processing.",
         )
         self._journal.update(live)
+
+
+def _losses(job: Job) -> int:
+    """How often an engine ended under the job, as far as it was recorded."""
+    return job.attempts - job.shortages - (job.status is JobStatus.RUNNING)
 
 
 NOTHING = Prepared(graph={}, caller_graph={})

@@ -3,6 +3,7 @@
 Our own benchmark runs leave no trace.
 """
 
+import asyncio
 import logging
 from dataclasses import replace
 
@@ -12,6 +13,9 @@ from lib.jobs.model import Job, JobEvent, OutboxItem, Output, S3Target
 from lib.jobs.ports import Announcer, JobStore
 
 log = logging.getLogger(__name__)
+
+BIG_BYTES = 256 * 1024
+"""Messages of jobs with more inlined data are rendered in a thread."""
 
 
 class Journal:
@@ -34,6 +38,11 @@ class Journal:
         if not live.job.spec.internal:
             self._store.update(_slim(live.job))
 
+    async def write(self, live: LiveJob) -> None:
+        """Have the job's state written now."""
+        if not live.job.spec.internal:
+            await self._store.write(_slim(live.job))
+
     def started(self, live: LiveJob) -> None:
         """It runs now; a webhook is told of the first time."""
         if live.job.spec.internal:
@@ -48,7 +57,9 @@ class Journal:
         who waits for it is told."""
         if job.spec.internal:
             return
-        items = self._messages(job, JobEvent(str(job.status)))
+        event = JobEvent(str(job.status))
+        big = sum(len(output.data_base64 or "") for output in job.outputs) > BIG_BYTES
+        items = await asyncio.to_thread(self._messages, job, event) if big else self._messages(job, event)
         try:
             await self._store.finish(_spent(job), items)
         except ServiceError as error:

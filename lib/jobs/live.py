@@ -89,6 +89,7 @@ class LiveJob:
         "shown_status",
         "size",
         "task",
+        "unasked",
         "version",
         "waiter_count",
     )
@@ -111,7 +112,9 @@ class LiveJob:
         self.waiter_count = 0
         self.grace: asyncio.TimerHandle | None = None
         self.recovered = False
-        """It comes from an earlier life of the worker: ComfyUI may have its prompt."""
+        """It comes from an earlier life of the worker."""
+        self.unasked: frozenset[str] = frozenset()
+        """Names of the engines that may have its prompt from then, and could not be asked yet."""
         self.orphaned = False
         """Nobody wants it any more: only its prompt is to be removed."""
         self.begun = False

@@ -138,10 +138,8 @@ class WebhookTarget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxItem:
-    """One message to a webhook as it is stored: rendered once, sent until it is taken or given up.
-
-    ``message_id`` stays the same over all attempts. ``next_at`` is when it is due.
-    """
+    """One message to a webhook as it is stored: rendered once, sent until it is taken or given up. ``message_id``
+    stays the same over all attempts; ``next_at`` is when it is due."""
 
     message_id: str
     job_id: str
@@ -166,11 +164,8 @@ class OutboxItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """What a caller gave us to read inputs with. ``pattern`` is a URL glob (``s3://bucket/*``).
-
-    ``values`` by kind: ``s3``: ``access_key_id``, ``secret_access_key``, ``session_token``, ``endpoint_url``,
-    ``region``; ``http``: headers.
-    """
+    """What a caller gave us to read inputs with. ``pattern`` is a URL glob (``s3://bucket/*``). ``values`` by kind:
+    ``s3``: ``access_key_id secret_access_key session_token endpoint_url region``; ``http``: headers."""
 
     kind: str
     pattern: str
@@ -337,11 +332,10 @@ class Job:
     stage: Stage = Stage.PREPARE
     message: str = "Request accepted"
     attempts: int = 0
-    """How often it started to run."""
     posts: int = 0
     """How often it was, or was about to be, posted to an engine; prompt ids follow from it (``prompt_id_of``)."""
     shortages: int = 0
-    """How many of the ``attempts`` ended for want of memory."""
+    """How many of the ``attempts`` (starts) ended for want of memory."""
     expected_s: float | None = None
     expected_wait_s: float | None = None
     """Predictions made at acceptance: execution, and wait before its start."""
@@ -356,8 +350,7 @@ class Job:
     error: ServiceError | None = None
 
     def with_(self, **changes: Any) -> "Job":
-        """Return a copy with ``changes``, four times as fast as ``dataclasses.replace``; status changes go
-        through ``lib.jobs.transitions`` only."""
+        """Return a copy, four times as fast as ``dataclasses.replace``; ``lib.jobs.transitions`` changes the status."""
         copy = object.__new__(Job)
         for put, value in zip(_PUT.values(), _VALUES(self), strict=True):
             put(copy, value)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import orjson
 
 from lib.clock import Clock
-from lib.errors import EngineDied, InputFetchFailed
+from lib.errors import InputFetchFailed
 from lib.jobs.ahead import Ahead
-from lib.jobs.attempts import MAX_LOSSES, Attempts, Held
+from lib.jobs.attempts import Attempts, Held
 from lib.jobs.journal import Journal
 from lib.jobs.live import LiveJob
 from lib.jobs.model import Job, JobStatus, Output, Stage, Timings
@@ -59,6 +59,7 @@ class Pipeline:
         clock: Clock,
         limits: PipelineLimits,
     ) -> None:
+        self._engines = frozenset(engine.name for engine in queue.engines)
         self._preparer = preparer
         self._delivery = delivery
         self._ahead = ahead
@@ -78,13 +79,16 @@ class Pipeline:
 
     def accept(self, live: LiveJob) -> None:
         """Count a job from its acceptance on, if engines have work with it."""
+        if live.recovered:
+            live.unasked = self._engines
         if _executes(live):
             self._ahead.joined(live.size)
 
     async def run(self, live: LiveJob) -> Delivered:
         """Work on an accepted job until its outputs are delivered."""
         if live.orphaned:
-            await self._attempts.remove(live)
+            async with self._prepared_seats.seat():
+                await self._attempts.remove(live)
         if _executes(live):
             try:
                 execution = await self._to_outputs(live)
@@ -93,11 +97,14 @@ class Pipeline:
             self._speed.served(live.size, execution.execute_s, engine=execution.engine)
         return await self._deliver(live)
 
+    def forget(self, job: Job) -> None:
+        """A job's end is recorded: engines need not remember it."""
+        self._attempts.forget(job)
+
     async def _to_outputs(self, live: LiveJob) -> Execution:
         _check_wanted(live)
         async with self._prepared_seats.seat(len(live.job.spec.workflow)):
-            held = await self._attempts.locate(live.job) if live.recovered else None
-            self._check_lost(live, held)
+            held = await self._attempts.locate(live) if live.unasked else None
             prepared, held = await self._prepare(live, held)
             begun = self._clock.monotonic()
             if not await live.is_recorded():
@@ -105,15 +112,6 @@ class Pipeline:
             lease = await self._attempts.turn(live, held)
         live.note(timings=replace(live.job.timings, wait_s=self._clock.monotonic() - begun))
         return await self._attempts.run(live, prepared, lease, held)
-
-    def _check_lost(self, live: LiveJob, held: Held | None) -> None:
-        """A prompt that ran when the worker ended, and that no engine knows: once more, if this was the first time."""
-        if live.job.status is not JobStatus.RUNNING or held is not None:
-            return
-        cause = "ComfyUI lost the prompt while the worker was down"
-        if live.job.attempts > MAX_LOSSES:
-            raise EngineDied(f"{cause}, not for the first time", started=True)
-        self._attempts.requeue(live, cause)
 
     async def _prepare(self, live: LiveJob, held: Held | None) -> tuple[Prepared, Held | None]:
         """Prepare the graph. Of a prompt that is with an engine already, inputs may be gone where they came from: that

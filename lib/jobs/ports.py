@@ -110,6 +110,7 @@ class Engine(Protocol):
 
         With ``attach`` an earlier life of this worker may have posted it under this id already: if ComfyUI has it
         (running, pending, or in its history) it is followed from there and not posted again; otherwise it is posted.
+        EngineUnreachable leaves open whether ComfyUI has it: ask ``holds`` before it is posted under another id.
 
         When the task is cancelled, the prompt is deleted or interrupted and verified absent before
         ``CancelledError`` goes on. When ``withdraw`` is set before the prompt started, it is deleted, verified
@@ -121,16 +122,21 @@ class Engine(Protocol):
         ...
 
     async def holds(self, prompt_ids: Sequence[str]) -> str | None:
-        """Return which of these prompts ComfyUI has in its queue or history, ``None`` for none of them.
+        """Return which of these prompts ComfyUI has in its queue, or as finished in its history; ``None`` for none.
 
         Raises: EngineUnreachable."""
         ...
 
     async def collect(self, job: Job, execution: Execution) -> Collected:
-        """Turn ComfyUI's history of a finished prompt into outputs; forgets the history entry afterwards.
+        """Turn ComfyUI's history of a finished prompt into outputs. The entry stays until ``forget``, unless this
+        raises.
 
         Raises: ExecutionFailed (history says otherwise, or a wanted output did not run), EngineUnreachable.
         """
+        ...
+
+    def forget(self, prompt_id: str) -> None:
+        """What was collected is recorded: the history entry may go, soon."""
         ...
 
 
@@ -151,10 +157,11 @@ class Delivery(Protocol):
 
 
 class Announcer(Protocol):
-    """Renders what webhooks are told; called on the event loop, must not block."""
+    """Renders what webhooks are told."""
 
     def messages(self, job: Job, event: JobEvent) -> tuple[OutboxItem, ...]:
-        """Return one message for each of the job's webhooks that wants this event."""
+        """Return one message for each of the job's webhooks that wants this event. Pure: a job with large files in it
+        is rendered in a thread."""
         ...
 
     def stored(self, items: tuple[OutboxItem, ...]) -> None:
@@ -163,12 +170,16 @@ class Announcer(Protocol):
 
 
 class JobStore(Protocol):
-    """Remembers jobs. A durable one has written when ``add`` and ``finish`` return; ``update`` returns at once and is
-    written soon, or never if ``finish`` comes first."""
+    """Remembers jobs. A durable one has written when ``add``, ``write`` and ``finish`` return; ``update`` returns at
+    once and is written soon, or never if ``finish`` comes first."""
 
     async def add(self, job: Job) -> None: ...
 
     def update(self, job: Job, outbox: tuple[OutboxItem, ...] = ()) -> None: ...
+
+    async def write(self, job: Job) -> None:
+        """Write the state of a job that goes on, now."""
+        ...
 
     async def finish(self, job: Job, outbox: tuple[OutboxItem, ...] = ()) -> None:
         """Write the terminal state and its webhook messages in one step."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from lib.jobs.live import LiveJob
-from lib.jobs.model import Idempotency, Job, JobSpec, JobStatus, Stage
+from lib.jobs.model import Idempotency, Job, JobSpec, JobStatus, Stage, prompt_id_of
 
 REPLAY_S = 300.0
 """So long a completed job answers a router's retry (same tag, same body) instead of running again."""
@@ -108,6 +108,15 @@ class LiveJobs:
             deliver_waiting=max(_in_stage(stages, Stage.DELIVER) - delivering, 0),
             delivering=delivering,
         )
+
+    def prompts_of(self, engine: str) -> set[str]:
+        """Ids under which an engine may have prompts of these jobs: one more may have been posted than was written."""
+        return {
+            prompt_id_of(live.job.job_id, post)
+            for live in self
+            if not live.orphaned and (live.job.engine == engine or engine in live.unasked)
+            for post in range(1, live.job.posts + 2)
+        }
 
     @property
     def snapshots(self) -> list[Job]:

@@ -180,14 +180,14 @@ class JobService:
         return self._stored_view(job_id) if live is None else self._watchers.watch(live, previews=previews)
 
     async def keep(self, job_id: str) -> Job:
-        """Have a job go on without its caller. Raises: JobNotFound."""
+        """Have a job go on without its caller; that is recorded when this returns. Raises: JobNotFound."""
         if (live := self._live.get(job_id)) is None:
             return await self.get(job_id)
         live.stay()
         if not live.kept:
             live.change(spec=replace(live.job.spec, on_disconnect=OnDisconnect.KEEP))
             if await live.is_recorded() and not live.over:
-                self._journal.update(live)
+                await self._journal.write(live)
         return live.job
 
     async def cancel(self, job_id: str, *, reason: str) -> Job:
@@ -227,14 +227,18 @@ class JobService:
     def watcher_count(self) -> int:
         return self._watchers.count
 
+    def prompts_of(self, engine: str) -> set[str]:
+        """Ids under which this engine may have prompts of live jobs; any other prompt of ours there is a stray."""
+        return self._live.prompts_of(engine)
+
     def predicted_wait_s(self) -> float | None:
         """Seconds that a job accepted now would wait before it starts; ``None`` when the speed is unknown."""
         return self._ahead.wait_s()
 
     def queue_counts(self) -> QueueCounts:
         """How many jobs wait for what, and how many are worked on."""
-        pipeline = self._pipeline
-        return self._live.counts(preparing=pipeline.preparing_count, delivering=pipeline.delivering_count)
+        busy = self._pipeline
+        return self._live.counts(preparing=busy.preparing_count, delivering=busy.delivering_count)
 
     async def recover(self) -> int:
         """Take up the jobs that an earlier life of the worker left unfinished, in their order, past admission; return
@@ -312,19 +316,21 @@ class JobService:
     async def _finish(
         self, live: LiveJob, status: JobStatus, error: ServiceError | None, delivered: Delivered | None = None
     ) -> None:
-        """Make it terminal: recorded with its webhook messages first, then told."""
+        """Make it terminal: recorded with its messages first, then told."""
         live.over = True
         live.stay()
         if not await live.is_recorded():
             return
         now = self._clock.now()
         message = "Processing complete." if error is None else error.message
-        timings = live.job.timings if delivered is None else delivered.timings
-        outputs = live.job.outputs if delivered is None else delivered.outputs
-        ended = replace(timings, finished_at=now)
-        job = advance(live.job, status, error=error, message=message, timings=ended, outputs=outputs)
+        made = delivered or live.job
+        changes = {"timings": replace(made.timings, finished_at=now), "outputs": made.outputs}
+        if error is None:
+            changes["progress"] = replace(live.job.progress, percent=100.0)
+        job = advance(live.job, status, error=error, message=message, **changes)
         try:
             await self._journal.finish(job)
+            self._pipeline.forget(job)
         finally:
             live.job, live.version = job, max(live.version, last_version(now) - 1)
             self._live.drop(live)

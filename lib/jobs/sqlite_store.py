@@ -110,6 +110,9 @@ class SqliteJobStore(SqliteOutbox):
         """Have ``listener`` called, on the event loop, with the seconds that each transaction took."""
         self._writer.on_commit = listener
 
+    def _hand_over(self) -> None:
+        self._unwritten.flush_messages()
+
     # -- writing -------------------------------------------------------------------------------------------------------
 
     async def add(self, job: Job) -> None:
@@ -128,6 +131,12 @@ class SqliteJobStore(SqliteOutbox):
 
     def update(self, job: Job, outbox: tuple[OutboxItem, ...] = ()) -> None:
         self._unwritten.news(job, outbox)
+
+    async def write(self, job: Job) -> None:
+        """Write the state; returns also when that can't be done now, and tries on, as ``finish``."""
+        self._unwritten.news(job, ())
+        with suppress(StorageFailed, CodecError):  # logged where it is kept for later
+            await asyncio.shield(self._unwritten.hand_over(job.job_id))
 
     async def finish(self, job: Job, outbox: tuple[OutboxItem, ...] = ()) -> None:
         """Write the terminal state; returns also when that can't be done now, and tries on until it works."""

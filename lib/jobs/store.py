@@ -72,6 +72,9 @@ class MemoryJobStore(MemoryOutbox):
             self._jobs[job.job_id] = job.with_(spec=replace(job.spec, workflow=workflow))
         self._keep(outbox)
 
+    async def write(self, job: Job) -> None:
+        self.update(job)
+
     async def finish(self, job: Job, outbox: tuple[OutboxItem, ...] = ()) -> None:
         known = self._jobs.get(job.job_id)
         if known is None:

@@ -50,6 +50,7 @@ class FakeEngine:
         self.ran: list[str] = []
         self.cancelled: list[str] = []
         self.attached: list[str] = []
+        self.forgotten: list[str] = []
         self.most_posted = 0
         self.execute_s = 1.0
         self.deaf = False
@@ -87,11 +88,14 @@ class FakeEngine:
         return next((name for name in prompt_ids if name in held), None)
 
     async def collect(self, job: Job, execution: Execution) -> Collected:
-        self.history.pop(execution.prompt_id, None)
         if self.collect_errors:
             raise self.collect_errors.pop()
         output = Output(node_id="9", kind=OutputKind.IMAGE, source_key="images", filename="a.png", size_bytes=10)
         return Collected(outputs=(output,), response={"p": {}})
+
+    def forget(self, prompt_id: str) -> None:
+        self.history.pop(prompt_id, None)
+        self.forgotten.append(prompt_id)
 
     def finish(self, error: ServiceError | None = None) -> None:
         """End the running prompt."""

@@ -121,9 +121,12 @@ class World:
         return await self.begin(graph, **options)
 
     async def run(self, graph: dict[str, Any], *, job: Job | None = None, **options: Any) -> Collected:
-        """Execute and collect."""
+        """Execute and collect, and take that for recorded."""
         job = job or job_of()
-        return await self.engine.collect(job, await self.execute(graph, job=job, **options))
+        execution = await self.execute(graph, job=job, **options)
+        collected = await self.engine.collect(job, execution)
+        self.engine.forget(execution.prompt_id)
+        return collected
 
     async def leave_behind(self, graph: dict[str, Any], *, job: Job, prompt_id: str | None = None) -> str:
         """Post a prompt as an earlier life of the worker did that was killed then."""

@@ -30,6 +30,10 @@ class SqliteOutbox:
         """What keeps the store from writing."""
         raise NotImplementedError
 
+    def _hand_over(self) -> None:
+        """Have the writer take the messages that wait to be written."""
+        raise NotImplementedError
+
     async def due(self, now: datetime, *, limit: int, busy: Busy = NOTHING_BUSY) -> list[OutboxItem]:
         if self.trouble is not None:
             return []
@@ -106,6 +110,8 @@ class SqliteOutbox:
             await self._writer.submit(_deletion(keys))
 
     async def _change(self, query: str, values: Callable[[], tuple[object, ...]]) -> int:
+        """A message is sent as soon as the store knows it, so its change must not overtake its row."""
+        self._hand_over()
         return await self._writer.submit(lambda db: db.execute(query, values()).rowcount, single=True)
 
     def _free(self, busy: Busy) -> tuple[str, tuple[object, ...]]:

@@ -24,7 +24,8 @@ COMPRESSED = b"z"
 INSERT = """INSERT INTO jobs (sequence, job_id, named, keyed, request_id, owner, dialect, status, run,
     run_is_remembered, finished_at, size_bytes, head, workflow, response)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-UPDATE = "UPDATE jobs SET status = ?, head = ? WHERE sequence = ? AND job_id = ? AND finished_at IS NULL"
+UPDATE = """UPDATE jobs SET status = ?, head = ?, response = ?
+    WHERE sequence = ? AND job_id = ? AND finished_at IS NULL"""
 FINISH = """UPDATE jobs SET status = ?, run_is_remembered = ?, finished_at = ?, size_bytes = ?, head = ?,
     workflow = NULL, response = ? WHERE sequence = ? AND job_id = ? AND finished_at IS NULL"""
 WHOLE = """SELECT j.job_id, j.head, coalesce(j.workflow, w.workflow), j.response
@@ -76,7 +77,7 @@ class Rows:
 
     def update(self, db: sqlite3.Connection, job: Job) -> None:
         head = self._seal(encode_job(job), job.job_id, "head")
-        db.execute(UPDATE, (job.status.value, head, job.sequence, job.job_id))
+        db.execute(UPDATE, (job.status.value, head, self._response(job), job.sequence, job.job_id))
 
     def finish(self, db: sqlite3.Connection, job: Job, *, at: int, bulky: bool) -> None:
         """Write a terminal state; ``at`` is store time, greater for each job. A job that is not there is added."""

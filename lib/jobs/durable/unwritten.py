@@ -91,9 +91,22 @@ class Unwritten:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        idle, self._idle = self._idle, set()
-        for job_id in idle:
-            self._write(self._snapshots[job_id])
+        for job_id in tuple(self._idle):
+            self.hand_over(job_id)
+        self._write_stray()
+
+    def flush_messages(self) -> None:
+        """Hand the writer the messages that wait, with the states that they come with."""
+        for job_id in [job_id for job_id in self._idle if self._snapshots[job_id].outbox]:
+            self.hand_over(job_id)
+        self._write_stray()
+
+    def hand_over(self, job_id: str) -> asyncio.Future[None]:
+        """Hand the writer the newest state of a job that waits."""
+        self._idle.discard(job_id)
+        return self._write(self._snapshots[job_id])
+
+    def _write_stray(self) -> None:
         stray, self._stray = self._stray, ()
         if stray:
             written = self._writer.submit(lambda db: self._rows.add_messages(db, stray))

@@ -427,16 +427,40 @@ async def test_unsafe_request_ids_do_not_become_folders(world: World) -> None:
 
 
 async def test_nothing_is_posted_again_while_comfyui_cannot_be_asked(world: World, fake: FakeComfyUI) -> None:
-    """Not knowing is not "not there"; what may run on is stopped as soon as it can be, as its job starts anew."""
+    """Not knowing is not "not there": the prompt runs on, and is there when ComfyUI can be asked again."""
     job = job_of()
-    await world.leave_behind(SLOW, job=job)
+    prompt_id = await world.leave_behind(SLOW, job=job)
     fake.wrong.cut_short = {"history": 1000}
     with pytest.raises(EngineUnreachable, match="can't be read"):
         await world.execute(SLOW, job=job, prompt_id=job.job_id, attach=True)
+    with pytest.raises(EngineUnreachable, match="can't be read"):
+        await world.engine.holds([str(uuid.uuid4())])
     assert len(fake.posted) == 1
     fake.wrong.cut_short = {}
-    await fake.drop_sockets()
+    assert await world.engine.holds([str(uuid.uuid4()), prompt_id]) == prompt_id
+    await world.client.interrupt(prompt_id)
     await until(lambda: _remaining(fake, 0))
+
+
+async def test_an_engine_that_can_not_be_asked_counts_as_down(world: World, fake: FakeComfyUI) -> None:
+    """After as many questions as calls of any other kind: whoever recovers waits for it then."""
+    fake.wrong.cut_short = {"queue": 3}
+    for _ in range(3):
+        with pytest.raises(EngineUnreachable):
+            await world.engine.holds([str(uuid.uuid4())])
+    assert not world.engine.healthy
+    await world.engine.wait_ready()
+
+
+async def test_what_was_interrupted_is_not_held(world: World, fake: FakeComfyUI) -> None:
+    """We did that, most likely, and did not come to delete the entry: the job runs anew."""
+    job = job_of()
+    prompt_id = await world.leave_behind(SLOW, job=job)
+    await until(lambda: _remaining(fake, 1))
+    await world.client.interrupt(prompt_id)
+    await until(lambda: _remaining(fake, 0))
+    assert await world.client.history(prompt_id) is not None
+    assert await world.engine.holds([prompt_id]) is None
 
 
 async def test_a_hiccup_does_not_cost_a_prompt_of_an_earlier_life(world: World, fake: FakeComfyUI) -> None:

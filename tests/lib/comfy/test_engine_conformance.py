@@ -425,13 +425,16 @@ async def test_what_packs_report_in_the_wild_is_understood(world: World) -> None
     assert by_key["mesh", "passwd.obj"].local_path == ""
 
 
-async def test_history_entries_are_deleted_after_the_harvest(world: World) -> None:
-    """ComfyUI's memory does not grow with the jobs."""
+async def test_history_entries_are_deleted_when_what_they_told_is_recorded(world: World) -> None:
+    """Not before: a worker that is killed harvests again. ComfyUI's memory does not grow with the jobs."""
     executions = []
     for _ in range(3):
         job = job_of()
         executions.append(execution := await world.execute(w.picture(), job=job))
         await world.engine.collect(job, execution)
+    for execution in executions:
+        assert await world.client.history(execution.prompt_id) is not None
+        world.engine.forget(execution.prompt_id)
 
     async def gone() -> bool:
         return all([await world.client.history(execution.prompt_id) is None for execution in executions])

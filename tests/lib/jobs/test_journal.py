@@ -1,8 +1,9 @@
 """lib.jobs.journal: what is written of a job, and what is not."""
 
+import threading
 from dataclasses import replace
 
-from lib.jobs.journal import Journal
+from lib.jobs.journal import BIG_BYTES, Journal
 from lib.jobs.live import LiveJob, first_version
 from lib.jobs.model import (
     Credential,
@@ -11,6 +12,7 @@ from lib.jobs.model import (
     Job,
     JobEvent,
     JobStatus,
+    OutboxItem,
     Output,
     OutputKind,
     PutTarget,
@@ -95,3 +97,19 @@ async def test_only_a_first_start_is_told() -> None:
         job = ended().with_(status=JobStatus.RUNNING, attempts=attempts, spec=spec(delivery=delivery))
         books.started(alive(job))
     assert announcer.told == [("r", JobEvent.STARTED)]
+
+
+async def test_messages_with_large_files_are_rendered_in_a_thread() -> None:
+    """Megabytes of base64 would hold up everybody else; a small message is not worth a thread's turn."""
+    threads: list[threading.Thread] = []
+
+    class Watched(FakeAnnouncer):
+        def messages(self, job: Job, event: JobEvent) -> tuple[OutboxItem, ...]:
+            threads.append(threading.current_thread())
+            return super().messages(job, event)
+
+    clock = FakeClock()
+    kept = Journal(store=SlowStore(clock=clock), announcer=Watched(clock))
+    await kept.finish(ended())
+    await kept.finish(ended().with_(outputs=(replace(FILE, data_base64="A" * BIG_BYTES * 2),)))
+    assert [thread is threading.main_thread() for thread in threads] == [True, False]

@@ -2,14 +2,14 @@
 
 import asyncio
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lib.clock import SystemClock
-from lib.errors import Draining, EngineDied, ExecutionFailed, InputFetchFailed, NotReady
+from lib.errors import Draining, EngineDied, ExecutionFailed, InputFetchFailed, NotReady, OutOfMemory
 from lib.jobs.model import (
     DeliverySpec,
     Job,
@@ -130,7 +130,7 @@ async def test_the_newest_prompt_counts() -> None:
 
 
 async def test_a_prompt_on_the_second_engine_is_found_there() -> None:
-    """The recorded engine is asked first, then the others; one that does not answer is passed."""
+    """The recorded engine is asked first, then the others."""
     engines = [FakeEngine("gpu0"), FakeEngine("gpu1")]
     world = build_jobs(engines)
     jobs = await submitted(world, "a", "b")
@@ -139,12 +139,148 @@ async def test_a_prompt_on_the_second_engine_is_found_there() -> None:
     assert (engines[0].attached, engines[1].attached) == ([jobs[0].job_id], [jobs[1].job_id])
     await finish_all(again, lambda: again.service.in_flight_count == 0)
     assert [job.status for job in [await again.service.get(job.job_id) for job in jobs]] == [JobStatus.COMPLETED] * 2
-    engines[0].deaf = True
-    third = await submitted(again, "c")
-    last = await reborn(again)
-    await finish_all(last, lambda: last.service.in_flight_count == 0)
-    assert (await last.service.get(third[0].job_id)).status is JobStatus.COMPLETED
-    await close(world, again, last)
+    await close(world, again)
+
+
+async def test_an_engine_that_is_down_is_asked_when_it_is_back() -> None:
+    """Its prompt is not posted again: the job waits for a turn, and finds that it has one."""
+    world = build_jobs()
+    (job,) = await submitted(world, "r")
+    again = await reborn(world, lambda world: setattr(world.engine, "healthy", False))
+    assert (await again.service.get(job.job_id)).status is JobStatus.RUNNING, "nobody knows better"
+    again.engine.healthy = True
+    again.queue.dispatch()
+    await settle()
+    assert again.engine.attached == [job.job_id]
+    again.engine.finish()
+    done = await finished(again, job)
+    assert (done.status, done.attempts, done.posts, done.warnings) == (JobStatus.COMPLETED, 1, 1, ())
+    assert again.engine.ran == ["r"]
+    await close(world, again)
+
+
+async def test_an_engine_that_went_down_after_it_was_asked_is_asked_again() -> None:
+    """The prompt was found; that it can't be attached now does not mean that it is gone."""
+    world = build_jobs()
+    (job,) = await submitted(world, "r")
+    held = {"r": asyncio.Event()}
+    again = await reborn(world, lambda world: world.preparer.held.update(held))
+    again.engine.healthy = False
+    held["r"].set()
+    await settle()
+    again.engine.healthy = True
+    again.queue.dispatch()
+    await settle()
+    again.engine.finish()
+    assert (await finished(again, job)).status is JobStatus.COMPLETED
+    assert again.engine.ran == ["r"]
+    await close(world, again)
+
+
+async def test_an_engine_that_never_answers_is_not_waited_for_without_end() -> None:
+    """It says that it is healthy and does not answer: after some questions the job runs anew."""
+    world = build_jobs()
+    (job,) = await submitted(world, "r")
+    again = await reborn(world, lambda world: setattr(world.engine, "deaf", True))
+    await finish_all(again, lambda: again.service.in_flight_count == 0)
+    assert (await again.service.get(job.job_id)).status is JobStatus.COMPLETED
+    assert again.engine.ran == ["r", "r"]
+    await close(world, again)
+
+
+async def test_a_silent_engine_keeps_a_prompt_until_its_job_runs_elsewhere() -> None:
+    """Another engine takes the job; the first one's prompt is a stray from then on, and not before."""
+    engines = [FakeEngine("gpu0"), FakeEngine("gpu1")]
+    world = build_jobs(engines)
+    (job,) = await submitted(world, "r")
+    held = {"r": asyncio.Event()}
+
+    def silent(world: JobWorld) -> None:
+        engines[0].healthy = False
+        world.preparer.held.update(held)
+
+    again = await reborn(world, silent)
+    assert job.job_id in again.service.prompts_of("gpu0")
+    held["r"].set()
+    await settle()
+    assert engines[1].ran == ["r"]
+    assert again.service.prompts_of("gpu0") == set()
+    assert job.job_id not in {entry.prompt_id for entry in engines[1].posted}
+    engines[1].finish()
+    assert (await finished(again, job)).status is JobStatus.COMPLETED
+    await close(world, again)
+
+
+class Fleeting(FakeEngine):
+    """Goes down right after the first question."""
+
+    asked = False
+
+    async def holds(self, prompt_ids: Sequence[str]) -> str | None:
+        found = await super().holds(prompt_ids)
+        self.healthy, self.asked = self.asked, True
+        return found
+
+
+async def test_inputs_that_are_gone_do_not_spoil_a_prompt_whose_engine_went_down() -> None:
+    """It can't be posted again; it need not be."""
+    world = build_jobs([Fleeting()])
+    (job,) = await submitted(world, "r")
+    again = await reborn(world, lambda world: setattr(world.preparer, "error", InputFetchFailed("404")))
+    assert not again.engine.healthy
+    again.engine.healthy = True
+    again.queue.dispatch()
+    await settle()
+    again.engine.finish()
+    assert (await finished(again, job)).status is JobStatus.COMPLETED
+    assert again.engine.ran == ["r"]
+    await close(world, again)
+
+
+async def test_a_shortage_of_an_earlier_life_counts_in_this_one_and_is_no_loss() -> None:
+    """It ran out of memory and runs once more: that run may be lost with the engine once, and be short never again."""
+    world = build_jobs()
+    (job,) = await submitted(world, "r")
+    world.engine.finish(OutOfMemory("CUDA out of memory"))
+    await settle()
+    again = await reborn(world, lambda world: world.engine.lose())
+    now = await again.service.get(job.job_id)
+    assert (now.status, now.attempts, now.shortages) == (JobStatus.RUNNING, 3, 1)
+    again.engine.finish(OutOfMemory("CUDA out of memory"))
+    assert isinstance((await finished(again, job)).error, OutOfMemory)
+    await close(world, again)
+
+
+async def test_a_history_entry_goes_when_the_end_is_recorded() -> None:
+    """A worker that is killed before harvests once more. Also one of an earlier life whose delivery went on."""
+    world = build_jobs()
+    world.delivery.gate.clear()
+    (job,) = await submitted(world, "r")
+    world.engine.finish()
+    await settle()
+    assert (await world.service.get(job.job_id)).stage is Stage.DELIVER
+    again = restart(world)
+    assert again.engine.forgotten == []
+    await again.service.recover()
+    await finished(again, job)
+    assert again.engine.forgotten == [job.job_id]
+    await close(world, again)
+
+
+async def test_what_a_delivery_of_an_earlier_life_needs_is_recorded(tmp_path: Path) -> None:
+    """ComfyUI's response too: the entry that it came from may be gone."""
+    async with SqliteJobStore(tmp_path, clock=SystemClock(), ttl_s=60, max_results=50) as store:
+        world = build_jobs(store=store)
+        world.delivery.gate.clear()
+        (job,) = await submitted(world, "r")
+        world.engine.finish()
+        await settle()
+        await store.write(await world.service.get(job.job_id))
+        again = restart(world)
+        await again.service.recover()
+        done = await finished(again, job)
+        assert (done.response, done.progress.percent) == ({"p": {}}, 100.0)
+        await close(world, again)
 
 
 async def test_what_comfyui_lost_is_resubmitted_once() -> None:

@@ -66,6 +66,26 @@ async def test_a_restart_finds_everything(tmp_path: Path) -> None:
         assert await store.unfinished() == []
 
 
+async def test_a_message_that_is_delivered_before_it_is_written_goes_all_the_same(tmp_path: Path) -> None:
+    """It is sent at once, its row comes a moment later: no row may stay that would be sent again."""
+    async with opened(tmp_path) as store:
+        await store.add(job(1))
+        store.update(job(1).with_(status=JobStatus.RUNNING), (message("started"),))
+        await store.delivered("started")
+        await store.finish(ended(job(1)))
+        assert await store.due(START, limit=9) == []
+        assert (await store.state()).pending_count == 0
+
+
+async def test_what_is_written_now_is_there(tmp_path: Path) -> None:
+    """Not a moment later, and with ComfyUI's response."""
+    kept = job(1).with_(posts=7, response={"a": 1})
+    async with opened(tmp_path) as store:
+        await store.add(job(1))
+        await store.write(kept)
+        assert await store.unfinished() == [kept]
+
+
 async def test_a_short_job_takes_two_writes(tmp_path: Path) -> None:
     """Its news are overtaken by its end; so is what is written a moment later anyway."""
     statements: list[str] = []

@@ -202,7 +202,7 @@ class WebhookSender:
 
     async def _carry(self, item: OutboxItem) -> Attempt | None:
         with job_context(item.job_id, owner=item.owner):
-            if _target(item) in self._gone:
+            if _target(item) in self._gone and item.last_error is None:  # one that was revived by hand goes
                 await self._outbox.bury(item.message_id, error="the target answered 410 to an earlier message")
                 return None
             attempt = await self._posts.post(item)
@@ -253,6 +253,8 @@ class WebhookSender:
             self._room.judge(item.host, failing=attempt.verdict is Verdict.AGAIN)
             if attempt.verdict is Verdict.GONE:
                 _remember(self._gone, _target(item))
+            elif attempt.verdict is Verdict.DELIVERED:
+                self._gone.pop(_target(item), None)
 
 
 def _remember(known: OrderedDict[K, None], key: K) -> None:

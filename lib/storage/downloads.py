@@ -153,7 +153,7 @@ class Downloads:
 
     async def _run(self, source: Source) -> Fetched | ServiceError:
         """The whole fetch; a failure is a value, because it may have several owners."""
-        host = source.place.bucket_name if source.place else ""
+        host = _bucket(source)
         try:
             host = host or self._http.guard.check_url(source.url).host or ""
             async with asyncio.timeout(self._settings.input_timeout_s):
@@ -245,7 +245,11 @@ class Downloads:
 
 def _host(source: Source, response: ClientResponse) -> str:
     """Whom to name in a message: of ``s3://`` it is the bucket, the operator's endpoint being nobody's business."""
-    return source.place.bucket_name if source.place else response.url.host or ""
+    return _bucket(source) or response.url.host or ""
+
+
+def _bucket(source: Source) -> str:
+    return f"s3://{source.place.bucket_name}" if source.place else ""
 
 
 async def _s3_reason(response: ClientResponse) -> str:

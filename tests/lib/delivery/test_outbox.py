@@ -279,6 +279,21 @@ async def test_gone_means_gone(rig: Rig, host: WebHost, item: Items) -> None:
     assert await rig.shelf.state() == OutboxState(dead_count=2)
 
 
+async def test_gone_is_asked_again_by_hand_only(rig: Rig, host: WebHost, item: Items) -> None:
+    """A revived message goes out although its target said 410; once taken, later messages to it go too."""
+    host.statuses = [410]
+    async with rig.sending() as sender:
+        sender.send(rig.shelf.put(gone := item(hook(host), scheme=WebhookScheme.STANDARD)))
+        assert await rig.verdict() == (Verdict.GONE, True)
+        assert await rig.shelf.revive(gone.message_id, owner=None, now=rig.clock.now())
+        sender.wake()
+        await rig.clock.advance(2)
+        assert await rig.verdict() == (Verdict.DELIVERED, False)
+        sender.send(rig.shelf.put(item(hook(host), scheme=WebhookScheme.STANDARD)))
+        assert await rig.verdict() == (Verdict.DELIVERED, False)
+    assert await rig.shelf.state() == OutboxState()
+
+
 async def test_a_slow_target_delays_no_other(rig: Rig, host: WebHost, item: Items) -> None:
     """Hundreds for a host that hangs take their seats and no more; another host's, stored after them, go out at once,
     fresh ones and those from the store. Nobody spins meanwhile."""

@@ -67,7 +67,7 @@ async def test_what_s3_says_is_passed_on(downloads: Downloads, nanio_server: S3S
         with pytest.raises(InputFetchFailed) as caught:
             await downloads.fetch(source(nanio_server, "missing.png", **changed), field="f")
         assert caught.value.details["reason"] == reason
-        assert "Signature=" not in caught.value.message and caught.value.details["host"] == "outputs"
+        assert "Signature=" not in caught.value.message and caught.value.details["host"] == "s3://outputs"
 
 
 async def test_a_large_object_is_refused(downloads: Downloads, nanio_server: S3Server) -> None:

@@ -280,9 +280,10 @@ class ComfyEngine:
     async def _plan(self, job: Job, prepared: Prepared, *, nonce: str, again: bool) -> Plan:
         """``again``: an earlier life may have posted this very prompt."""
         folder, folders, again = _folder_of(job), self._server.folders, again or job.attempts > 0
+        run = 1 if folder == job.job_id else job.run
         if folders is not None:
-            folder = await self._folders.claim(folders.output, folder, run=job.run, again=again)
-        elif job.run > 1 or again:
+            folder = await self._folders.claim(folders.output, folder, run=run, again=again)
+        elif run > 1 or again:
             folder = f"{folder}/{nonce[:8]}"
         now = self._clock.now().astimezone()
         return plan(prepared.graph, self.catalog, folder=folder, nonce=nonce, now=now)

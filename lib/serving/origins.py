@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from aiohttp import hdrs, web
 
 from lib.errors import Forbidden
+from lib.serving.links import is_authority
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +35,13 @@ class OriginPolicy:
         origin = headers.get(hdrs.ORIGIN)
         if origin is not None and not _same(origin, host):
             raise Forbidden("Requests from other web pages are refused", details={"header": "Origin"})
-        if headers.get("Sec-Fetch-Site") == "cross-site" and headers.get("Sec-Fetch-Mode") != "navigate":
+        followed = headers.get("Sec-Fetch-Mode") == "navigate" and request.method in (hdrs.METH_GET, hdrs.METH_HEAD)
+        if headers.get("Sec-Fetch-Site") == "cross-site" and not followed:
             raise Forbidden("Requests from other web pages are refused", details={"header": "Sec-Fetch-Site"})
 
     def _is_ours(self, host: str) -> bool:
         name = _hostname(host)
-        if "*" in self.hosts or name == "localhost" or name.endswith(".localhost") or name in self.hosts:
+        if ("*" in self.hosts and name) or name == "localhost" or name.endswith(".localhost") or name in self.hosts:
             return True
         try:
             address = ipaddress.ip_address(name)
@@ -50,7 +52,7 @@ class OriginPolicy:
 
 def _hostname(host: str) -> str:
     try:
-        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".") if is_authority(host) else ""
     except ValueError:
         return ""
 

@@ -28,7 +28,7 @@ class Signer:
 
     def job_token_valid(self, job_id: str, token: str) -> bool:
         """Whether ``token`` is this job's; compared in constant time."""
-        return _same(self.job_token(job_id), token)
+        return same(self.job_token(job_id), token)
 
     def output_url(self, base_url: str, job_id: str, name: str, *, expires_at: datetime) -> str:
         """Return a link to one file of a job: ``<base_url>/outputs/<job_id>/<name>?expires=<unix>&signature=<hex>``."""
@@ -40,12 +40,13 @@ class Signer:
         """Whether ``expires`` and ``signature`` of a link's query open this file now."""
         if not (expires.isascii() and expires.isdigit() and len(expires) <= _MOST_DIGITS):
             return False
-        fits = _same(self._sign("output", job_id, expires, name), signature)
+        fits = same(self._sign("output", job_id, expires, name), signature)
         return fits and now.timestamp() < int(expires)
 
     def _sign(self, *parts: str) -> str:
         return hmac.new(self._key, json.dumps(parts).encode(), hashlib.sha256).hexdigest()
 
 
-def _same(wanted: str, given: str) -> bool:
+def same(wanted: str, given: str) -> bool:
+    """Compare secrets in constant time; ``given`` may be what a header held that is no text."""
     return hmac.compare_digest(wanted.encode(), given.encode("utf-8", "surrogatepass"))

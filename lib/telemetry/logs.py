@@ -82,6 +82,7 @@ def configure_logging(
     for old in root.handlers[:]:
         root.removeHandler(old)
     root.addHandler(handler)
+    logging.getLogger("aiohttp.server").addFilter(_is_ours)
     for chatty in ("asyncio", "botocore", "boto3", "s3transfer", "urllib3", "aiohttp.access"):
         logging.getLogger(chatty).setLevel(max(logging.WARNING, root.level))
 
@@ -118,6 +119,12 @@ class RedactingJsonFormatter(JsonFormatter):
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         """Hide secrets in every field, the traceback among them."""
         return {name: _hide(name, value) for name, value in super().process_log_record(log_data).items()}
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Not what a client did wrong: of each request that is no HTTP aiohttp logs a traceback; scanners send many."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or kind.__module__ != "aiohttp.http_exceptions"
 
 
 def _add_context(record: logging.LogRecord) -> bool:

@@ -6,7 +6,6 @@ JSON, shape, session, signature, payload, admission. Every refusal that PyWorker
 """
 
 import asyncio
-import hmac
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -27,7 +26,7 @@ from lib.jobs.service import JobService
 from lib.protocol.auth import SignatureCheck
 from lib.serving.links import base_url_of
 from lib.serving.payloads import json_response
-from lib.serving.signing import Signer
+from lib.serving.signing import Signer, same
 from lib.settings import FleetSettings, JobsSettings
 
 log = logging.getLogger(__name__)
@@ -180,7 +179,7 @@ class VastDialect:
         if not token:
             raise Refusal(403, {"error": "forbidden", "message": "Updates are closed: MASTER_TOKEN is not set."})
         given = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
-        if not hmac.compare_digest(given.encode(), token.encode()):
+        if not same(token, given):
             raise Refusal(401, {"error": "unauthorized"})
         try:
             await asyncio.to_thread(self._fleet.force_update_path.touch)

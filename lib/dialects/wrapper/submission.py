@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from lib.dialects.wrapper.headers import idempotency_key, traceparent
 from lib.dialects.wrapper.parts import Uploads, is_form, read_form, with_files
@@ -13,6 +13,7 @@ from lib.dialects.wrapper.translate import Asked, WrapperPayload
 from lib.jobs.model import Idempotency, Job, JobSpec, OnDisconnect
 from lib.jobs.service import JobService
 from lib.serving.access import caller_of
+from lib.serving.links import base_url_of
 from lib.serving.payloads import read_body, require_json
 from lib.settings import ServerSettings
 from lib.workflow.decoding import check
@@ -60,13 +61,7 @@ class Submissions:
 
     def base_url(self, request: web.Request) -> str:
         """Return how this caller reaches us; the origin policy has checked the host he names."""
-        if self._server.public_base_url is not None:
-            return self._server.public_base_url.rstrip("/")
-        host = request.headers.get(hdrs.HOST)
-        if not host:  # HTTP/1.0
-            address = request.transport.get_extra_info("sockname") if request.transport is not None else None
-            host = f"{address[0]}:{address[1]}" if address else "localhost"
-        return f"{request.scheme}://{host}"
+        return base_url_of(request, self._server.public_base_url)
 
     async def _read(self, request: web.Request) -> Asked:
         limit = self._server.max_body_bytes

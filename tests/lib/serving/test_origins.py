@@ -11,10 +11,10 @@ from lib.serving.payloads import json_response
 from .conftest import Serve, site_with
 
 
-def allowed(policy: OriginPolicy, **headers: str) -> bool:
+def allowed(policy: OriginPolicy, method: str = "GET", **headers: str) -> bool:
     """Whether a request with these headers passes."""
     request = make_mocked_request(
-        "POST", "/", headers={name.replace("_", "-"): value for name, value in headers.items()}
+        method, "/", headers={name.replace("_", "-"): value for name, value in headers.items()}
     )
     try:
         policy.check(request)
@@ -37,6 +37,10 @@ def allowed(policy: OriginPolicy, **headers: str) -> bool:
         ("localhost.evil.example", False),
         ("192.168.1.5:18288", False),
         ("[::1", False),
+        ("evil.example@127.0.0.1", False),
+        ("127.0.0.1/x", False),
+        ("127.0.0.1#", False),
+        ('127.0.0.1:80"><x', False),
         ("", False),
     ],
 )
@@ -51,6 +55,7 @@ def test_hosts_can_be_added() -> None:
     assert not allowed(OriginPolicy(any_address=True), Host="evil.example")
     assert allowed(OriginPolicy(any_address=True), Host="192.168.1.5:18288")
     assert allowed(OriginPolicy(hosts=["*"]), Host="evil.example")
+    assert not allowed(OriginPolicy(hosts=["*"]), Host="evil.example/x")
 
 
 @pytest.mark.parametrize(
@@ -75,6 +80,7 @@ def test_pictures_and_scripts_of_other_sites_are_refused_but_links_work() -> Non
     host = {"Host": "localhost:1"}
     assert not allowed(OriginPolicy(), **host, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors")
     assert allowed(OriginPolicy(), **host, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate")
+    assert not allowed(OriginPolicy(), "POST", **host, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate")
     assert allowed(OriginPolicy(), **host, Sec_Fetch_Site="same-origin", Sec_Fetch_Mode="cors")
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.serving.signing import Signer
+from lib.serving.signing import Signer, same
 
 SIGNER = Signer(b"s" * 32)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -70,3 +70,8 @@ def test_a_short_key_is_refused() -> None:
     """A key that can be guessed signs nothing."""
     with pytest.raises(ValueError, match="31 bytes"):
         Signer(b"k" * 31)
+
+
+def test_secrets_are_compared_with_whatever_a_header_holds() -> None:
+    """Bytes that are not UTF-8 come as lone surrogates: a wrong secret like any other."""
+    assert same("pass", "pass") and not same("pass", "") and not same("pass", "p\udcffss")

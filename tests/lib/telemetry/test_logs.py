@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import pytest
+from aiohttp.http_exceptions import BadStatusLine
 
 from lib.telemetry.logs import add_job_facts, configure_logging, job_context, redact, set_request_id
 
@@ -126,6 +127,14 @@ def test_secrets_stay_out(lines: Lines, log_format: Literal["text", "json"]) -> 
 def test_redaction_hides_values_and_keeps_the_rest(text: str, expected: str) -> None:
     """What names the place stays readable."""
     assert redact(text) == expected
+
+
+def test_what_is_no_http_is_no_news(lines: Lines) -> None:
+    """Anybody on the net can send it, as often as he likes; what is wrong with us is still told."""
+    stream = lines("text")
+    for error in (BadStatusLine("rubbish"), ValueError("ours")):
+        logging.getLogger("aiohttp.server").error("Error handling request", exc_info=error)
+    assert "rubbish" not in stream.getvalue() and "ours" in stream.getvalue()
 
 
 def test_an_unknown_level_is_refused() -> None:

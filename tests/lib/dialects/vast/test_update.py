@@ -1,5 +1,6 @@
 """POST /pyworker/update: closed without a token, and only a flag file when open."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,17 @@ async def test_any_other_token_does_not(build: Build, tmp_path: Path, header: st
     answer = await world.post("/pyworker/update", {}, headers={"Authorization": header})
     assert (answer.status, answer.body) == (401, {"error": "unauthorized"})
     assert not (tmp_path / "force_update").exists()
+
+
+async def test_what_is_no_text_is_no_token(build: Build) -> None:
+    """Bytes that are not UTF-8 are refused like any other wrong token."""
+    world = await build(master_token="t0ken")
+    reader, writer = await asyncio.open_connection("127.0.0.1", world.listener.port)
+    writer.write(
+        b"POST /pyworker/update HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer \xff\r\nConnection: close\r\n\r\n"
+    )
+    assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
+    writer.close()
 
 
 async def test_without_a_token_it_is_closed(build: Build, tmp_path: Path) -> None:

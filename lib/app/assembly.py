@@ -136,6 +136,7 @@ class Worker:
 
         def heard(trouble: str | None) -> None:
             self._metrics.store_trouble(trouble=trouble is not None)
+            core.sender.hold(trouble is not None)
             if trouble is None:
                 self._condition.cleared("job store")
             else:

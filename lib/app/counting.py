@@ -70,7 +70,7 @@ def _stages(metrics: WorkerMetrics, job: Job) -> None:
             metrics.stage_took(stage, seconds)
     if timings.finished_at is not None:
         took_s = (timings.finished_at - timings.accepted_at).total_seconds()
-        metrics.job_took(dialect=job.spec.dialect, duration_s=took_s)
+        metrics.job_took(dialect=job.spec.dialect, duration_s=max(took_s, 0.0))  # the clock may have been set back
 
 
 def _estimates(metrics: WorkerMetrics, job: Job) -> None:

@@ -110,6 +110,7 @@ class WebhookSender:
         self._flying: dict[str, asyncio.Task[Attempt | None] | asyncio.Task[None]] = {}
         self._begun: set[str] = set()
         self._woken = asyncio.Event()
+        self._held = False
         self._gone: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._loops: list[asyncio.Task[None]] = []
         self.state = OutboxState()
@@ -137,12 +138,21 @@ class WebhookSender:
 
     def send(self, items: tuple[OutboxItem, ...]) -> None:
         """Start sending messages that were stored just now; those that find no room are read again later."""
+        if self._held:
+            return
         for item in items:
             self._begin(item)
 
     def wake(self) -> None:
         """Look at the outbox: something in it became due by somebody else's hand."""
         self._woken.set()
+
+    def hold(self, held: bool) -> None:
+        """Begin nothing while the store can't write: what became of a message could not be recorded, and it would go
+        out twice."""
+        self._held = held
+        if not held:  # what was stored meanwhile is written in a moment
+            self._tasks.spawn(self._alarm(RESUME_S), name="webhook alarm")
 
     # -- the loop ----------------------------------------------------------------------------------------------
 

@@ -135,7 +135,8 @@ class Intake:
             await self._journal.add(live)
         except ServiceError as failure:
             log.error("job could not be recorded", extra={"event": "job.unrecorded", "cause": failure.message})
-            error = failure
+            error = NotReady(failure.message, retry_after_s=failure.retry_after_s or error.retry_after_s)
+            error.__cause__ = failure
         else:
             self._admitted(live)
         finally:

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from typing import Any
 import psutil
 import requests
 
-from tests.comfyui_fixture import RealComfyUI
+from tests.comfyui_fixture import REPOSITORY, RealComfyUI
 from tests.fakes.http_hosts import png
 from tests.integration.harness import WorkerProcess, picture
 
@@ -23,12 +25,14 @@ TOKEN = "__RANDOM_INT__"
 
 @dataclass(slots=True)
 class Elsewhere:
-    """A host on loopback. Requests below ``/held/`` wait until ``gate`` is set, or their caller is gone; GET answers a
-    picture, everything else 200. ``seen`` is all that arrived: method, path, headers, body."""
+    """A host on loopback. Requests below ``/held/`` wait until ``gate`` is set; GET answers a picture, one of 12 MB at
+    ``/large``, everything else 200, after so many ``failures`` (503). ``seen`` is all that arrived: method, path,
+    headers, body."""
 
     gate: threading.Event = field(default_factory=threading.Event)
     seen: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
     url: str = ""
+    failures: int = 0
 
     def asked(self, path: str) -> list[tuple[dict[str, str], bytes]]:
         """Headers and body of each request for a path so far."""
@@ -49,7 +53,9 @@ def elsewhere() -> Iterator[Elsewhere]:
             if self.path.startswith("/held/"):
                 host.gate.wait(60)
             content = png(8, 8) if self.command == "GET" else b""
-            self.send_response(200)
+            content += bytes(12 << 20 if self.path == "/large" else 0)
+            self.send_response(503 if host.failures else 200)
+            host.failures = max(host.failures - 1, 0)
             self.send_header("Content-Type", "image/png")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
@@ -83,6 +89,15 @@ class MortalWorker(WorkerProcess):
     """A worker that is killed, frozen and started again; ``headers`` go with each of its test's requests."""
 
     headers: Mapping[str, str] = {}
+
+    def start(self) -> None:
+        """Start it; in a host's trouble where its settings name some."""
+        if "PYWORKER_TEST_TROUBLE" not in self.env:
+            super().start()
+            return
+        with self.log.open("ab") as log:
+            command = [sys.executable, "-m", "tests.fakes.troubled_worker"]
+            self.process = subprocess.Popen(command, env=self.env, cwd=REPOSITORY, stdout=log, stderr=log)
 
     @property
     def pid(self) -> int:

@@ -191,7 +191,8 @@ def _timings(timings: Timings, *, terminal: bool) -> dict[str, int]:
         measured["postprocess_ms"] = _ms(timings.deliver_s or 0.0)
     if terminal and timings.finished_at is not None:
         measured["completed_at_ms"] = _epoch_ms(timings.finished_at)
-        measured["total_ms"] = measured["completed_at_ms"] - measured["queued_at_ms"]
+        took_ms = measured["completed_at_ms"] - measured["queued_at_ms"]
+        measured["total_ms"] = max(took_ms, 0)  # the clock may have been set back in between
     return measured
 
 

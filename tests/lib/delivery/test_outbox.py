@@ -397,6 +397,21 @@ async def test_an_outcome_that_cannot_be_recorded(rig: Rig, host: WebHost, item:
     assert await rig.pending() == 0
 
 
+async def test_a_store_that_cannot_write_now(rig: Rig, host: WebHost, item: Items) -> None:
+    """A full disk: a message that is not in the store yet waits until it is, and goes out once."""
+    async with rig.sending() as sender:
+        message = item(hook(host))
+        sender.hold(True)
+        sender.send((message,))
+        await rig.clock.advance(2)
+        assert not host.seen
+        rig.shelf.put(message)
+        sender.hold(False)
+        await rig.clock.advance(2)
+        assert await rig.verdict() == (Verdict.DELIVERED, False)
+    assert len(host.seen) == 1
+
+
 async def test_a_store_that_cannot_be_read(rig: Rig, host: WebHost, item: Items) -> None:
     """The loop says so and goes on."""
     rig.shelf.broken_reads = 2

@@ -98,6 +98,13 @@ def test_a_completed_job_has_exactly_the_documented_keys() -> None:
     assert render(job, include_response=False)["comfyui_response"] == {}
 
 
+def test_a_clock_that_was_set_back_makes_no_negative_time() -> None:
+    """Stamps are told as they are, the time between them is never below zero."""
+    timings = Timings(accepted_at=ACCEPTED, finished_at=ACCEPTED - timedelta(days=1))
+    job = JOB.with_(status=JobStatus.COMPLETED, timings=timings)
+    assert render(job, include_response=False)["timings"]["total_ms"] == 0
+
+
 def test_what_delivery_did_is_in_the_entry() -> None:
     """URL, upload error, content with its type, and why there is none; they may come together."""
     outputs = (

@@ -20,6 +20,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
+from standardwebhooks import Webhook
+from standardwebhooks.webhooks import WebhookVerificationError
 
 from tests.comfyui_fixture import RealComfyUI
 from tests.fakes.http_hosts import Seen, WebHost, png
@@ -188,11 +190,64 @@ def test_a_store_that_is_down_loses_nothing(world: World, door: Door) -> None:
         world.store.on()
     assert "no connection" in entry["upload_error"]
     assert "callers-secret" not in json.dumps(entry)
-    assert urlsplit(entry["url"]).path.startswith("/outputs/")
     assert base64.b64decode(entry["data"]) == Path(entry["local_path"]).read_bytes()
     assert entry["mimetype"] == "image/png"
+    own_link(entry, door)
     (after,) = world.run(picture(3), door=door, s3=world.store.block())["output"]
     assert download(after["url"])[0] == 200
+
+
+def own_link(entry: dict[str, Any], door: Door) -> None:
+    """A signed URL of the worker's own: the file whole or in parts; changed, it opens nothing to strangers."""
+    content = Path(entry["local_path"]).read_bytes()
+    assert urlsplit(entry["url"]).path.startswith("/outputs/")
+    assert download(entry["url"]) == (200, content, "image/png")
+    part = requests.get(entry["url"], headers={"Range": "bytes=1-3"}, timeout=10)
+    assert (part.status_code, part.content) == (206, b"PNG")
+    later = entry["url"].replace("expires=", "expires=1")
+    assert requests.get(later, timeout=10).status_code == (403 if door == "public" else 200)  # loopback is no stranger
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_another_format_and_a_thumbnail(world: World, door: Door) -> None:
+    """Converted as asked, beside a small copy; both go where the caller said, as what they are now."""
+    asked = {"convert_output": {"format": "webp", "options": {"Q": 70}}, "thumbnail": {"width": 32, "format": "jpeg"}}
+    request_id = f"finished-{door}"
+    result = world.run(picture(7), door=door, request_id=request_id, s3=world.store.block(), **asked)
+    (entry,) = result["output"]
+    assert (entry["filename"], entry["mimetype"]) == ("w1_00001_.webp", "image/webp")
+    assert (entry["width"], entry["height"]) == (64, 64)
+    assert world.store.keys(prefix=f"{request_id}/") == {
+        f"{request_id}/w1_00001_.webp",
+        f"{request_id}/thumb_w1_00001_.jpg",
+    }
+    status, body, kind = download(entry["url"])
+    assert (status, body[:4], body[8:12], kind) == (200, b"RIFF", b"WEBP", "image/webp")
+    assert len(body) == entry["size_bytes"]
+    status, body, kind = download(entry["thumbnail_url"])
+    assert (status, body[:3], kind) == (200, b"\xff\xd8\xff", "image/jpeg")
+
+
+def test_a_format_that_cannot_be(world: World) -> None:
+    """A wrong option is a wrong request; no picture is made for it."""
+    asked = {"convert_output": {"format": "webp", "options": {"Q": 700}}}
+    reply = world.doors.send("api", {"input": {"workflow_json": picture(7), **asked}})
+    assert reply.status_code == 422
+    assert reply.json()["detail"][0]["loc"] == ["body", "input", "convert_output", "options", "Q"]
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_presigned_put(world: World, door: Door) -> None:
+    """The caller's own presigned URL takes the file, and comes back without its signature."""
+    keys = [f"put/{door}-{number}.png" for number in range(2)]
+    client = world.store.server.client()
+    urls = [client.generate_presigned_url("put_object", Params={"Bucket": "mine", "Key": key}) for key in keys]
+    entries = world.run(two("put/a", "put/b"), door=door, upload={"put_urls": urls})["output"]
+    assert [entry["url"] for entry in entries] == [f"{world.store.server.endpoint_url}/mine/{key}" for key in keys]
+    for entry, key in zip(entries, keys, strict=True):
+        stored = client.get_object(Bucket="mine", Key=key)
+        assert stored["Body"].read() == Path(entry["local_path"]).read_bytes()
+        assert stored["ContentType"] == "image/png"
 
 
 def test_what_is_too_large_to_inline_names_its_place(world: World) -> None:
@@ -331,6 +386,24 @@ def test_the_operators_webhook_is_the_default(world: World) -> None:
     world.run(picture(23), webhook={"url": world.host.url("/hook/unsigned")})
     (unsigned,) = world.told("/hook/unsigned")
     assert "X-Webhook-Signature" not in unsigned.headers
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_standard_webhook(world: World, door: Door) -> None:
+    """Signed as Standard Webhooks ask, with an id and a time; the body is thin and links to the files."""
+    secret = "whsec_" + base64.b64encode(os.urandom(24)).decode()
+    path = f"/hook/standard-{door}"
+    hook = {"url": world.host.url(path), "secret": secret, "scheme": "standard", "extra_params": {"user": 7}}
+    result = world.run(picture(25), door=door, request_id=f"standard-{door}", webhook=hook)
+    (seen,) = world.told(path)
+    told = Webhook(secret).verify(seen.body, seen.headers)
+    assert told["type"] == "job.completed"
+    assert (told["data"]["id"], told["data"]["status"]) == (f"standard-{door}", "completed")
+    assert told["data"]["outputs"][0]["url"] == result["output"][0]["url"]
+    assert told["data"]["extra"] == {"user": 7}
+    assert seen.headers["webhook-id"].startswith("msg_")
+    with pytest.raises(WebhookVerificationError):
+        Webhook(secret).verify(seen.body + b" ", seen.headers)
 
 
 def test_a_webhook_is_tried_again(world: World) -> None:

@@ -4,7 +4,10 @@ import asyncio
 import gc
 import logging
 import signal
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
+from typing import Any
 
 from lib.app import provisioned, summary
 from lib.app.boot import BootBenchmark, ServiceRunner
@@ -126,9 +129,8 @@ class Worker:
         expire = every(EXPIRE_S, core.records.store.expire, name="results", clock=self._clock)
         tasks.spawn(expire, name="results")
         tasks.spawn(watch_lag(self._metrics.loop_late), name="event loop")
-        schedule = CronClock(self._settings.upkeep.schedule, self._clock)
-        tasks.spawn(every(0.0, upkeep.tick, name="upkeep", clock=schedule), name="upkeep")
-        tasks.spawn(self._boot(core, front, health, tasks), name="boot", vital=True)
+        sweeps = partial(upkeep.run, CronClock(self._settings.upkeep.schedule, self._clock))
+        tasks.spawn(self._boot(core, front, health, tasks, sweeps=sweeps), name="boot", vital=True)
         return await self._until_the_end(core, tasks)
 
     def _follow_store(self, core: Core) -> None:
@@ -171,8 +173,13 @@ class Worker:
 
     # -- life ----------------------------------------------------------------------------------------------------
 
-    async def _boot(self, core: Core, front: Front, health: Health, tasks: Tasks) -> None:
-        """From "listening" to "ready": engines, warm-up and score."""
+    async def _boot(
+        self, core: Core, front: Front, health: Health, tasks: Tasks, *, sweeps: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        """From "listening" to "ready": engines, jobs of an earlier life, warm-up and score.
+
+        ``sweeps`` start when it is known what is live. Jobs of an earlier life that ComfyUI does not have yet wait for
+        the score, so that nothing runs beside what is measured."""
         self._condition.enter("waiting for ComfyUI")
         watch = EngineWatch(
             core.engines,
@@ -183,9 +190,12 @@ class Worker:
             patience_s=self._settings.engine.startup_timeout_s,
         )
         await watch.wait_ready()
+        core.queue.reserve()
         self._metrics.recovered(await take_up(core, tasks))
+        tasks.spawn(sweeps(), name="upkeep")
         self._condition.enter("warming up (benchmark)")
         score = await self._benchmark(core, health)
+        core.queue.open()
         while score is None and self._settings.serverless:
             await self._clock.sleep(self._settings.fleet.benchmark_retry_s)
             score = await self._benchmark(core, health)

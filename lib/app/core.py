@@ -275,9 +275,13 @@ def _announcer(payload: WrapperPayload, *, sender: WebhookSender, signer: Signer
     return Announcements(renders=renders, send=sender.send, clock=clock, result_url=result_url)
 
 
-def _sign(settings: Settings, signer: Signer, clock: Clock) -> Sign:
+def link_life_s(settings: Settings) -> float:
     """Links to files live as long as the job is known, at most."""
-    life = timedelta(seconds=min(settings.access.output_url_expires_s, settings.jobs.result_ttl_s))
+    return min(settings.access.output_url_expires_s, settings.jobs.result_ttl_s)
+
+
+def _sign(settings: Settings, signer: Signer, clock: Clock) -> Sign:
+    life = timedelta(seconds=link_life_s(settings))
 
     def sign(job_id: str, name: str, base_url: str) -> tuple[str, datetime]:
         end = clock.now() + life

@@ -1,16 +1,27 @@
 """What must not be cleaned up now: everything of jobs that are not over and delivered."""
 
+import logging
 from pathlib import Path
 
-from lib.app.core import Core
+from lib.app.core import Core, link_life_s
 from lib.clock import Clock
 from lib.settings import Settings
 from lib.upkeep.sweep import Areas, own_inputs
 from lib.upkeep.worker import Upkeep, limits_of
 
+log = logging.getLogger(__name__)
+
 
 def build_upkeep(settings: Settings, *, core: Core, clock: Clock) -> Upkeep:
     """The clean-up over the folders of every ComfyUI that we share files with."""
+    life_s = link_life_s(settings)
+    if settings.upkeep.max_age_s < life_s:
+        log.warning(
+            "CLEANUP_MAX_AGE_S is %g s: on a full disk files go whose links live for %g s (OUTPUT_URL_EXPIRES_S)",
+            settings.upkeep.max_age_s,
+            life_s,
+            extra={"event": "upkeep.short_age"},
+        )
     return Upkeep(
         limits=limits_of(settings.upkeep, settings.storage),
         areas=lambda: areas(core),

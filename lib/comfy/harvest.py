@@ -19,7 +19,7 @@ from lib.comfy.rewrite import Plan, Restorer
 from lib.comfy.session import Story
 from lib.delivery.inline import inline_small
 from lib.errors import EngineUnreachable, ExecutionFailed, StorageFailed
-from lib.jobs.model import JobSpec, Output, Workflow
+from lib.jobs.model import DeliverySpec, JobSpec, Output, Workflow
 from lib.jobs.ports import Collected
 
 _TRIES = 4
@@ -95,7 +95,7 @@ class Harvester:
             ticket=ticket,
             target=self._target(ticket),
             reporting=outputs.reporting(entry) if ticket.story.pictures else frozenset(),
-            inline_bytes=self._inline_bytes if spec.delivery.inline_base64 else 0,
+            inline_bytes=self._inline_bytes if _inlined_as_it_is(spec.delivery) else 0,
             stranger=spec.stranger,
         )
         found = await asyncio.get_running_loop().run_in_executor(None, gathering.outputs)
@@ -148,6 +148,11 @@ class Harvester:
 
     def _target(self, ticket: Ticket) -> Path:
         return self._fetch_folder / ticket.prompt_id
+
+
+def _inlined_as_it_is(wanted: DeliverySpec) -> bool:
+    """Whether the files that ComfyUI wrote are those that the caller wants in the answer."""
+    return wanted.inline_base64 and wanted.convert is None and wanted.keep_metadata is not False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,8 @@ from typing import Any
 from lib.comfy.fields import LOADERS, UploadInputs
 from lib.comfy.placing import FOLDER
 from lib.errors import UnsafeInput
-from lib.jobs.model import Workflow, is_job_id
+from lib.jobs.ids import is_job_id
+from lib.jobs.model import Workflow
 from lib.workflow.files import PREFIX
 from lib.workflow.graph import is_link
 

@@ -12,6 +12,7 @@ import orjson
 
 from lib.clock import Clock
 from lib.jobs.model import Job, JobEvent, OutboxItem, Output, Timings, WebhookScheme, WebhookTarget
+from lib.serving.payloads import dumps
 
 BODY_BYTES = 20_000
 """Standard Webhooks want bodies under about 20 KB: links instead of files, and of many outputs the first ones."""
@@ -92,19 +93,21 @@ def render_standard(
         error = job.error
         message = error.message[:TEXT_CHARS]
         data["error"] = {"code": str(error.code), "message": message, "retryable": error.retryable}
-    room = BODY_BYTES - len(orjson.dumps(data)) - 200  # the envelope
+    known = {name: orjson.Fragment(dumps(value)) for name, value in data.items()}
+    room = BODY_BYTES - len(orjson.dumps(known)) - 200  # the envelope
     for name, value in (("extra", target.extra_params), ("warnings", [text[:TEXT_CHARS] for text in job.warnings])):
-        if value and len(encoded := orjson.dumps(value)) <= room:
-            data[name] = orjson.Fragment(encoded)
+        if value and len(encoded := dumps(value)) <= room:
+            known[name] = orjson.Fragment(encoded)
             room -= len(encoded)
-    data["outputs"] = _fitting(job.outputs, room)
-    return orjson.dumps({"type": f"job.{event}", "timestamp": _stamp(at), "data": data})
+    return orjson.dumps(
+        {"type": f"job.{event}", "timestamp": _stamp(at), "data": {**known, "outputs": _fitting(job.outputs, room)}}
+    )
 
 
 def _fitting(outputs: tuple[Output, ...], room: int) -> list[orjson.Fragment]:
     found: list[orjson.Fragment] = []
     for output in outputs:
-        encoded = orjson.dumps(_entry(output))
+        encoded = dumps(_entry(output))
         room -= len(encoded) + 1
         if room < 0:
             break

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from lib.clock import Clock
 from lib.errors import EngineDied, EngineUnreachable, OutOfMemory, ServiceError
 from lib.jobs.ahead import Ahead
+from lib.jobs.ids import prompt_id_of
 from lib.jobs.journal import Journal
 from lib.jobs.live import LiveJob
-from lib.jobs.model import Job, JobStatus, Preview, Progress, Stage, prompt_id_of
+from lib.jobs.model import Job, JobStatus, Preview, Progress, Stage
 from lib.jobs.ports import Collected, Engine, Execution, Prepared, Withdrawn
 from lib.jobs.queue import Lease, SlotQueue
 

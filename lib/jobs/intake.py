@@ -9,9 +9,10 @@ from lib.clock import Clock
 from lib.errors import NotReady, ServiceError
 from lib.jobs.admission import Situation, decide
 from lib.jobs.ahead import Ahead
+from lib.jobs.ids import new_job_id
 from lib.jobs.journal import Journal
 from lib.jobs.live import LiveJob, first_version
-from lib.jobs.model import Estimate, Job, JobSpec, Timings, new_job_id
+from lib.jobs.model import Estimate, Job, JobSpec, Timings
 from lib.jobs.ports import JobStore, LoadLedger
 from lib.jobs.recovery import orphan, revived
 from lib.jobs.registry import LiveJobs

@@ -1,7 +1,5 @@
 """What a job is: frozen values, no I/O. To this package a workflow is an opaque JSON object."""
 
-import re
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -359,7 +357,6 @@ class Job:
         return copy
 
 
-_JOB_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PUT: dict[str, Callable[[Job, Any], None]] = {item.name: getattr(Job, item.name).__set__ for item in fields(Job)}
 _VALUES = attrgetter(*_PUT)
 
@@ -388,19 +385,3 @@ class JobFilter:
     request_id: str | None = None
     before: int | None = None
     limit: int = 50
-
-
-def new_job_id() -> str:
-    """Mint a job id: canonical UUID4."""
-    return str(uuid.uuid4())
-
-
-def is_job_id(name: str) -> bool:
-    """Whether it is written as ``new_job_id`` writes them."""
-    return _JOB_ID.fullmatch(name) is not None
-
-
-def prompt_id_of(job_id: str, post: int) -> str:
-    """The prompt id of a job's n-th post (from 1): known beforehand, so that a restarted worker finds its prompts in
-    ComfyUI although the post was not recorded. The first is the job's own id."""
-    return job_id if post <= 1 else str(uuid.uuid5(uuid.UUID(job_id), str(post)))

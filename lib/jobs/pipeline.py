@@ -5,6 +5,7 @@ the service makes it an outcome.
 """
 
 import asyncio
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import orjson
@@ -103,7 +104,8 @@ class Pipeline:
 
     async def _to_outputs(self, live: LiveJob) -> Execution:
         _check_wanted(live)
-        async with self._prepared_seats.seat(len(live.job.spec.workflow)):
+        spec = live.job.spec
+        async with nullcontext() if spec.internal else self._prepared_seats.seat(len(spec.workflow)):
             held = await self._attempts.locate(live) if live.unasked else None
             prepared, held = await self._prepare(live, held)
             begun = self._clock.monotonic()

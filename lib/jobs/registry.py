@@ -6,8 +6,9 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
+from lib.jobs.ids import prompt_id_of
 from lib.jobs.live import LiveJob
-from lib.jobs.model import Idempotency, Job, JobSpec, JobStatus, Stage, prompt_id_of
+from lib.jobs.model import Idempotency, Job, JobSpec, JobStatus, Stage
 
 REPLAY_S = 300.0
 """So long a completed job answers a router's retry (same tag, same body) instead of running again."""

@@ -10,10 +10,11 @@ from lib.errors import EngineUnreachable, JobAlreadyFinished, JobCancelled, JobN
 from lib.jobs.admission import Situation
 from lib.jobs.ahead import Ahead
 from lib.jobs.events import Watchers, last_view
+from lib.jobs.ids import is_job_id
 from lib.jobs.intake import Intake
 from lib.jobs.journal import Journal
 from lib.jobs.live import LiveJob, draining, last_version
-from lib.jobs.model import DeliverySpec, Job, JobFilter, JobSpec, JobStatus, JobView, OnDisconnect, is_job_id
+from lib.jobs.model import DeliverySpec, Job, JobFilter, JobSpec, JobStatus, JobView, OnDisconnect
 from lib.jobs.pipeline import Delivered, Pipeline, PipelineLimits
 from lib.jobs.ports import Announcer, Delivery, JobListener, JobStore, LoadLedger, Preparer
 from lib.jobs.queue import SlotQueue
@@ -25,8 +26,6 @@ from lib.lifecycle import Tasks
 from lib.telemetry.logs import job_context
 
 log = logging.getLogger(__name__)
-
-_NOT_TAKEN_UP = "The job was accepted before the worker was restarted, and is not taken up again yet."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,8 +321,7 @@ class JobService:
         if not await live.is_recorded():
             return
         now = self._clock.now()
-        message = "Processing complete." if error is None else error.message
-        made = delivered or live.job
+        made, message = delivered or live.job, "Processing complete." if error is None else error.message
         changes = {"timings": replace(made.timings, finished_at=now), "outputs": made.outputs}
         if error is None:
             changes["progress"] = replace(live.job.progress, percent=100.0)
@@ -376,7 +374,8 @@ class JobService:
 
     def _untouched(self) -> ServiceError:
         """Why a recorded job that is not over can't be waited for."""
-        return draining() if self._intake.draining else NotReady(_NOT_TAKEN_UP, retry_after_s=5)
+        text = "The job was accepted before the worker was restarted, and is not taken up again yet."
+        return draining() if self._intake.draining else NotReady(text, retry_after_s=5)
 
     async def _stored_view(self, job_id: str) -> AsyncGenerator[JobView, None]:
         yield last_view(await self.get(job_id))

@@ -9,7 +9,7 @@ import pytest
 from lib.comfy.inputs import InputPreparer
 from lib.dialects.port import Planner
 from lib.dialects.wrapper.translate import WrapperPayload
-from lib.jobs.model import new_job_id
+from lib.jobs.ids import new_job_id
 from lib.settings import JobsSettings, StorageSettings
 from lib.workflow.placeholders import TOKEN
 from lib.workflow.template import load_templates

@@ -1,5 +1,6 @@
 """What webhooks are told: rendered once a target, thin where the scheme wants it."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -174,6 +175,17 @@ def test_a_thin_message_stays_thin(
     assert body["data"]["output_count"] == len(outputs)
     assert 0 < len(body["data"]["outputs"]) <= len(outputs)
     assert ("extra" in body["data"]) is (len(orjson.dumps(extra)) < BODY_BYTES)
+
+
+def test_text_that_is_no_unicode_is_told_all_the_same(announcements: Announcements, job: Make) -> None:
+    """A node's text may hold half a surrogate pair; the job's record must not be lost for it."""
+    text = Output(node_id="1", kind=OutputKind.TEXT, source_key="text", text="half \ud83d")
+    asked = target(scheme=WebhookScheme.STANDARD, extra_params={"half": "\ud83d"})
+    told = job(webhooks=(asked,)).with_(outputs=(text,), warnings=("\ud83d",), message="\ud83d")
+    (item,) = announcements.messages(told, JobEvent.COMPLETED)
+    data = json.loads(item.body)["data"]
+    assert (data["message"], data["outputs"][0]["text"]) == ("\ud83d", "half \ud83d")
+    assert (data["extra"], data["warnings"]) == ({"half": "\ud83d"}, ["\ud83d"])
 
 
 async def test_stored_messages_are_sent(job: Make) -> None:

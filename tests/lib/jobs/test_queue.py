@@ -91,3 +91,15 @@ async def test_a_pinned_job_waits_for_its_engine() -> None:
     await settle()
     assert not pinned.done()
     pinned.cancel()
+
+
+async def test_a_reserved_queue_gives_turns_to_pinned_jobs_only() -> None:
+    """The others keep their order, and get theirs when it opens."""
+    queue = SlotQueue([FakeEngine("gpu0")], clock=FakeClock())
+    queue.reserve()
+    waiting = [asyncio.create_task(queue.acquire(number, expected_s=1)) for number in range(2)]
+    pinned = await asyncio.wait_for(queue.acquire(9, expected_s=1, engine="gpu0"), 1)
+    assert not any(task.done() for task in waiting)
+    queue.release(pinned)
+    queue.open()
+    assert [(await task).sequence for task in waiting] == [0, 1]

@@ -10,16 +10,8 @@ import pytest
 
 from lib.clock import SystemClock
 from lib.errors import Draining, EngineDied, ExecutionFailed, InputFetchFailed, NotReady, OutOfMemory
-from lib.jobs.model import (
-    DeliverySpec,
-    Job,
-    JobEvent,
-    JobStatus,
-    OnDisconnect,
-    Stage,
-    WebhookTarget,
-    prompt_id_of,
-)
+from lib.jobs.ids import prompt_id_of
+from lib.jobs.model import DeliverySpec, Job, JobEvent, JobStatus, OnDisconnect, Stage, WebhookTarget
 from lib.jobs.sqlite_store import SqliteJobStore
 from tests.fakes.clock import settle
 from tests.fakes.engine import FakeEngine
@@ -281,6 +273,23 @@ async def test_what_a_delivery_of_an_earlier_life_needs_is_recorded(tmp_path: Pa
         done = await finished(again, job)
         assert (done.response, done.progress.percent) == ({"p": {}}, 100.0)
         await close(world, again)
+
+
+async def test_a_benchmark_runs_before_what_waits() -> None:
+    """Jobs of an earlier life that no engine has yet are prepared and wait; they don't take its seat either."""
+    world = build_jobs()
+    await submitted(world, *[f"r{number}" for number in range(9)])
+    again = restart(world)
+    again.queue.reserve()
+    await again.service.recover()
+    measured = await again.service.submit(spec("benchmark", internal=True, engine="gpu0"))
+    await finish_all(again, lambda: "benchmark" in again.engine.ran)
+    again.engine.finish()
+    assert (await finished(again, measured)).status is JobStatus.COMPLETED
+    assert again.engine.ran == ["r0", "r1", "benchmark"]
+    again.queue.open()
+    await finish_all(again, lambda: again.service.in_flight_count == 0)
+    await close(world, again)
 
 
 async def test_what_comfyui_lost_is_resubmitted_once() -> None:

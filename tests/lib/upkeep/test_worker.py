@@ -2,18 +2,21 @@
 
 import os
 import sys
-from asyncio import create_subprocess_exec, subprocess, to_thread
+from asyncio import create_subprocess_exec, create_task, subprocess, to_thread
 from pathlib import Path
 
 import orjson
+import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from lib.clock import SystemClock
+from lib.errors import NotReady
 from lib.settings import StorageSettings, UpkeepSettings
 from lib.upkeep.ask import Door, ask, door, recorded_areas
 from lib.upkeep.sweep import Areas
 from lib.upkeep.worker import Upkeep, limits_of
+from tests.fakes.clock import FakeClock, settle
 
 FULL = UpkeepSettings(max_age_s=100, min_free_bytes=1 << 60)
 
@@ -34,6 +37,14 @@ def upkeep_of(outputs: Path, *live: Path) -> Upkeep:
     )
 
 
+async def informed(upkeep: Upkeep) -> Upkeep:
+    """As the worker's loop begins, once it has taken up what was recorded."""
+    running = create_task(upkeep.run(FakeClock()))
+    await settle()
+    running.cancel()
+    return upkeep
+
+
 async def listening(upkeep: Upkeep) -> TestServer:
     async def live(request: web.Request) -> web.Response:
         return web.json_response(upkeep.answer())
@@ -52,9 +63,15 @@ async def test_a_tick_cleans_up_around_live_jobs(tmp_path: Path) -> None:
     assert report.files == (gone,) and kept.exists()
 
 
+async def test_before_everything_is_known_nothing_is_told(tmp_path: Path) -> None:
+    """Files of jobs that are recorded and not taken up yet would look dead."""
+    with pytest.raises(NotReady):
+        upkeep_of(tmp_path).answer()
+
+
 async def test_the_cron_process_learns_what_is_live(tmp_path: Path) -> None:
     """The answer crosses HTTP unchanged; where the listener is stands in the workspace."""
-    upkeep = upkeep_of(tmp_path / "out", tmp_path / "out" / "job")
+    upkeep = await informed(upkeep_of(tmp_path / "out", tmp_path / "out" / "job"))
     server = await listening(upkeep)
     record = tmp_path / "run" / "worker.json"
     record.parent.mkdir()
@@ -118,7 +135,7 @@ async def test_by_hand_it_says_what_goes_and_spares_what_may_be_live(tmp_path: P
 async def test_by_hand_it_keeps_what_the_worker_calls_live(tmp_path: Path) -> None:
     """And looks through the worker's folders."""
     gone, kept = old_file(tmp_path / "far" / "a" / "1"), old_file(tmp_path / "far" / "b" / "1")
-    server = await listening(upkeep_of(tmp_path / "far", kept))
+    server = await listening(await informed(upkeep_of(tmp_path / "far", kept)))
     try:
         code, said = await run_command(tmp_path, port=server.port or 0)
     finally:

@@ -15,7 +15,8 @@ from lib.dialects.native.in_flight import follow
 from lib.dialects.native.inputs import Inputs
 from lib.dialects.native.outputs import OutputFiles
 from lib.dialects.native.routes import NativeDialect
-from lib.jobs.model import Job, JobSpec, OutboxItem, Output, OutputKind, new_job_id
+from lib.jobs.ids import new_job_id
+from lib.jobs.model import Job, JobSpec, OutboxItem, Output, OutputKind
 from lib.serving.access import Access
 from lib.serving.application import Site
 from lib.serving.keyring import ApiKey, KeyRing, digest

@@ -25,6 +25,7 @@ _NAMES = {
     400: "bad_request",
     404: "not_found",
     405: "method_not_allowed",
+    408: "request_timeout",
     413: "body_too_large",
     415: "unsupported_media_type",
 }
@@ -107,7 +108,7 @@ def _render_http(error: web.HTTPException, request: web.Request) -> web.StreamRe
     if error.status < 400:
         raise error
     message = (
-        error.text if error.status in (413, 415) and error.text else f"{error.reason}: {request.method} {request.path}"
+        error.text if error.status in (408, 413, 415) and error.text else f"{error.reason}: {request.method} {request.path}"
     )
     headers = {name: error.headers[name] for name in ("Allow", "Retry-After") if name in error.headers}
     body = {

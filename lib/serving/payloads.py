@@ -1,35 +1,88 @@
 """Bodies in and out: bytes read once and not kept, JSON written by orjson."""
 
+import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from lib.errors import BodyTooLarge, InvalidRequest
+from lib.errors import BodyTooLarge, InvalidRequest, Overloaded
 
 JSON_TYPE = "application/json"
 GIVEN_UP = web.RequestKey("body_given_up", bool)
 """The connection ends with the answer, which has to say so."""
 
 
-async def read_body(request: web.Request, *, limit: int) -> bytes:
-    """Return the body. Unlike ``request.read`` nothing of it stays with the request, which lives while a job waits.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How slowly a body may come: at least so many bytes a second, after a start of ``patience_s``."""
 
-    Raises: BodyTooLarge (over ``limit`` bytes, after decompression), InvalidRequest (broken encoding).
+    patience_s: float = 60.0
+    least_bytes_s: float = 64 * 1024
+
+
+PACE = Pace()
+
+
+class Room:
+    """For bodies of callers whom nobody has checked yet: so many bytes of them at the same time. What everybody may
+    send without asking (``FREE_BYTES``) is not counted, so that large bodies keep no small one out."""
+
+    FREE_BYTES = 64 * 1024
+
+    def __init__(self, most_bytes: int) -> None:
+        self._left = most_bytes
+
+    @contextmanager
+    def taken(self) -> Iterator[Callable[[int], None]]:
+        """Yield what is to be told of the body's size as it grows; it raises Overloaded where there is no room."""
+        held = 0
+
+        def grow(size: int) -> None:
+            nonlocal held
+            more = size - self.FREE_BYTES - held
+            if more > self._left:
+                raise Overloaded("Too many large requests are being read; send this one again.", retry_after_s=5)
+            if more > 0:
+                held += more
+                self._left -= more
+
+        try:
+            yield grow
+        finally:
+            self._left += held
+
+
+async def read_body(
+    request: web.Request, *, limit: int, pace: Pace = PACE, grow: Callable[[int], None] = lambda size: None
+) -> bytes:
+    """Return the body. Unlike ``request.read`` nothing of it stays with the request, which lives while a job waits.
+    ``grow`` is told of its size so far.
+
+    Raises: BodyTooLarge (over ``limit`` bytes, after decompression), InvalidRequest (broken encoding),
+    HTTPRequestTimeout (408: it comes too slowly), and what ``grow`` raises.
     """
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
     chunks: list[bytes] = []
     size = 0
+    begun = asyncio.get_running_loop().time() + pace.patience_s
     try:
-        while chunk := await request.content.readany():
-            size += len(chunk)
-            if size > limit:
-                raise _too_large(limit)
-            chunks.append(chunk)
+        async with asyncio.timeout_at(begun) as until:
+            while chunk := await request.content.readany():
+                size += len(chunk)
+                if size > limit:
+                    raise _too_large(limit)
+                grow(size)
+                chunks.append(chunk)
+                until.reschedule(begun + size / pace.least_bytes_s)
+    except TimeoutError:
+        raise web.HTTPRequestTimeout(text="The body came too slowly") from None
     except (web.RequestPayloadError, HttpProcessingError) as error:
         give_up_body(request)
         raise InvalidRequest(

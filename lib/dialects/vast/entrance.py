@@ -13,7 +13,7 @@ from lib.dialects.vast.sessions import Session, Sessions
 from lib.errors import Unauthorized
 from lib.jobs.ports import LoadLedger
 from lib.protocol.auth import SignatureCheck
-from lib.serving.payloads import read_body
+from lib.serving.payloads import Room, read_body
 
 BIG_BODY_BYTES = 256 * 1024
 """Bodies above this are decoded and translated in a thread."""
@@ -38,7 +38,8 @@ class Admitted:
 
 
 class Entrance:
-    """Reads and checks. ``cost`` is what a request that is turned away would have been, in workload units."""
+    """Reads and checks. ``cost`` is what a request that is turned away would have been, in workload units; ``room``
+    bounds what is read of all requests together before they are checked."""
 
     def __init__(
         self,
@@ -48,12 +49,14 @@ class Entrance:
         ledger: LoadLedger,
         cost: float,
         max_body_bytes: int,
+        room: Room,
     ) -> None:
         self._signatures = signatures
         self._sessions = sessions
         self._ledger = ledger
         self._cost = cost
         self._max_body_bytes = max_body_bytes
+        self._room = room
 
     async def admit(self, request: web.Request) -> Admitted:
         """Let a request in. Raises: Refusal, InvalidRequest, BodyTooLarge, Unauthorized."""
@@ -76,9 +79,10 @@ class Entrance:
     async def read(self, request: web.Request, limit: int | None = None) -> tuple[dict[str, Any], bool]:
         """Read a JSON object that need not be an envelope."""
         request_idx.set(None)  # a connection's requests may share their context
-        body = await read_body(request, limit=limit or self._max_body_bytes)
-        big = len(body) >= BIG_BODY_BYTES
-        return (await asyncio.to_thread(decode, body) if big else decode(body)), big
+        with self._room.taken() as grow:  # the signature is inside, so anybody may send one
+            body = await read_body(request, limit=limit or self._max_body_bytes, grow=grow)
+            big = len(body) >= BIG_BODY_BYTES
+            return (await asyncio.to_thread(decode, body) if big else decode(body)), big
 
     def count(self, asked: Envelope) -> None:
         """The request arrived, whatever becomes of it."""

@@ -25,7 +25,7 @@ from lib.jobs.ports import LoadLedger
 from lib.jobs.service import JobService
 from lib.protocol.auth import SignatureCheck
 from lib.serving.links import base_url_of
-from lib.serving.payloads import json_response
+from lib.serving.payloads import Room, json_response
 from lib.serving.signing import Signer, same
 from lib.settings import FleetSettings, JobsSettings
 
@@ -67,7 +67,12 @@ class VastDialect:
         self._base_url = base_url
         cost = settings.workload_units
         self._entrance = Entrance(
-            signatures=signatures, sessions=sessions, ledger=ledger, cost=cost, max_body_bytes=max_body_bytes
+            signatures=signatures,
+            sessions=sessions,
+            ledger=ledger,
+            cost=cost,
+            max_body_bytes=max_body_bytes,
+            room=Room(settings.max_queue_bytes),
         )
         self._session_routes = SessionRoutes(entrance=self._entrance, sessions=sessions, ledger=ledger, cost=cost)
         self._job_routes = JobRoutes(

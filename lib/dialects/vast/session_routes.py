@@ -81,7 +81,7 @@ class SessionRoutes:
         return self._ended(*await self._reference(request))
 
     async def _plain_end(self, request: web.Request) -> web.Response:
-        return self._ended(*await self._reference(request, limit=PLAIN_BODY_BYTES))
+        return self._ended(*await self._reference(request))
 
     def _ended(self, session_id: str, auth: object) -> web.Response:
         session = self._sessions.find(session_id)
@@ -92,8 +92,8 @@ class SessionRoutes:
             raise Refusal(410, SESSION_CLOSED)
         return json_response({"ended": True, "removed_session": session_id})
 
-    async def _reference(self, request: web.Request, *, limit: int | None = None) -> tuple[str, object]:
-        data, _ = await self._entrance.read(request, limit)
+    async def _reference(self, request: web.Request) -> tuple[str, object]:
+        data, _ = await self._entrance.read(request, PLAIN_BODY_BYTES)
         return session_reference(data)
 
 

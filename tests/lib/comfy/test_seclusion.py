@@ -69,7 +69,7 @@ def test_what_a_stranger_needs_passes(class_type: str, field: str, value: Any) -
 
 async def test_a_strangers_files_lie_where_nobody_guesses(world: World) -> None:
     """In a folder of the job's id; the caller's names are the same as ever."""
-    job = job_of("order-1", stranger=True)
+    job = job_of("order-1", stranger=True, run=2)
     (output,) = (await world.run(w.picture("hw/w1"), job=job)).outputs
     assert Path(output.local_path) == world.output / job.job_id / "hw" / "w1_00001_.png"
     assert (output.filename, output.subfolder) == ("w1_00001_.png", "hw")

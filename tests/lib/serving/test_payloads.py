@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from lib.errors import BodyTooLarge
-from lib.serving.payloads import dumps, json_response, read_body, require_json
+from lib.serving.payloads import Pace, Room, dumps, json_response, read_body, require_json
 
 from .conftest import Serve, site_with
 
@@ -48,6 +48,52 @@ async def test_a_body_over_the_limit_is_413(serve: Serve) -> None:
         answer = await served.client.post("/", data=data, headers=headers)
         assert answer.status == 413
         assert (await answer.json())["error"] == "body_too_large"
+
+
+async def test_a_body_that_comes_too_slowly_is_408(serve: Serve) -> None:
+    """It would hold its place for ever; one that keeps the pace may be as long as it is."""
+
+    async def read(request: web.Request) -> web.Response:
+        pace = Pace(patience_s=0.05, least_bytes_s=1.0)
+        return json_response({"size": len(await read_body(request, limit=1000, pace=pace))})
+
+    served = await serve(site_with(web.post("/", read)))
+    going = asyncio.Event()
+
+    async def stalled() -> AsyncIterator[bytes]:
+        yield b""
+        await going.wait()
+        yield b"x"
+
+    answer = await served.client.post("/", data=stalled())
+    assert (answer.status, (await answer.json())["error"]) == (408, "request_timeout")
+    going.set()
+    assert await (await served.client.post("/", data=b"x" * 100)).json() == {"size": 100}
+
+
+async def test_bodies_of_strangers_have_so_much_room_together(serve: Serve) -> None:
+    """What is over it is turned away at once, small ones never; room is there again when a body is done with."""
+    room, reading, done = Room(Room.FREE_BYTES), asyncio.Event(), asyncio.Event()
+    large = b"x" * (2 * Room.FREE_BYTES)
+
+    async def read(request: web.Request) -> web.Response:
+        with room.taken() as grow:
+            size = len(await read_body(request, limit=1 << 20, grow=grow))
+            if "wait" in request.query:
+                reading.set()
+                await done.wait()
+        return json_response({"size": size})
+
+    served = await serve(site_with(web.post("/", read)))
+    async with asyncio.TaskGroup() as group:
+        first = group.create_task(served.client.post("/?wait=1", data=large))
+        await reading.wait()
+        refused = await served.client.post("/", data=large)
+        assert (refused.status, (await refused.json())["error"]) == (429, "overloaded")
+        assert (await served.client.post("/", data=b"x" * Room.FREE_BYTES)).status == 200
+        done.set()
+    assert first.result().status == 200
+    assert (await served.client.post("/", data=large)).status == 200
 
 
 async def test_a_broken_encoding_is_the_callers_mistake(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:

@@ -80,7 +80,7 @@ class GapReport:
         return {**asdict(self), "targets": [asdict(target) for target in self.targets()]}
 
 
-async def measure_gap(say: Callable[[str], None], *, jobs: int = JOBS) -> GapReport:
+async def measure_gap(say: Callable[[str], None], *, jobs: int = JOBS, warm: int = WARM) -> GapReport:
     """Start ComfyUI and our worker, measure, stop them. Raises: NoComfyUI, ServerFailed, ServiceError."""
     record = servers.find_record(os.environ)
     with tempfile.TemporaryDirectory(prefix="benchmark-") as scratch:
@@ -94,7 +94,7 @@ async def measure_gap(say: Callable[[str], None], *, jobs: int = JOBS) -> GapRep
             environment = {"FETCH_ALLOW_HOSTS": "127.0.0.1", "BENCHMARK_TEST_STEPS": "1"}
             worker = await stack.enter_async_context(servers.worker(comfy, folder / "worker", environment))
             api = await stack.enter_async_context(ApiClient(worker.base_url))
-            bench = _Gap(comfy=comfy, raw=raw, api=api, outside=outside, say=say, jobs=jobs)
+            bench = _Gap(comfy=comfy, raw=raw, api=api, outside=outside, say=say, jobs=jobs, warm=warm)
             legs = (await bench.raw_leg("raw, pre-queued"), await bench.our_leg(), await bench.raw_leg("raw again"))
         return GapReport(facts=facts, legs=legs, jobs=jobs)
 
@@ -107,6 +107,7 @@ class _Gap:
     outside: Neighbours
     say: Callable[[str], None]
     jobs: int
+    warm: int
     sent: int = 0
 
     async def raw_leg(self, side: str) -> Gaps:
@@ -142,7 +143,7 @@ class _Gap:
         log = servers.stopwatch(self.comfy.folder)
         before = len(_lines(log))
         await drive(send, jobs=self.jobs, concurrency=self.jobs)
-        found = Gaps(side=side, gaps_ms=gaps_ms(_lines(log)[before:])[WARM:])
+        found = Gaps(side=side, gaps_ms=gaps_ms(_lines(log)[before:])[self.warm :])
         self.say(f"{side}: median {found.median_ms:.2f} ms, p95 {found.p95_ms:.2f} ms between {self.jobs} jobs")
         return found
 

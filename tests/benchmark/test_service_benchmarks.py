@@ -1,4 +1,4 @@
-"""The pure parts of load, gap, large, soak and streams; in small they run in ``test_service_in_small``."""
+"""The pure parts of load, gap, large, soak and streams; ``test_service_in_small`` runs them."""
 
 import random
 from pathlib import Path

@@ -108,7 +108,9 @@ def _render_http(error: web.HTTPException, request: web.Request) -> web.StreamRe
     if error.status < 400:
         raise error
     message = (
-        error.text if error.status in (408, 413, 415) and error.text else f"{error.reason}: {request.method} {request.path}"
+        error.text
+        if error.status in (408, 413, 415) and error.text
+        else f"{error.reason}: {request.method} {request.path}"
     )
     headers = {name: error.headers[name] for name in ("Allow", "Retry-After") if name in error.headers}
     body = {

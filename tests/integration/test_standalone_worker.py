@@ -16,6 +16,7 @@ import requests
 
 from tests.comfyui_fixture import NODES
 from tests.integration.harness import WorkerProcess, launching, picture, slow, worker
+from tests.integration.mishaps import cared
 
 pytestmark = pytest.mark.comfyui
 
@@ -104,6 +105,8 @@ def test_kill_of_comfyui_during_a_job(standalone: WorkerProcess) -> None:
         assert reply.status_code == 200, reply.text
         assert reply.json()["status"] == "completed"
     standalone.wait_ready()
+    assert cared(standalone) == {"restarted_died": 1}
+    assert "restarted_died" in standalone.log.read_text()
 
 
 def test_a_job_that_kills_comfyui_twice_is_failed_with_the_cause(standalone: WorkerProcess) -> None:
@@ -130,6 +133,8 @@ def test_a_dead_executor_is_noticed(standalone: WorkerProcess) -> None:
     assert call.result().json()["status"] == "failed"
     assert comfyui_pid(standalone) != before
     standalone.wait_ready()
+    assert cared(standalone)["restarted_executor"] >= 1
+    assert "restarted_executor" in standalone.log.read_text()
 
 
 def test_a_node_that_ignores_the_interrupt_costs_a_restart(standalone: WorkerProcess) -> None:
@@ -142,6 +147,8 @@ def test_a_node_that_ignores_the_interrupt_costs_a_restart(standalone: WorkerPro
     assert standalone.generate({"workflow_json": picture(16)}, timeout=120).status_code == 200
     assert comfyui_pid(standalone) != before
     standalone.wait_ready()
+    assert cared(standalone)["restarted_stuck"] == 1
+    assert "a node ignored the interrupt" in standalone.log.read_text()
 
 
 def test_a_killed_worker_finds_its_comfyui_again(standalone: WorkerProcess) -> None:

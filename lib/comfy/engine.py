@@ -89,6 +89,8 @@ class ComfyEngine:
         self._follower = Follower(self._client, self._link, settings=settings, tasks=tasks, forgetter=self._forgetter)
         self._poster = Poster(self._client, self._link, self._follower, owner=owner)
         self._harvester = Harvester(self._client, server=server, fetch_folder=fetch_folder, inline_bytes=inline_bytes)
+        self._posting = asyncio.Lock()
+        """Prompts go out in the order of their turns, although planning takes some longer than others."""
         self._uncollected: set[str] = set()
         self._carer = Carer(
             link=self._link,
@@ -199,12 +201,13 @@ class ComfyEngine:
         nonce = str(uuid.uuid4()) if attach else session.prompt_id
         if self._placer is not None:
             await self._placer.ensure(self._server, prepared.files)
-        planned = await self._plan(job, prepared, nonce=nonce, again=attach)
-        if not self.healthy:
-            raise self._unready()
-        session.takes(planned.graph, wanted=planned.wanted)
-        self._link.sessions[session.prompt_id] = session
-        await self._poster.submit(session, planned)
+        async with self._posting:
+            planned = await self._plan(job, prepared, nonce=nonce, again=attach)
+            if not self.healthy:
+                raise self._unready()
+            session.takes(planned.graph, wanted=planned.wanted)
+            self._link.sessions[session.prompt_id] = session
+            await self._poster.submit(session, planned)
         return self._ticket(session, planned, prepared.caller_graph)
 
     async def _recall(self, session: PromptSession, job: Job) -> Plan | None:

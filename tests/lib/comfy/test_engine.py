@@ -54,6 +54,15 @@ async def foreign(fake: FakeComfyUI, tmp_path: Path) -> AsyncIterator[World]:
         yield made
 
 
+async def test_prompts_are_posted_in_the_order_of_their_turns(world: World, fake: FakeComfyUI) -> None:
+    """One that looks for a free folder first is not overtaken by the next one."""
+    await world.run(w.picture())
+    again, next_one = job_of().with_(attempts=1), job_of()
+    work = [world.begin(w.picture(), job=job, prompt_id=job.job_id) for job in (again, next_one)]
+    await asyncio.gather(*work)
+    assert [body["prompt_id"] for body in fake.posted[1:]] == [again.job_id, next_one.job_id]
+
+
 async def _begun(world: World, graph: w.Graph) -> "asyncio.Task[object]":
     observer = Recorder()
     work = world.begin(graph, observer=observer)

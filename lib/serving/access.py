@@ -158,7 +158,7 @@ class Door:
 
     async def enter(self, request: web.Request) -> None:
         """Let the request in, before its body is read. Raises: KeyMissing, Forbidden, RateLimited."""
-        need = self.needs.get(request.match_info.route, Need.KEY)
+        need = self._need(request)
         if self._policy is not None:
             try:
                 self._policy.check(request)
@@ -173,6 +173,15 @@ class Door:
         """The request is over."""
         if self._access is not None:
             self._access.release(request)
+
+    def _need(self, request: web.Request) -> Need:
+        """What the route asks for. A method that a free path does not have is told to everybody; which other paths
+        there are is not."""
+        need = self.needs.get(request.match_info.route)
+        if need is not None:
+            return need
+        free = (route.resource for route, asked in self.needs.items() if asked is Need.FREE)
+        return Need.FREE if any(path is not None and path.canonical == request.path for path in free) else Need.KEY
 
 
 def token_of(request: web.Request) -> str:

@@ -77,17 +77,6 @@ def test_examples_run(name: str, checkout: Path, substitutes: dict[str, str], en
 
 
 @pytest.mark.comfyui
-def test_examples_of_the_api_page_run(fleet_worker: WorkerProcess) -> None:
-    """Each request body that ``/docs`` offers is completed, by a click on "Execute"."""
-    paths = fleet_worker.get("/openapi.json").json()["paths"]
-    offered = paths["/generate/sync"]["post"]["requestBody"]["content"]["application/json"]["examples"]
-    assert len(offered) >= 4
-    for title, example in offered.items():
-        reply = fleet_worker.generate(example["value"]["input"])
-        assert (reply.status_code, reply.json()["status"]) == (200, "completed"), title
-
-
-@pytest.mark.comfyui
 def test_listeners_have_the_routes_of_the_reference(fleet_worker: WorkerProcess) -> None:
     """What the reference lists is there: a method that no route has is told which ones there are."""
     bases = (fleet_worker.api, fleet_worker.public, fleet_worker.plain)

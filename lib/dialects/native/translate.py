@@ -16,7 +16,7 @@ from lib.dialects.native.schema import (
     QueueObject,
     TimingsObject,
 )
-from lib.errors import InvalidRequest, ServiceError
+from lib.errors import Forbidden, InvalidRequest, ServiceError
 from lib.jobs.model import Job, JobFilter, JobStatus, JobView, OutboxItem, Output, Timings
 from lib.serving.access import Caller
 
@@ -31,10 +31,10 @@ OutputNames = Callable[[Sequence[Output]], list[str]]
 
 
 def listing(query: Mapping[str, str], caller: Caller) -> JobFilter:
-    """Read a listing's query; only who sees everybody's jobs may name a tenant. Raises: InvalidRequest."""
+    """Read a listing's query; only who sees everybody's jobs may name a tenant. Raises: InvalidRequest, Forbidden."""
     tenant = query.get("tenant")
     if tenant is not None and not caller.admin:
-        raise _wrong("tenant", "nothing: it is for keys with the scope admin")
+        raise Forbidden("`tenant` is for keys with the scope admin.")
     status = query.get("status", "")
     return JobFilter(
         owner=caller.owner if tenant is None else tenant,

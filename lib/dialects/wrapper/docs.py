@@ -123,6 +123,7 @@ _SUBMIT_ERRORS: Mapping[int, Answer] = {
         "Input 'images' of node '2' names node '55', which is not in the workflow",
         details={"node_id": "2", "field": "images", "expected": 'a link ["<id of a node>", <slot from 0>]'},
     ),
+    408: Answer(description="The body came too slowly.", model=Trouble),
     409: Answer(
         description=f"The `request_id` is in use by a live job with another body, or the job of this "
         f"`{IDEMPOTENCY_HEADER}` still runs.",

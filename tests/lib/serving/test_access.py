@@ -92,6 +92,13 @@ async def test_without_a_good_key_nothing_is_told(serve: Serve, path: str, heade
         assert (await answer.json())["error"] == "unauthorized"
 
 
+async def test_a_wrong_method_on_a_free_path_is_told_to_everybody(serve: Serve) -> None:
+    """405 there needs no key, unlike on other paths."""
+    served = await door(serve)
+    told = {path: (await ask(served, path, method="PUT"))[0] for path in ("/free", "/link", "/key", "/")}
+    assert told == {"/free": 405, "/link": 401, "/key": 401, "/": 401}
+
+
 async def test_a_wrong_key_is_refused_everywhere(serve: Serve) -> None:
     """On loopback too, and where no key is needed: a typing error must not look like success."""
     for required in (True, False):

@@ -103,7 +103,7 @@ class JobService:
         """Accept a job, or attach to the same one that is live (or, by tag or idempotency key, return the one that is
         over). The job is recorded when this returns.
 
-        Raises: Overloaded, NotReady, Draining, JobConflict, IdempotencyMismatch, StorageFailed.
+        Raises: Overloaded, NotReady, Draining, JobConflict, IdempotencyMismatch.
         """
         found = await self._intake.admit(spec)
         if isinstance(found, Job):

@@ -17,6 +17,8 @@ from lib.serving.access import CALLER, caller_of, token_of
 from lib.serving.signing import Signer
 
 ROUTE = "/outputs/{job_id}/{name}"
+MOUNTED = ROUTE.replace("{name}", "{name:[^/]+}")
+"""aiohttp's own pattern takes no names with braces."""
 SHOWN = frozenset({"image/png", "image/jpeg", "image/webp", "image/gif", "image/avif", "image/bmp", "text/plain"})
 """Besides video and audio, what a browser may show in our origin; the rest is saved: SVG and HTML are programs."""
 _POLICY = "sandbox; default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'"
@@ -57,11 +59,11 @@ class OutputFiles:
 
     def routes(self) -> Sequence[web.RouteDef]:
         """For the API listener."""
-        return [web.get(ROUTE, self._show)]
+        return [web.get(MOUNTED, self._show)]
 
     def public_routes(self) -> Sequence[web.RouteDef]:
         """For the public listener, which knows nobody."""
-        return [web.get(ROUTE, self._show_public)]
+        return [web.get(MOUNTED, self._show_public)]
 
     async def _show(self, request: web.Request) -> web.StreamResponse:
         if self._opened(request):

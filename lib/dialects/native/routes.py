@@ -62,7 +62,7 @@ class NativeDialect:
 
     def needs(self) -> Needs:
         """Say what the routes ask of callers, where that is not a key."""
-        return {outputs.ROUTE: Need.LINK}
+        return {outputs.MOUNTED: Need.LINK}
 
     def operations(self) -> Sequence[Operation]:
         """Describe the routes for the docs page."""

@@ -271,7 +271,7 @@ async def _live(world: World, count: int) -> None:
 
 def test_the_docs_describe_every_route() -> None:
     """The document can be built, and says what the routes ask of callers as they are mounted."""
-    needs = object.__new__(NativeDialect).needs()
+    needs = {path.replace(":[^/]+", ""): need for path, need in object.__new__(NativeDialect).needs().items()}
     assert {operation.path: operation.need for operation in operations() if operation.need is not Need.KEY} == needs
     document = build(title="t", version="1", description="d", operations=operations())
     assert set(document["paths"]) == {

@@ -16,7 +16,6 @@ from tests.comfyui_fixture import RealComfyUI
 from tests.integration.faults import (
     Elsewhere,
     MortalWorker,
-    Sync,
     counted,
     elsewhere,
     events,
@@ -45,7 +44,7 @@ class World:
         self.worker.wait_for(lambda: self.worker.get(f"/jobs/{request_id}").status_code == 200, "accepted")
         return self.worker.show(request_id)
 
-    def busy(self, mark: str, seconds: float = 1.0) -> dict[str, Any]:
+    def busy(self, mark: str, seconds: float = 1.5) -> dict[str, Any]:
         """A job that runs, so that others wait."""
         job: dict[str, Any] = self.worker.submit(counted(mark, seconds=seconds))
         self.worker.wait_for(lambda: self.worker.running(job["job_id"]), "running")
@@ -129,12 +128,14 @@ def test_leaving_while_the_job_is_delivered(world: World) -> None:
 
 def test_one_of_two_callers_leaves(world: World) -> None:
     """Both asked for the same job: it goes on for the one who stayed."""
-    graph = counted("shared", seconds=1.0)
-    with world.call("/generate/sync", graph, request_id="shared"):
-        world.accepted("shared")
-        other = Sync(world.worker, graph, request_id="shared")
-        world.worker.wait_for(lambda: world.worker.running("shared"), "running")
-    assert other.answer().json()["status"] == "completed"
+    graph = counted("shared", seconds=1.5)
+    with world.call("/generate/sync", graph, request_id="shared") as first:
+        job = world.accepted("shared")
+        with world.call("/generate/sync", graph, request_id="shared") as other:
+            world.worker.submit(counted("after both"))  # through the same door, behind them
+            world.worker.wait_for(lambda: world.worker.running(job["job_id"]), "running")
+            first.close()
+            assert json.loads(other.getresponse().read())["status"] == "completed"
     assert world.runs("shared") == 1
 
 

@@ -11,7 +11,7 @@ from tests.comfyui_fixture import RealComfyUI
 from tests.integration.faults import MortalWorker, Sync, counted, events, in_queue, mortal, runs_of
 
 pytestmark = pytest.mark.comfyui
-LIMIT_S = 2.0
+LIMIT_S = 3.0
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_sigterm_ends_what_runs_and_keeps_what_waits(worker: MortalWorker, real_
 def test_what_runs_over_the_limit(worker: MortalWorker, real_comfyui: RealComfyUI) -> None:
     """After the limit a kept job is taken off the GPU and runs again in the next life; the attempt does not count, its
     random number is the same. A caller who waits is sent away with 503."""
-    long = begin(worker, "too long", 3.0)
+    long = begin(worker, "too long", 4.5)
     caller = Sync(worker, counted("sent away"), request_id="sent-away")
     worker.wait_for(lambda: worker.get("/result/sent-away").status_code == 200, "accepted")
     stop(worker, signal.SIGINT)
@@ -117,7 +117,7 @@ def test_what_runs_over_the_limit(worker: MortalWorker, real_comfyui: RealComfyU
 
 def test_a_second_sigterm_ends_at_once(worker: MortalWorker, real_comfyui: RealComfyUI) -> None:
     """Who can't wait asks twice: it ends as if killed, and nothing is lost; the prompt is followed in the next life."""
-    job = begin(worker, "impatient", 1.5)
+    job = begin(worker, "impatient", 2.0)
     stop(worker)
     assert worker.process is not None
     worker.process.send_signal(signal.SIGTERM)

@@ -71,7 +71,7 @@ def _killed_in_the_midst(worker: MortalWorker, comfyui: RealComfyUI, host: Elsew
     worker.ended(jobs["keyed"])
     fetched = {"class_type": "LoadImage", "inputs": {"image": f"{host.url}/held/input.png"}}
     jobs["fetching"] = worker.submit(counted("fetching", source=fetched))
-    jobs["running"] = worker.submit(counted("running", seconds=3.0))
+    jobs["running"] = worker.submit(counted("running", seconds=4.0))
     wait_until(lambda: bool(host.asked("/held/input.png")), "fetching")
     worker.wait_for(lambda: worker.running(jobs["running"]["job_id"]), "running")
     caller = Sync(worker, counted("waited for"), request_id="waited-for")
@@ -206,7 +206,7 @@ def test_what_comfyui_finished_meanwhile_is_harvested(scene: Scene) -> None:
     one that a synchronous caller waited for is taken off the GPU."""
     worker, comfyui = scene.worker, scene.comfyui
     worker.wait_ready()
-    ended = worker.submit(counted("unseen", seconds=1.0))
+    ended = worker.submit(counted("unseen", seconds=1.5))
     worker.wait_for(lambda: worker.running(ended["job_id"]), "running")
     caller = Sync(worker, counted("abandoned", seconds=60.0), request_id="abandoned")
     worker.wait_for(lambda: worker.ask("GET", "/result/abandoned").status_code == 200, "accepted")

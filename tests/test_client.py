@@ -25,6 +25,8 @@ class Service:
         self.answers = list(answers)
         self.seen: list[tuple[str, Any]] = []
         self.routes: list[object] = []
+        self.streams: list[list[tuple[str, dict[str, object]]]] = []
+        """Events (id, data) of one connection after the other; all but the last one break off."""
         self.url = ""
 
     async def job(self, request: web.Request) -> web.Response:
@@ -36,6 +38,22 @@ class Service:
         self.seen.append(("route", await request.json()))
         return web.json_response(self.routes.pop(0))
 
+    async def accept(self, request: web.Request) -> web.Response:
+        self.seen.append((request.headers.get("Authorization", ""), await request.json()))
+        return web.json_response({"stream_url": f"{self.url}/events?job_token=t"}, status=202)
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        self.seen.append(("events", request.headers.get("Last-Event-ID")))
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for event_id, data in self.streams.pop(0):
+            head = f"id: {event_id}\n" if event_id else ""
+            await response.write(f"{head}data: {json.dumps(data)}\n\n".encode())
+        if self.streams:
+            assert request.transport is not None
+            request.transport.close()
+        return response
+
     async def file(self, request: web.Request) -> web.Response:
         return web.Response(body=PNG)
 
@@ -43,6 +61,8 @@ class Service:
     async def running(self) -> AsyncIterator[str]:
         app = web.Application()
         app.router.add_post("/generate/sync", self.job)
+        app.router.add_post("/generate", self.accept)
+        app.router.add_get("/events", self.events)
         app.router.add_post("/route/", self.route)
         app.router.add_get("/file.png", self.file)
         async with TestServer(app) as server:
@@ -204,6 +224,49 @@ async def test_mistakes_end_with_what_to_do(tmp_path: Path, arguments: tuple[str
     assert status == code
     assert said in errors
     assert "Traceback" not in errors
+
+
+async def test_a_job_can_be_followed_through_broken_connections(tmp_path: Path) -> None:
+    """In the background: each step is shown, what was seen is not asked for again, the result is saved."""
+    service = Service()
+    result = done(data=base64.b64encode(PNG).decode())
+    service.streams = [
+        [("", {"status": "queued", "message": "Request queued"}), ("7", {"status": "generating", "message": "step 1"})],
+        [],
+        [
+            ("8", {"status": "generating", "message": "step 2", "percent": 50.0}),
+            ("final", {"status": "final_result", "http_status": 200, "result": result}),
+        ],
+    ]
+    async with service.running() as url:
+        status, _, errors = await client(tmp_path, "--url", url, "--follow", "--api-key", "k")
+    assert status == 0, errors
+    assert (tmp_path / "picture.png").read_bytes() == PNG
+    assert service.seen[0][0] == "Bearer k"
+    assert [seen for name, seen in service.seen if name == "events"] == [None, "7", "7"]
+    assert errors.index("step 1") < errors.index("50.0 step 2")
+
+
+async def test_a_followed_job_that_fails_says_why(tmp_path: Path) -> None:
+    """As a synchronous one does: exit 1, with the status that it would have had."""
+    service = Service()
+    failed = {"id": "r1", "status": "failed", "message": "node 3: out of memory", "output": []}
+    service.streams = [[("final", {"status": "final_result", "http_status": 500, "result": failed})]]
+    async with service.running() as url:
+        status, _, errors = await client(tmp_path, "--url", url, "--follow")
+    assert status == 1
+    assert "HTTP 500: node 3: out of memory" in errors
+
+
+async def test_a_followed_job_goes_through_the_router_too(tmp_path: Path) -> None:
+    """The signed envelope to the worker's own route; its link needs nothing more."""
+    service = Service()
+    service.streams = [[("final", {"status": "final_result", "http_status": 200, "result": done(data="QQ==")})]]
+    async with service.running() as url:
+        service.routes = [{"url": url, "request_idx": 7}]
+        status, _, errors = await client(tmp_path, "--follow", "--endpoint", "ep", "--api-key", "k", "--router", url)
+    assert status == 0, errors
+    assert service.seen[1][1]["auth_data"]["request_idx"] == 7
 
 
 async def test_help_shows_examples_and_the_file_stays_short(tmp_path: Path) -> None:

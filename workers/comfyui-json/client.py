@@ -9,9 +9,8 @@ import os
 import shutil
 import ssl
 import sys
-import threading
 import time
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,21 +21,21 @@ EXAMPLES = """examples:
   client.py                                           the service here, or over ssh -N -L 18288:127.0.0.1:18288 HOST
   client.py --set 5.width=128 --set 5.height=128 --set 3.steps=4     the same, quick enough without a GPU
   client.py --workflow graph.json --prompt "a fox"    your own graph, API format; __PROMPT__ in it becomes the text
+  client.py --follow                                  in the background, and each step as it happens
   client.py --endpoint NAME --api-key KEY             through /route/ of Vast's autoscaler, or of --router URL
   client.py --endpoint NAME --api-key KEY --sdk       the same by Vast's own package (pip install vastai)
   client.py --s3-bucket-name b                        deliver to a bucket; the rest by option or S3_* variables"""
 S3 = ("bucket_name", "endpoint_url", "region", "access_key_id", "secret_access_key")
 WORKFLOW = Path(__file__).resolve().parent / "misc" / "benchmark.example.json"
 ROUTE = "/generate/sync"
+BROKEN = requests.ConnectionError, requests.exceptions.ChunkedEncodingError  # the worker may come back, with the job
 RETRYABLE = {408, 429, 500, 502, 503, 504}  # another worker may do better
 
 
 def payload(options):
     """The request: the same for the API listener, in the envelope and by the SDK."""
-    text = options.workflow.read_text()
-    for token in ("__PROMPT__", "__RANDOM_PROMPT__"):
-        text = text.replace(token, json.dumps(options.prompt)[1:-1])
-    graph = json.loads(text)
+    text = options.workflow.read_text().replace("__RANDOM_PROMPT__", "__PROMPT__")
+    graph = json.loads(text.replace("__PROMPT__", json.dumps(options.prompt)[1:-1]))
     for change in options.set:
         (node_id, _, name), value = change.partition("=")[0].partition("."), change.partition("=")[2]
         if not name or node_id not in graph:
@@ -44,23 +43,6 @@ def payload(options):
         graph[node_id]["inputs"][name] = json.loads(value) if value[:1] in '-0123456789"[' else value
     s3 = {"s3": {name: getattr(options, name) for name in S3}} if options.bucket_name else {}
     return {"input": {"workflow_json": graph, "return_outputs_as_base64": not s3, **s3}}
-
-
-@contextmanager
-def progress(what):
-    """Say what we wait for and how long it has taken, once a second."""
-    began, over = time.monotonic(), threading.Event()
-
-    def tell():
-        while not over.wait(1.0):
-            print(f"\r{what} ... {time.monotonic() - began:.0f} s", end="", file=sys.stderr, flush=True)
-
-    threading.Thread(target=tell, daemon=True).start()
-    try:
-        yield
-    finally:
-        over.set()
-        print(f"\r{what}: {time.monotonic() - began:.1f} s   ", file=sys.stderr)
 
 
 class VastTLS(HTTPAdapter):
@@ -73,11 +55,34 @@ class VastTLS(HTTPAdapter):
         return super().init_poolmanager(*args, ssl_context=context, **kwargs)
 
 
-def direct(options, body):
-    """POST to the API listener."""
-    headers = {"Authorization": f"Bearer {options.api_key}"} if options.api_key else {}
-    with progress(options.url + ROUTE):
-        return requests.post(options.url + ROUTE, json=body, headers=headers, timeout=options.timeout)
+def run(options, body, url="", session=requests):
+    """POST and wait; or, with --follow, have it done in the background and watch. Give status and result."""
+    path, patience_s = ("/generate", 60) if options.follow else (ROUTE, options.timeout)
+    headers = {"Authorization": f"Bearer {options.api_key}"} if options.api_key and not options.endpoint else {}
+    print(f"{url or options.url}{path} ...", file=sys.stderr)
+    reply = session.post((url or options.url) + path, json=body, headers=headers, timeout=patience_s)
+    if reply.status_code == 202:
+        return follow(session, options, reply.json()["stream_url"])
+    is_json = "json" in reply.headers.get("Content-Type", "")
+    return reply.status_code, reply.json() if is_json else {"message": reply.text[:500]}
+
+
+def follow(session, options, url):
+    """Show a job's events until its result; where the connection breaks, go on after the last one."""
+    seen, coming, deadline = {}, {}, time.monotonic() + options.timeout
+    while time.monotonic() < deadline:
+        with suppress(*BROKEN), session.get(url, headers=seen, stream=True, timeout=60) as events:
+            events.raise_for_status()
+            for name, _, value in (line.partition(": ") for line in events.iter_lines(decode_unicode=True)):
+                if name == "id":
+                    coming = {"Last-Event-ID": value}
+                elif name == "data":
+                    event, seen = json.loads(value), coming
+                    if event["status"] == "final_result":
+                        return event["http_status"], event["result"]
+                    print(event.get("percent", ""), event["message"], file=sys.stderr)
+        time.sleep(0.5)
+    sys.exit(f"error: no result within {options.timeout:.0f} s; the job goes on: {url}")
 
 
 def routed(options, body):
@@ -90,16 +95,15 @@ def routed(options, body):
         if answer.status_code != 200:
             sys.exit(f"error: The router answered {answer.status_code}: {answer.text[:500]} (endpoint, key?)")
         ticket = answer.json()
-        index, attempt = ticket.get("request_idx") or index, attempt + 1
+        index, attempt, said = ticket.get("request_idx") or index, attempt + 1, ticket.get("status")
         if ticket.get("url"):
             if options.vast and ticket["url"].startswith("https:") and not options.ca:
                 workers.mount(ticket["url"], VastTLS())
-            with progress(f"{ticket['url']}{ROUTE}, request {index}"):
-                envelope = {"auth_data": ticket, "session_id": None, "payload": body}
-                reply = workers.post(ticket["url"] + ROUTE, json=envelope, timeout=options.timeout)
-            if reply.status_code not in RETRYABLE:
-                return reply
-        said = f"HTTP {reply.status_code} {reply.text[:300]}" if ticket.get("url") else ticket.get("status")
+            envelope = {"auth_data": ticket, "session_id": None, "payload": body}
+            status, result = run(options, envelope, ticket["url"], workers)
+            if status not in RETRYABLE:
+                return status, result
+            said = f"HTTP {status} {str(result)[:300]}"
         print(f"No worker took it yet ({said}); asking the router again", file=sys.stderr)
         time.sleep(min(5.0, 0.5 * attempt))
     sys.exit(f"error: No worker of {options.endpoint} finished the job within {options.timeout:.0f} s.")
@@ -116,11 +120,10 @@ async def by_sdk(options, body):
     try:
         async with client:
             endpoint = await client.get_endpoint(name=options.endpoint)
-            with progress(f"{options.endpoint} by the SDK"):
-                reply = await endpoint.request(ROUTE, body, cost=100, timeout=options.timeout)
+            reply = await endpoint.request(ROUTE, body, cost=100, timeout=options.timeout)
     except Exception as error:  # noqa: BLE001 - the package raises nothing narrower
         sys.exit(f"error: {error}")
-    return completed(reply.get("status"), reply.get("response") or {"message": reply.get("text")})
+    return reply.get("status"), reply.get("response") or {"message": reply.get("text")}
 
 
 def completed(status, result):
@@ -158,6 +161,7 @@ def parse():
     add("--router", type=bare, default="https://run.vast.ai", help="router (default %(default)s)")
     add("--api-key", default=env("VAST_API_KEY"), help="key of the endpoint, the account or the API listener")
     add("--sdk", action="store_true", help="use the vastai package")
+    add("--follow", action="store_true", help="submit to the background, show progress")
     add("--ca", help="PEM file that signs the workers' certificates, where it is not Vast's")
     add("--workflow", type=Path, default=WORKFLOW, help="graph in API format (default: an SD 1.5 picture)")
     add("--prompt", default="a lighthouse at dawn, oil painting", help="text of the picture")
@@ -178,12 +182,8 @@ def main():
     options = parse()
     try:
         body = payload(options)
-        if options.sdk:
-            result = asyncio.run(by_sdk(options, body))
-        else:
-            reply = (routed if options.endpoint else direct)(options, body)
-            is_json = "json" in reply.headers.get("Content-Type", "")
-            result = completed(reply.status_code, reply.json() if is_json else {"message": reply.text[:500]})
+        way = routed if options.endpoint else run
+        result = completed(*(asyncio.run(by_sdk(options, body)) if options.sdk else way(options, body)))
         print(f"{result['status']}: {result.get('message', '')} (id {result['id']})", file=sys.stderr)
         options.output.mkdir(parents=True, exist_ok=True)
         for entry in result["output"]:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
@@ -20,7 +20,8 @@ PORTION_BYTES = 1 << 16
 
 
 class Aside(Generic[T]):
-    """A server on an event loop of its own; plain attributes of it may be set from here, the rest goes by ``do``."""
+    """A server on an event loop of its own; plain attributes of it may be set from here, the rest goes by ``do`` and
+    ``call``."""
 
     def __init__(self, server: T, loop: asyncio.AbstractEventLoop) -> None:
         self.server = server
@@ -29,6 +30,10 @@ class Aside(Generic[T]):
     def do(self, work: Coroutine[Any, Any, R]) -> R:
         """Run ``work`` over there; return what it does."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+
+    def call(self, act: Callable[[], object]) -> None:
+        """Have ``act`` called over there: what wakes somebody up must be."""
+        self._loop.call_soon_threadsafe(act)
 
 
 @contextmanager

@@ -191,11 +191,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 def test_a_socket_that_tells_nothing(world: World) -> None:
     """Open, and silent: the history has to do, and nothing is restarted."""
-    world.fake.stall_events()
+    world.comfyui.call(world.fake.stall_events)
     try:
         completed(world.process, slow(0.3, color=20))
     finally:
-        world.fake.stall_events(stalled=False)
+        world.comfyui.call(lambda: world.fake.stall_events(stalled=False))
     assert cared(world.process) == {}
     completed(world.process, picture(21))
 
@@ -213,14 +213,14 @@ def test_a_hung_comfyui_and_a_time_limit(world: World) -> None:
     """No call is answered and no event comes: the job ends soon after its limit, as what it is."""
     call = Call(world.process, {"workflow_json": slow(30, color=23), "timeout_s": 0.5})
     world.process.wait_for(lambda: running(world.process), "running")
-    world.fake.stall_events()
+    world.comfyui.call(world.fake.stall_events)
     world.fake.wrong.hung = True
     reply = call.result(15)
     assert (reply.status_code, reply.json()["error"]) == (500, "job_timeout")
     assert "0.5 s" in reply.json()["message"]
     world.fake.wrong.hung = False
     world.comfyui.do(world.fake.kill())
-    world.fake.stall_events(stalled=False)
+    world.comfyui.call(lambda: world.fake.stall_events(stalled=False))
     world.comfyui.do(world.fake.start())
     world.process.wait_ready()
     completed(world.process, picture(24))

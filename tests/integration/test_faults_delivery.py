@@ -149,7 +149,7 @@ def test_an_upload_that_hangs_holds_up_nobody(world: World) -> None:
         assert world.generated(stuck)
     finally:
         stub.hanging = False
-        stub.release.set()
+        world.store.call(stub.release.set)
     for job_id, name in ((stuck, "stuck"), (behind, "behind")):
         (entry,) = world.result(job_id, 20)["output"]
         assert entry["url"].startswith(f"{stub.url}/b/{name}/")

@@ -40,13 +40,17 @@ _REFUSED = tuple(
     )
 )
 _GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")
-_HOST = re.compile(r"[A-Za-z0-9._:%-]+")
+_HOST = re.compile(r"(?=.{1,253}\.?\Z)(?!.*[^.]{64})[A-Za-z0-9._:%-]+")
+"""As the name service takes them: at most 253 characters, 63 between two dots."""
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def system_lookup(host: str, port: int) -> list[str]:
     """Ask the system's resolver (blocking)."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
+    except UnicodeError as error:  # a name that can't be asked for, from a redirect perhaps
+        raise socket.gaierror(socket.EAI_NONAME, "no such host name") from error
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 

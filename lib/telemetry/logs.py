@@ -20,15 +20,17 @@ _caller: contextvars.ContextVar[str | None] = contextvars.ContextVar("http_calle
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "event", "taskName"}
 _SECRET_NAME = re.compile(r"(?i)secret|token|password|passwd|authorization|signature|api_?key|access_key|credential")
 _HIDDEN = "***"
+_MOST_CHARS = 8192
+"""Of one fact. What callers send may be in it, and should neither fill the log nor keep the event loop."""
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/@\"'<>]+@"), r"\1***@"),
-    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://[^\s?\"'<>\\]+)\?[^\s\"'<>\\]+"), r"\1?***"),
+    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,30}://)[^\s/@\"'<>]{1,2048}@"), r"\1***@"),
+    (re.compile(r"(?i)\b([a-z][a-z0-9+.-]{0,30}://[^\s?\"'<>\\]{1,2048})\?[^\s\"'<>\\]+"), r"\1?***"),
     (re.compile(r"\bwhsec_[\w+/=-]+"), "whsec_***"),
     (re.compile(r"(?i)\b(bearer|basic)\s+[a-z0-9+/=._~-]{8,}"), r"\1 ***"),
     (
         re.compile(
-            r"(?i)([\"']?\b[\w-]*(?:secret|token|password|authorization|signature|api_?key|access_key)[\w-]*[\"']?"
-            r"\s*[:=]\s*)(?:\"[^\"]*\"|'[^']*'|[^\s,;&}\]]+)"
+            r"(?i)((?:secret|token|password|authorization|signature|api_?key|access_key)[\w-]{0,64}[\"']?"
+            r"\s{0,64}[:=]\s{0,64})(?:\"[^\"]*\"|'[^']*'|[^\s,;&}\]]+)"
         ),
         r"\1***",
     ),
@@ -143,7 +145,7 @@ def _hide(name: str, value: Any) -> Any:
         return _HIDDEN
     match value:
         case str():
-            return redact(value)
+            return redact(value if len(value) <= _MOST_CHARS else f"{value[:_MOST_CHARS]}...")
         case Mapping():
             return {key: _hide(str(key), item) for key, item in value.items()}
         case list() | tuple():
@@ -151,7 +153,7 @@ def _hide(name: str, value: Any) -> Any:
         case bool() | int() | float() | None:
             return value
         case _:
-            return redact(str(value))
+            return _hide(name, str(value))
 
 
 def _shown(value: Any) -> str:

@@ -53,6 +53,8 @@ def test_public_addresses_pass(text: str) -> None:
         ("http://example.com\r\nHost: x/", "invalid_url"),
         ("http://example.com:99999/", "invalid_url"),
         ("http://[::1", "invalid_url"),
+        (f"http://{'a' * 64}.com/", "invalid_url"),
+        (f"http://{'a.' * 127}com/", "invalid_url"),
         ("http://2130706433/", "invalid_host"),
         ("http://127.1/", "invalid_host"),
         ("http://0x7f000001/", "invalid_host"),
@@ -135,3 +137,10 @@ def test_own_urls_are_exact() -> None:
 def test_the_system_finds_localhost() -> None:
     """The real look-up gives numeric addresses."""
     assert "127.0.0.1" in system_lookup("localhost", 80)
+
+
+def test_a_name_that_can_not_be_asked_for_is_one_that_is_not_there() -> None:
+    """Python's resolver has an error of its own for labels that are too long or empty."""
+    for host in ("a" * 64 + ".example", "a..example"):
+        with pytest.raises(OSError, match="no such host name"):
+            system_lookup(host, 443)

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -127,6 +128,21 @@ def test_secrets_stay_out(lines: Lines, log_format: Literal["text", "json"]) -> 
 def test_redaction_hides_values_and_keeps_the_rest(text: str, expected: str) -> None:
     """What names the place stays readable."""
     assert redact(text) == expected
+
+
+@pytest.mark.parametrize("text", ["a-", "a.", "x://", "a" * 70, "token", "token =", "bearer ", "x://a:", "secret-"])
+def test_redaction_takes_no_longer_than_the_text_is_long(text: str) -> None:
+    """Callers' names and URLs are logged on the event loop, and some callers are malicious."""
+    begun = time.process_time()
+    redact(text * (100_000 // len(text)))
+    assert time.process_time() - begun < 4.0
+
+
+def test_a_fact_fills_no_log(lines: Lines) -> None:
+    """What a caller sent may be megabytes long."""
+    stream = lines("text")
+    log.info("failed", extra={"event": "job.failed", "reason": "x" * 1_000_000, "host": ["y" * 1_000_000]})
+    assert len(stream.getvalue()) < 20_000
 
 
 def test_what_is_no_http_is_no_news(lines: Lines) -> None:

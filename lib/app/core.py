@@ -63,14 +63,20 @@ VAST = "vast"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clients:
-    """Connections that tasks use; entered before the tasks are, so that they outlive them."""
+    """Connections and threads that tasks use; entered before the tasks are, so that they outlive them."""
 
     comfy_http: aiohttp.ClientSession
     guard: AddressGuard
     guarded_http: GuardedHttp
     stores: S3Stores
+    finisher: Finisher
     records: Records
     traces: Traces | None
+
+
+def fetched_folder(settings: Settings) -> Path:
+    """Where files lie that we make or fetch ourselves; what ComfyUI writes lies in its own folder."""
+    return settings.engine.workspace.resolve() / "outputs"
 
 
 async def open_clients(settings: Settings, stack: AsyncExitStack, *, clock: Clock, version: str) -> Clients:
@@ -82,6 +88,7 @@ async def open_clients(settings: Settings, stack: AsyncExitStack, *, clock: Cloc
         guard=guard,
         guarded_http=await stack.enter_async_context(GuardedHttp(guard)),
         stores=await stack.enter_async_context(S3Stores(guard=guard)),
+        finisher=await stack.enter_async_context(Finisher(settings=settings.delivery, folder=fetched_folder(settings))),
         records=await open_records(settings, stack, clock=clock),
         traces=await stack.enter_async_context(open_traces(settings.telemetry, version=version)),
     )
@@ -156,9 +163,7 @@ async def build_core(
             uploads=_first(engines, Catalog.upload_inputs),
             options=_first(engines, Catalog.options),
         ),
-        delivery=await _delivery(
-            settings, clients=clients, stack=stack, sign=_sign(settings, signer, clock), clock=clock
-        ),
+        delivery=_delivery(settings, clients=clients, sign=_sign(settings, signer, clock), clock=clock),
         store=records.store,
         announcer=_announcer(payload, sender=sender, signer=signer, clock=clock),
         ledger=ledger,
@@ -209,7 +214,7 @@ def _engine(
         http=clients.comfy_http,
         settings=settings.engine,
         tasks=tasks,
-        fetch_folder=settings.engine.workspace.resolve() / "outputs",
+        fetch_folder=fetched_folder(settings),
         inline_bytes=min(SMALL_BYTES, settings.delivery.base64_max_bytes, settings.delivery.base64_total_bytes),
         placer=placer,
         owner=owner,
@@ -290,13 +295,10 @@ def _sign(settings: Settings, signer: Signer, clock: Clock) -> Sign:
     return sign
 
 
-async def _delivery(
-    settings: Settings, *, clients: Clients, stack: AsyncExitStack, sign: Sign, clock: Clock
-) -> OutputDelivery:
+def _delivery(settings: Settings, *, clients: Clients, sign: Sign, clock: Clock) -> OutputDelivery:
     delivery = settings.delivery
-    folder = settings.engine.workspace.resolve() / "outputs"
     return OutputDelivery(
-        finisher=await stack.enter_async_context(Finisher(settings=delivery, folder=folder)),
+        finisher=clients.finisher,
         uploads=Uploads(
             open_store=s3_opener(clients.stores, delivery), expires_s=delivery.s3_url_expires_s, clock=clock
         ),

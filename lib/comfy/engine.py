@@ -16,13 +16,13 @@ import aiohttp
 from lib.clock import Clock, SystemClock
 from lib.comfy import faults
 from lib.comfy.care import PAUSE_S, Carer, Keeper, Meter
+from lib.comfy.care_log import CareListener, CareLog
 from lib.comfy.catalog import Catalog
 from lib.comfy.client import ComfyClient
 from lib.comfy.folders import JobFolders
 from lib.comfy.follow import Follower, Terms
 from lib.comfy.forget import Forgetter
 from lib.comfy.harvest import Harvester, Ticket, settled, tries
-from lib.comfy.journal import CareListener, Journal
 from lib.comfy.link import Link
 from lib.comfy.memory import Gauge
 from lib.comfy.placing import Placer
@@ -79,9 +79,9 @@ class ComfyEngine:
         self._placer = placer
         self._clock = clock or SystemClock()
         self._client = ComfyClient(server.base_url, http, timeout_s=settings.request_timeout_s)
-        self._journal = Journal(name)
+        self._care_log = CareLog(name)
         self._link = Link(
-            server=server, client=self._client, settings=settings, clock=self._clock, journal=self._journal
+            server=server, client=self._client, settings=settings, clock=self._clock, care_log=self._care_log
         )
         self._tasks = tasks
         self._folders = JobFolders()
@@ -141,7 +141,7 @@ class ComfyEngine:
 
     def on_care(self, listener: CareListener) -> None:
         """Have ``listener(action)`` called, on the event loop, after each thing done for ComfyUI's health."""
-        self._journal.on_care(listener)
+        self._care_log.on_care(listener)
 
     async def run(self) -> None:
         """Keep the connection, for ever; what is still in ComfyUI's history goes when this is cancelled."""

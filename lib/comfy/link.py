@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import aiohttp
 
 from lib.clock import Clock
+from lib.comfy.care_log import CareLog
 from lib.comfy.catalog import Catalog, read_catalog
 from lib.comfy.client import ComfyClient, ConnectionRefused
 from lib.comfy.faults import scrub
-from lib.comfy.journal import Journal
 from lib.comfy.messages import HELLO, QueueChanged, parse_picture, parse_text
 from lib.comfy.ports import CareAction, Server
 from lib.comfy.session import PromptSession
@@ -49,7 +49,7 @@ class Link:
     """Owns the socket. ``run`` is a vital loop; the rest may be called from the event loop at any time."""
 
     def __init__(
-        self, *, server: Server, client: ComfyClient, settings: EngineSettings, clock: Clock, journal: Journal
+        self, *, server: Server, client: ComfyClient, settings: EngineSettings, clock: Clock, care_log: CareLog
     ) -> None:
         self.server = server
         self.client = client
@@ -68,7 +68,7 @@ class Link:
         """Event loop's time when ComfyUI was last asked to unload its models: its executor is busy with that."""
         self._settings = settings
         self._clock = clock
-        self._journal = journal
+        self._care_log = care_log
         self._ready = asyncio.Event()
         self._ended = asyncio.Event()
         self._why = "not connected yet"
@@ -180,7 +180,7 @@ class Link:
                 self.resume(fault)
             return False
         if begun:
-            self._journal.tell(action, reason)
+            self._care_log.tell(action, reason)
         for session in doomed:
             session.lose(reason)
         if self._scope is scope:  # a connection that was made meanwhile is to the new process
@@ -195,7 +195,7 @@ class Link:
             self.failed(error)
             return
         self.freed_at = asyncio.get_running_loop().time()
-        self._journal.tell(CareAction.FREED, cause)
+        self._care_log.tell(CareAction.FREED, cause)
 
     def drain(self, reason: str) -> Fault:
         """Take no new prompts and give back those that wait; what runs goes on. Ends with ``resume``, or with the
@@ -346,7 +346,7 @@ class Link:
         self._set_ready(False, reason)
         self.lose_all(reason)
         if action is not None:
-            self._journal.tell(action, reason)
+            self._care_log.tell(action, reason)
 
     def _set_ready(self, ready: bool, why: str = "") -> None:
         if ready:

@@ -17,6 +17,7 @@ from lib.jobs.live import LiveJob
 from lib.jobs.model import Job, JobStatus, Preview, Progress, Stage
 from lib.jobs.ports import Collected, Engine, Execution, Prepared, Withdrawn
 from lib.jobs.queue import Lease, SlotQueue
+from lib.telemetry.logs import add_job_facts
 
 log = logging.getLogger(__name__)
 
@@ -191,6 +192,7 @@ class Attempts:
         post = live.job.posts + 1 if held is None else held.post
         prompt_id = prompt_id_of(live.job.job_id, post)
         live.note(engine=lease.engine.name, posts=post, prompt_id=prompt_id)
+        add_job_facts(engine=lease.engine.name)
         self._journal.update(live)
         try:
             return await lease.engine.execute(

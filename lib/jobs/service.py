@@ -287,9 +287,9 @@ class JobService:
         live.waiter_count -= 1
 
     async def _work(self, live: LiveJob) -> None:
-        live.begun = True
+        live.begun, spec = True, live.job.spec
         try:
-            with job_context(live.job.job_id):
+            with job_context(live.job.job_id, request_id=spec.request_id, dialect=spec.dialect, owner=spec.owner):
                 delivered = await self._pipeline.run(live)
         except asyncio.CancelledError:
             await self._cut_short(live)

@@ -12,9 +12,9 @@ import aiohttp
 import pytest
 
 from lib.clock import SystemClock
+from lib.comfy.care_log import CareLog
 from lib.comfy.client import ComfyClient
 from lib.comfy.faults import execution_error
-from lib.comfy.journal import Journal
 from lib.comfy.link import Link
 from lib.comfy.messages import Failed
 from lib.errors import EngineUnreachable, ExecutionFailed, ServiceError
@@ -37,7 +37,7 @@ async def linked(comfyui: FakeComfyUI, http: aiohttp.ClientSession, tasks: Tasks
         client=ComfyClient(comfyui.base_url, http, timeout_s=5),
         settings=settings,
         clock=SystemClock(),
-        journal=Journal("one"),
+        care_log=CareLog("one"),
     )
     tasks.spawn(link.run(), name="test.link")
     async with asyncio.timeout(10):

@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 CareListener = Callable[[CareAction], None]
 
 
-class Journal:
+class CareLog:
     """Tells each action once."""
 
     def __init__(self, engine: str) -> None:

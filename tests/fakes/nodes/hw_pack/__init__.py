@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 import torch
 
@@ -67,8 +68,8 @@ class HWTally:
         return float("nan")
 
     def run(self, image, text):
-        folder = sys.modules["folder_paths"].get_user_directory()
-        with open(os.path.join(folder, "tally.log"), "a") as tally:
+        folder = Path(sys.modules["folder_paths"].get_user_directory())
+        with (folder / "tally.log").open("a") as tally:
             tally.write(text + "\n")
         return (image,)
 
@@ -106,11 +107,11 @@ class HWFail:
 
     @staticmethod
     def _failed_before(kind):
-        mark = os.path.join(sys.modules["folder_paths"].get_user_directory(), kind)
-        if os.path.exists(mark):
-            os.remove(mark)
+        mark = Path(sys.modules["folder_paths"].get_user_directory(), kind)
+        if mark.exists():
+            mark.unlink()
             return True
-        open(mark, "w").close()
+        mark.touch()
         return False
 
     def run(self, image, kind):

@@ -17,6 +17,7 @@ Choices = Callable[[str, str], Iterable[str]]
 """Options of an input: ``(class_type, input name)``."""
 
 _PATH = re.compile(r"(?<![\w:/.~%>])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\"<>|:,;]+)+[/\\](?=[^\s/\\])")
+MOST_HINTS = 20
 _OOM_TYPES = frozenset({"torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError", "MemoryError"})
 _OOM_TEXTS = (
     "out of memory",
@@ -181,8 +182,10 @@ def _not_in_list(
     class_type: str, name: str, info: Mapping[str, Any], choices: Choices, hints: dict[str, list[str]]
 ) -> str:
     wanted, allowed = str(info.get("received_value")), list(choices(class_type, name))
-    alike = list(nearest(wanted, allowed))
-    hints[wanted] = alike
+    alike = hints.get(wanted)
+    if alike is None:  # as a search through all choices takes its time, not for each of thousands of nodes
+        alike = list(nearest(wanted, allowed)) if len(hints) < MOST_HINTS else []
+        hints |= {wanted: alike} if len(hints) < MOST_HINTS else {}
     what = "is not among this ComfyUI's files" if name.endswith("_name") else "is not a valid choice"
     if alike:
         return f"{wanted!r} {what}; nearest: {', '.join(alike)}"

@@ -5,6 +5,7 @@ import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from lib.comfy.fields import (
@@ -35,6 +36,8 @@ from lib.storage.problems import for_field, too_large
 from lib.storage.sources import Credential, Source
 from lib.workflow import placeholders
 
+BIG_WORKFLOW_BYTES = 256 * 1024
+"""Workflows above this are gone through in a thread."""
 AT_ONCE = 8
 """Inputs of one job that are fetched at the same time."""
 
@@ -95,15 +98,12 @@ class InputPreparer:
 
     async def prepare(self, job: Job, workflow: Workflow) -> Prepared:
         """Raises: UnsafeInput, InputFetchFailed, StorageFailed, EngineUnreachable."""
-        if job.spec.stranger:
-            check_stranger(workflow, self._uploads)
-        found = {site.path: site for site in sites(workflow, self._uploads)}
-        if self._settings.input_urls == "any":
-            found = {site.path: site for site in url_sites(workflow)} | found
-        changes: dict[Path, Any] = dict(repaired(workflow, self._options))
+        big = len(job.spec.workflow) >= BIG_WORKFLOW_BYTES
+        looked = partial(self._look, workflow, stranger=job.spec.stranger)
+        found, changes = await asyncio.to_thread(looked) if big else looked()
         foreign: list[Site] = []
         used = used_nodes(workflow) if found else frozenset()
-        for site in found.values():
+        for site in found:
             if await _is_content(site):
                 foreign.append(site)
                 continue
@@ -116,8 +116,18 @@ class InputPreparer:
             values, files, paths = await self._bring_in(foreign, job)
             changes |= values
         rng = self._rng or placeholders.job_rng(job.job_id)
-        graph = placeholders.fill(with_values(workflow, changes), rng=rng)
+        filled = partial(placeholders.fill, with_values(workflow, changes), rng=rng)
+        graph = await asyncio.to_thread(filled) if big else filled()
         return Prepared(graph=graph, caller_graph=graph, fetched_inputs=paths, files=files)
+
+    def _look(self, workflow: Workflow, *, stranger: bool) -> tuple[list[Site], dict[Path, Any]]:
+        """Go through the whole graph: for what may be files, and for paths that have to be written in another way."""
+        if stranger:
+            check_stranger(workflow, self._uploads)
+        found = {site.path: site for site in sites(workflow, self._uploads)}
+        if self._settings.input_urls == "any":
+            found = {site.path: site for site in url_sites(workflow)} | found
+        return list(found.values()), dict(repaired(workflow, self._options))
 
     async def _bring_in(
         self, found: Sequence[Site], job: Job

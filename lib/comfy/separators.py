@@ -14,6 +14,16 @@ from lib.jobs.model import Workflow
 Options = Callable[[str, str], Sequence[str]]
 """The choices of a class's list input; empty where it is none, or the class is not known."""
 
+
+class Choices:
+    """A list as it is looked through for each of perhaps many values."""
+
+    def __init__(self, listed: Sequence[str]) -> None:
+        self.known = frozenset(listed)
+        self.back = any("\\" in choice for choice in listed)
+
+
+NO_CHOICES = Choices(())
 _FOLDER_FIELDS = frozenset({"subfolder", "directory", "folder"})
 _FIELD = re.compile(
     r"(?:^|_)(?:name|path|file|filename|lora|model|ckpt|vae|unet|clip|checkpoint)_?\d*\Z", re.IGNORECASE
@@ -29,6 +39,15 @@ _MAX_CHARS = 4096
 
 def repaired(graph: Workflow, options: Options) -> Iterator[tuple[Path, str]]:
     """Where a path has to be written in another way, and how."""
+    seen: dict[tuple[str, str], Choices] = {}
+
+    def choices_of(class_type: str, name: str) -> Choices:
+        if not (listed := options(class_type, name)):
+            return NO_CHOICES
+        if (choices := seen.get((class_type, name))) is None:
+            choices = seen[class_type, name] = Choices(listed)
+        return choices
+
     for node_id, node in graph.items():
         inputs = node.get("inputs") if isinstance(node, dict) else None
         if not isinstance(inputs, dict) or not isinstance(class_type := node.get("class_type"), str):
@@ -36,7 +55,7 @@ def repaired(graph: Workflow, options: Options) -> Iterator[tuple[Path, str]]:
         for name, value in inputs.items():
             if type(value) is str:
                 if ("\\" in value or "/" in value) and len(value) <= _MAX_CHARS:
-                    fixed = _fixed(name, value, options(class_type, name))
+                    fixed = _fixed(name, value, choices_of(class_type, name))
                     if fixed is not None:
                         yield (node_id, "inputs", name), fixed
             elif type(value) is dict:  # a row of a node pack's list: {"on": true, "lora": "..."}
@@ -46,22 +65,22 @@ def repaired(graph: Workflow, options: Options) -> Iterator[tuple[Path, str]]:
 def _inside(value: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, str]]:
     for key, item in value.items():
         if type(item) is str and "\\" in item and len(item) <= _MAX_CHARS:
-            fixed = _fixed(key, item, ())
+            fixed = _fixed(key, item, NO_CHOICES)
             if fixed is not None:
                 yield (*path, key), fixed
 
 
-def _fixed(name: str, value: str, choices: Sequence[str]) -> str | None:
+def _fixed(name: str, value: str, choices: Choices) -> str | None:
     """The value as it should be; ``None`` = as it is."""
-    if value in choices:
+    if value in choices.known:
         return None
     ours = _BACK.sub("/", value)
-    for candidate in (ours, ours.replace("/", "\\")) if choices else ():
-        if candidate in choices:
+    for candidate in (ours, ours.replace("/", "\\")) if choices.known else ():
+        if candidate in choices.known:
             return candidate
     if ours == value or "\n" in value:
         return None
-    if choices:  # a file that came after the list was read; the list shows which way its system writes paths
-        return None if any("\\" in choice for choice in choices) else ours
+    if choices.known:  # a file that came after the list was read; the list shows which way its system writes paths
+        return None if choices.back else ours
     is_path = name in _FOLDER_FIELDS or (_FIELD.search(name) is not None and _FILE.search(value) is not None)
     return ours if is_path else None

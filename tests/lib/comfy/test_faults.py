@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lib.comfy.faults import is_dead_executor, misfits, rejection, scrub, tell_of_dead_executor
+from lib.comfy.faults import MOST_HINTS, is_dead_executor, misfits, rejection, scrub, tell_of_dead_executor
 from lib.comfy.install import NODES
 from tests.fakes.comfyui_executor import LAST_WORDS
 
@@ -153,3 +153,16 @@ def test_the_node_pack_makes_the_executor_say_that_it_ended(raised: str) -> None
     assert is_dead_executor(said.splitlines()[-1])
     assert said.count("pyworker:") == 1
     assert ("Traceback" in said) is not raised.startswith("SystemExit")
+
+
+def test_not_every_wrong_value_of_thousands_is_looked_up() -> None:
+    """A search for what was meant takes milliseconds; the first ones tell enough, and the same one is searched once."""
+
+    def wrong(value: str) -> dict[str, object]:
+        info = {"input_name": "ckpt_name", "received_value": value}
+        return {"class_type": "L", "errors": [{"type": "value_not_in_list", "message": "", "extra_info": info}]}
+
+    nodes = {str(number): wrong(f"b{number}.safetensors") for number in range(100)}
+    error = rejection({"node_errors": nodes}, classes=[], choices=lambda *_: ["a.safetensors"])
+    assert len(error.details["nearest"]) == MOST_HINTS  # type: ignore[arg-type]
+    assert len(error.details["node_errors"]) == 100  # type: ignore[arg-type]

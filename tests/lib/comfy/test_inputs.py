@@ -2,6 +2,7 @@
 
 import base64
 import random
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
@@ -395,3 +397,36 @@ async def test_a_real_comfyui_accepts_what_was_placed(bench: Bench, real_comfyui
     async with aiohttp.ClientSession() as http, http.post(f"{real_comfyui.base_url}/prompt", json=body) as response:
         answer = await response.json()
     assert (response.status, answer.get("node_errors")) == (200, {})
+
+
+async def test_a_large_graph_does_not_keep_the_event_loop(bench: Bench) -> None:
+    """It is gone through in a thread, with the same outcome."""
+    folder, asking = bench.engine(), set[str]()
+    graph = {"1": node("LoadImage", image=bench.url("/a.png")), "2": node("X", path="a\\b.png", text="x" * 300_000)}
+    bench.options = Asked(asking)
+    job = JOB.with_(spec=replace(JOB.spec, workflow=orjson.dumps(graph)))
+    prepared = await bench.prepare(graph, job=job)
+    assert (folder / prepared.graph["1"]["inputs"]["image"]).is_file()
+    assert prepared.graph["2"]["inputs"]["path"] == "a/b.png"
+    assert asking and threading.current_thread().name not in asking
+
+
+async def test_a_stranger_can_not_name_another_ones_files(bench: Bench) -> None:
+    """``lib.comfy.seclusion`` is asked for each of a stranger's jobs, and for no other."""
+    bench.engine()
+    graph = {"1": node("LoadImage", image="order-1/a.png [output]")}
+    assert (await bench.prepare(graph)).graph == graph
+    with pytest.raises(UnsafeInput):
+        await bench.prepare(graph, job=JOB.with_(spec=replace(JOB.spec, stranger=True)))
+
+
+class Asked(dict[tuple[str, str], tuple[str, ...]]):
+    """Choices that note in which threads they are asked for."""
+
+    def __init__(self, threads: set[str]) -> None:
+        super().__init__()
+        self._threads = threads
+
+    def get(self, key: tuple[str, str], default: Any = None) -> Any:
+        self._threads.add(threading.current_thread().name)
+        return default

@@ -14,6 +14,8 @@ from lib.workflow.files import check_files
 MAX_ID_LENGTH = 200
 MAX_CLASS_LENGTH = 200
 MAX_NODES = 10_000
+MAX_CHAIN = 500
+"""Nodes one after the other. ComfyUI goes along them by recursion: near a thousand its executor thread dies of it."""
 _OURS = frozenset({"client_id", "prompt_id", "extra_data", "number", "front", "partial_execution_targets"})
 _EXPORT = (
     "This is a graph in the format of ComfyUI's editor. Export it for the API: in ComfyUI open the menu Workflow > "
@@ -79,8 +81,8 @@ def is_link(value: object) -> bool:
 
 
 def check_cycles(workflow: Mapping[str, Any], outputs: Iterable[str]) -> None:
-    """Refuse a cycle that one of ``outputs`` depends on: ComfyUI drops such outputs without a word."""
-    done: set[str] = set()
+    """Refuse a cycle that one of ``outputs`` depends on, which ComfyUI drops without a word; and an endless chain."""
+    done: dict[str, int] = {}
     for root in outputs:
         path: dict[str, None] = {}
         stack: list[tuple[str, bool]] = [(root, False)]
@@ -88,7 +90,13 @@ def check_cycles(workflow: Mapping[str, Any], outputs: Iterable[str]) -> None:
             node_id, leaving = stack.pop()
             if leaving:
                 del path[node_id]
-                done.add(node_id)
+                done[node_id] = 1 + max((done[source] for source in _sources(workflow[node_id]["inputs"])), default=0)
+                if done[node_id] > MAX_CHAIN:
+                    raise _bad(
+                        f"Node {node_id!r} depends on more than {MAX_CHAIN} nodes one after the other",
+                        node_id=node_id,
+                        expected=f"at most {MAX_CHAIN} in a row",
+                    )
             elif node_id in path:
                 raise _cycle([*path], node_id)
             elif node_id not in done:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.errors import InvalidWorkflow, UnsafeInput
-from lib.workflow.graph import check_graph, check_outputs, reachable, unknown_classes
+from lib.workflow.graph import MAX_CHAIN, check_graph, check_outputs, reachable, unknown_classes
 
 PICTURE = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 255}},
@@ -248,3 +248,18 @@ def test_any_json_is_either_a_graph_or_refused(value: object) -> None:
         check_graph(value)
     except (InvalidWorkflow, UnsafeInput) as error:
         json.dumps(dict(error.details))
+
+
+def test_a_chain_has_an_end() -> None:
+    """ComfyUI's executor thread dies of a thousand nodes in a row, and with it everybody's jobs."""
+
+    def chain(length: int) -> dict[str, Any]:
+        links = {str(number): {"image": [str(number - 1), 0]} if number else {} for number in range(length)}
+        return {node_id: {"class_type": "ImageInvert", "inputs": inputs} for node_id, inputs in links.items()}
+
+    check_graph(chain(MAX_CHAIN))
+    with pytest.raises(InvalidWorkflow, match="one after the other"):
+        check_graph(chain(MAX_CHAIN + 1))
+    wide = {"0": {"class_type": "EmptyImage", "inputs": {}}}
+    wide |= {str(n): {"class_type": "X", "inputs": {"a": ["0", 0], "b": ["0", 0]}} for n in range(1, MAX_CHAIN * 2)}
+    check_graph(wide)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -32,23 +32,28 @@ class Puts:
 
         ``url`` is the URL that was put to, without its query, which is a secret.
         """
-        seats, urls = asyncio.Semaphore(PARALLEL), iter(target.urls)
+        going, urls = _Going(target=target), iter(target.urls)
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(self._one(seats, output, next(urls, None), target)) if output.local_path else None
+                group.create_task(self._one(going, output, next(urls, None))) if output.local_path else None
                 for output in outputs
             ]
         return tuple(task.result() if task else output for task, output in zip(tasks, outputs, strict=True))
 
-    async def _one(self, seats: asyncio.Semaphore, output: Output, url: str | None, target: PutTarget) -> Output:
+    async def _one(self, going: "_Going", output: Output, url: str | None) -> Output:
         if url is None:
-            count = len(target.urls)
+            count = len(going.target.urls)
             return replace(output, upload_error=f"no URL is left for this file: {count} were given, one a file")
-        async with seats:
+        host = urlsplit(url).hostname or ""
+        async with going.seats:
+            if (dead := going.dead.get(host)) is not None:
+                return replace(output, upload_error=dead)
             try:
-                await self._send(output, url, target)
+                await self._send(output, url, going.target)
             except StorageFailed as error:
                 log.warning("upload failed", extra={"event": "upload.failed", **error.details})
+                if error.retryable:
+                    going.dead[host] = error.message
                 return replace(output, upload_error=error.message)
         return replace(output, url=urlsplit(url)._replace(query="", fragment="").geturl())
 
@@ -75,6 +80,16 @@ class Puts:
             raise _failed(f"the file can't be read: {error.strerror}", host, "LocalFile") from error
         if not 200 <= status < 300:
             raise _refused(status, body, host)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Going:
+    """One job's files on their way. A host that had all patience for one of them is ``dead`` for the others: a
+    thousand files for a host that hangs would hold a seat for days."""
+
+    target: PutTarget
+    seats: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PARALLEL))
+    dead: dict[str, str] = field(default_factory=dict)
 
 
 def _refused(status: int, body: bytes, host: str) -> StorageFailed:

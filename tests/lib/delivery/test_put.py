@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lib.delivery.put import Puts
+from lib.delivery.put import PARALLEL, Puts
 from lib.delivery.retry import Patience
 from lib.jobs.model import Output, OutputKind, PutTarget
 from lib.storage.guard import AddressGuard
@@ -45,6 +45,17 @@ async def test_a_callers_content_type_wins(puts: Puts, output: Callable[..., Out
     async with S3Stub() as stub:
         await puts.put((output(),), PutTarget(urls=(f"{stub.url}/k",), headers={"content-type": "text/x"}))
     assert stub.stored == {"/k": (png(), "text/x")}
+
+
+async def test_a_host_that_failed_with_all_patience_is_not_asked_for_each_file(
+    puts: Puts, output: Callable[..., Output]
+) -> None:
+    """A thousand files would hold a seat for days; the other files of the job say what the first ones met."""
+    files = tuple(output(f"{number}.png") for number in range(3 * PARALLEL))
+    async with S3Stub(statuses=[503] * 1000) as stub:
+        done = await puts.put(files, PutTarget(urls=tuple(f"{stub.url}/{number}" for number in range(len(files)))))
+        assert stub.asked <= 3 * PARALLEL
+    assert {"status 503" in (file.upload_error or "") for file in done} == {True}
 
 
 async def test_fewer_urls_than_files(puts: Puts, output: Callable[..., Output]) -> None:

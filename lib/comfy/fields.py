@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from lib.errors import UnsafeInput
 from lib.jobs.model import Workflow
+from lib.storage.guard import MAX_URL_CHARS
 from lib.storage.inline import is_data_uri
 from lib.storage.media import UNKNOWN
 
@@ -100,7 +101,6 @@ _WANTS_IT_ITSELF = re.compile(r"url|base64", re.IGNORECASE)
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
 MIN_BASE64_CHARS = 24
 MAX_NAME_CHARS = 4096
-MAX_URL_CHARS = 65536
 SCHEME_CHARS = 64
 _SUFFIX = re.compile(r"^(?P<name>.*?)(?P<space> ?)\[(?:input|output|temp)\]\Z", re.DOTALL)
 _DRIVE = re.compile(r"[A-Za-z]:")

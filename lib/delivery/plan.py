@@ -27,7 +27,7 @@ from lib.jobs.model import (
     WebhookTarget,
 )
 from lib.settings import DeliverySettings, SettingsError
-from lib.storage.guard import AddressGuard
+from lib.storage.guard import MAX_URL_CHARS, AddressGuard
 
 MAX_PREFIX = 512
 MAX_TIMEOUT_S = 300.0
@@ -343,7 +343,7 @@ def _bounded(value: Any, most: float, *, loc: Loc) -> float:
 def _check_url(url: Any, guard: AddressGuard | None, *, loc: Loc, own: bool = True) -> None:
     """``own``: our own URLs may be named too."""
     try:
-        parts = urlsplit(url) if isinstance(url, str) else None
+        parts = urlsplit(url) if isinstance(url, str) and len(url) <= MAX_URL_CHARS else None
         usable = parts is not None and parts.scheme in ("http", "https") and bool(parts.hostname)
     except ValueError:
         usable = False

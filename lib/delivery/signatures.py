@@ -16,6 +16,8 @@ from lib.errors import InvalidRequest
 from lib.jobs.model import OutboxItem, WebhookScheme
 
 PREFIX = "whsec_"
+MOST_KEYS = 8
+"""Each one signs every attempt, on the event loop."""
 SECRET = ("body", "input", "webhook", "secret")
 
 Headers = Callable[[OutboxItem, datetime], dict[str, str]]
@@ -33,7 +35,10 @@ def raw_signature(body: bytes, secret: str) -> str:
 def standard_keys(secret: str) -> tuple[bytes, ...]:
     """Return the keys of a Standard Webhooks secret: base64, ``whsec_`` before it or not, several separated by blanks
     while one replaces the other. Raises: UnusableSecret."""
-    keys = tuple(_decoded(part.removeprefix(PREFIX)) for part in secret.split())
+    parts = secret.split(maxsplit=MOST_KEYS)
+    if len(parts) > MOST_KEYS:
+        raise UnusableSecret(f"has more than {MOST_KEYS} keys")
+    keys = tuple(_decoded(part.removeprefix(PREFIX)) for part in parts)
     if not keys or not all(keys):
         raise UnusableSecret("is empty")
     return keys

@@ -39,6 +39,8 @@ _REFUSED = tuple(
         ),
     )
 )
+MAX_URL_CHARS = 65536
+"""The parsers keep what they were given in caches: nobody fills those with megabytes."""
 _GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")
 _HOST = re.compile(r"(?=.{1,253}\.?\Z)(?!.*[^.]{64})[A-Za-z0-9._:%-]+")
 """As the name service takes them: at most 253 characters, 63 between two dots."""
@@ -164,7 +166,7 @@ class AddressGuard:
 
 
 def _parse(url: str) -> URL | None:
-    if "\\" in url or not url.isprintable():
+    if len(url) > MAX_URL_CHARS or "\\" in url or not url.isprintable():
         return None
     url = url.strip()
     try:

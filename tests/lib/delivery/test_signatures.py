@@ -9,6 +9,7 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from lib.delivery.signatures import (
+    MOST_KEYS,
     UnusableSecret,
     check_secret,
     raw_signature,
@@ -65,6 +66,13 @@ def test_without_a_secret_there_is_no_signature() -> None:
     """Id and time are told anyway."""
     headers = standard_headers(message_id="msg_1", at=datetime.now(UTC), body=BODY, keys=())
     assert set(headers) == {"webhook-id", "webhook-timestamp"}
+
+
+def test_a_secret_has_a_few_keys_at_most() -> None:
+    """Each one signs each attempt; a million of them would keep everybody waiting."""
+    assert len(standard_keys(" ".join([SECRET] * MOST_KEYS))) == MOST_KEYS
+    with pytest.raises(UnusableSecret, match="more than"):
+        standard_keys("YQ== " * 1_000_000)
 
 
 @pytest.mark.parametrize("secret", ["geheim!", "whsec_", "", "  ", f"{SECRET} not-base64", "abcde", "whsec_ÄÖ"])

@@ -169,7 +169,10 @@ def test_the_default_webhook(block: dict[str, Any] | None) -> None:
     assert (target.url, target.secret, target.operator) == (OPERATOR["webhook_url"], "OPHOOK", True)
 
 
-@pytest.mark.parametrize("url", ["nowhere", "ftp://h/x", "http://", "http://[", "//h/x", pytest.param("https://h/" + "x" * 70_000, id="long")])
+@pytest.mark.parametrize(
+    "url",
+    ["nowhere", "ftp://h/x", "http://", "http://[", "//h/x", pytest.param("https://h/" + "x" * 70_000, id="long")],
+)
 def test_a_bad_webhook_url_is_refused(url: str) -> None:
     """A URL that can't be posted to is the caller's mistake, not a reason to tell somebody else."""
     with pytest.raises(InvalidRequest) as caught:

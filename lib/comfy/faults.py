@@ -6,7 +6,7 @@ text; those and host paths stay out of everything that leaves this module.
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 from lib.comfy.catalog import nearest
@@ -18,6 +18,8 @@ Choices = Callable[[str, str], Iterable[str]]
 
 _PATH = re.compile(r"(?<![\w:/.~%>])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\"<>|:,;]+)+[/\\](?=[^\s/\\])")
 MOST_HINTS = 20
+MOST_TOLD = 100
+"""Nodes with errors, and items of their lists: ComfyUI tells of thousands with thousands each."""
 _OOM_TYPES = frozenset({"torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError", "MemoryError"})
 _OOM_TEXTS = (
     "out of memory",
@@ -52,13 +54,13 @@ def scrub(text: str) -> str:
 
 
 def scrubbed(value: Any) -> Any:
-    """Scrub every string of a JSON value and leave tracebacks and inputs out."""
+    """Scrub every string of a JSON value and leave tracebacks and inputs out; of a long list the first items stay."""
     if isinstance(value, str):
         return scrub(value)
     if isinstance(value, Mapping):
         return {key: scrubbed(item) for key, item in value.items() if key not in _HIDDEN}
     if isinstance(value, list | tuple):
-        return [scrubbed(item) for item in value]
+        return [scrubbed(item) for item in value[:MOST_TOLD]]
     return value
 
 
@@ -115,8 +117,8 @@ def rejection(reply: Mapping[str, Any], *, classes: Iterable[str], choices: Choi
     ``reply`` is its body (400, or 200 with ``node_errors``). ``details`` are ``{"error", "node_errors"}``, both
     ComfyUI's own objects, scrubbed, and ``"nearest"`` where a model or class by another name was probably meant.
     """
-    error, nodes = scrubbed(reply.get("error") or {}), scrubbed(reply.get("node_errors") or {})
-    nodes = nodes if isinstance(nodes, dict) else {}
+    error, nodes = scrubbed(reply.get("error") or {}), reply.get("node_errors")
+    nodes = scrubbed(dict(islice(nodes.items(), MOST_TOLD))) if isinstance(nodes, Mapping) else {}
     hints: dict[str, list[str]] = {}
     sentences = [
         sentence for node_id, facts in nodes.items() for sentence in _sentences(node_id, facts, choices, hints)

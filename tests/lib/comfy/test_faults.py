@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from lib.comfy.faults import MOST_HINTS, is_dead_executor, misfits, rejection, scrub, tell_of_dead_executor
+from lib.comfy.faults import MOST_HINTS, MOST_TOLD, is_dead_executor, misfits, rejection, scrub, tell_of_dead_executor
 from lib.comfy.install import NODES
 from tests.fakes.comfyui_executor import LAST_WORDS
 
@@ -162,7 +162,9 @@ def test_not_every_wrong_value_of_thousands_is_looked_up() -> None:
         info = {"input_name": "ckpt_name", "received_value": value}
         return {"class_type": "L", "errors": [{"type": "value_not_in_list", "message": "", "extra_info": info}]}
 
-    nodes = {str(number): wrong(f"b{number}.safetensors") for number in range(100)}
+    nodes: dict[str, object] = {str(number): wrong(f"b{number}.safetensors") for number in range(300)}
+    nodes["0"] = {**wrong("b"), "dependent_outputs": [str(number) for number in range(300)]}
     error = rejection({"node_errors": nodes}, classes=[], choices=lambda *_: ["a.safetensors"])
     assert len(error.details["nearest"]) == MOST_HINTS  # type: ignore[arg-type]
-    assert len(error.details["node_errors"]) == 100  # type: ignore[arg-type]
+    assert len(error.details["node_errors"]) == MOST_TOLD  # type: ignore[arg-type]
+    assert len(error.details["node_errors"]["0"]["dependent_outputs"]) == MOST_TOLD  # type: ignore[index]

@@ -14,7 +14,7 @@ from lib.workflow.files import check_files
 MAX_ID_LENGTH = 200
 MAX_CLASS_LENGTH = 200
 MAX_NODES = 10_000
-MAX_CHAIN = 500
+MAX_CHAIN = 512
 """Nodes one after the other. ComfyUI goes along them by recursion: near a thousand its executor thread dies of it."""
 _OURS = frozenset({"client_id", "prompt_id", "extra_data", "number", "front", "partial_execution_targets"})
 _EXPORT = (

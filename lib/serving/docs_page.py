@@ -18,6 +18,19 @@ _PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>API</title>
 <link rel="stylesheet" href="docs/swagger-ui.css">
+<style>
+@media (max-width: 640px) {
+  .swagger-ui .wrapper { padding: 0 8px; }
+  .swagger-ui .opblock .opblock-summary-control { flex-wrap: wrap; }
+  .swagger-ui .opblock .opblock-summary-path { max-width: calc(100% - 8rem); }
+  .swagger-ui .opblock .opblock-summary-description { flex-basis: 75%; padding-top: 4px; }
+  .swagger-ui .opblock-section-header { flex-wrap: wrap; }
+  .swagger-ui table td { overflow-wrap: anywhere; }
+  .swagger-ui td.parameters-col_name { min-width: 6rem; overflow-wrap: normal; }
+  .swagger-ui .response-col_links { display: none; }
+  .swagger-ui input, .swagger-ui select, .swagger-ui textarea { max-width: 100%; }
+}
+</style>
 <link rel="icon" type="image/png" href="docs/favicon-32x32.png">
 </head>
 <body>
@@ -38,8 +51,10 @@ _START = """window.ui = SwaggerUIBundle({
 });
 """
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'"
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "media-src 'self' blob:; connect-src 'self'"
 )
+"""``blob:`` is how the page shows a picture, sound or video that a route answered with."""
 
 
 class Docs:

@@ -85,7 +85,9 @@ class Operation:
 
 def trouble(error: type[ServiceError], description: str) -> Mapping[int, Answer]:
     """Describe an error of this class, in the form that no dialect shapes, under its status."""
-    return {STATUS[error]: Answer(description=description, model=Trouble)}
+    shown = {"error": error.code, "message": description, "detail": description, "retryable": error.retryable}
+    example = {**shown, "request_id": "9ee5cbe661f34f1a817da35080daf52e"}
+    return {STATUS[error]: Answer(description=description, model=Trouble, example=example)}
 
 
 EVERYWHERE: Mapping[int, Answer] = {

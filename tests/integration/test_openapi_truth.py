@@ -138,7 +138,10 @@ def _requests(operation: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
         yield title, {**sent, "json": example["value"]}
     if not content:
         yield "", sent
-    elif "application/json" not in content:
+    elif "application/json" in content:
+        example = content["multipart/form-data"]["schema"]["properties"]["request"]["example"]
+        yield "a form", {**sent, "files": {"request": (None, json.dumps(example))}}
+    else:
         yield "a file", {**sent, "data": PIXEL, "headers": sent["headers"] | {"Content-Type": "image/png"}}
         yield "a form", {**sent, "files": {"file": ("photo.png", PIXEL)}}
 

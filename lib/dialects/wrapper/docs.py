@@ -48,6 +48,7 @@ _SUBMIT = (
         name=MULTIPART_HEADER,
         place="header",
         description=f"`1`: needed with a {MULTIPART_TYPE} body, which is refused (415) without it.",
+        example="1",
     ),
 )
 _JOB_ID = Parameter(
@@ -87,7 +88,12 @@ _FORM = {
     MULTIPART_TYPE: {
         "type": "object",
         "required": [REQUEST_PART],
-        "properties": {REQUEST_PART: {"$ref": f"#/components/schemas/{Payload.__name__}"}},
+        "properties": {
+            REQUEST_PART: {
+                "allOf": [{"$ref": f"#/components/schemas/{Payload.__name__}"}],
+                "example": next(iter(examples.REQUESTS.values())),
+            }
+        },
         "additionalProperties": {
             **BINARY,
             "description": f"A file; `{SCHEME}<part's name>` in the workflow stands for it.",

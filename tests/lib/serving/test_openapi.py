@@ -160,7 +160,9 @@ async def test_the_page_needs_nothing_from_outside(serve: Serve) -> None:
     page = await client.get("/")
     assert page.url.path == "/docs"
     text = await page.text()
-    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    policy = page.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "img-src 'self' data: blob:" in policy, "a picture that a route answers with is shown"
     assert "://" not in text
     for path in re.findall(r'(?:href|src)="([^"]+)"', text):
         asset = await client.get(f"/{path}")

@@ -1,5 +1,6 @@
 """lib.comfy.seclusion: what strangers' graphs may not name; and that their files can't be guessed, on a ComfyUI."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ async def test_a_preview_node_shows_a_stranger_no_file_of_another_job(world: Wor
     path = world.output / name
     if path != Path(made.local_path):
         path.write_bytes(Path(made.local_path).read_bytes())
+        os.utime(path, (1e9, 1e9))
     theirs = await world.run(w.preview_3d(name), job=job_of(stranger=True))
     assert theirs.outputs == ()
     ours = await world.run(w.preview_3d(name), job=job_of())

@@ -55,7 +55,7 @@ class Need(StrEnum):
     """Nothing: the handler checks a signed link, or else ``caller_of``."""
     KEY = "key"
     SUBMIT = "submit"
-    """A key, and that its limits leave room for a job."""
+    """A key, and that its limits leave room for one more: a job, or files for one."""
     ADMIN = "admin"
 
 

@@ -154,6 +154,7 @@ def test_a_node_that_ignores_the_interrupt_costs_a_restart(standalone: WorkerPro
 def test_a_killed_worker_finds_its_comfyui_again(standalone: WorkerProcess) -> None:
     """kill -9 of the worker: the next one takes the running ComfyUI over instead of starting a second."""
     before = comfyui_pid(standalone)
+    measured = standalone.health()["benchmark"]
     assert standalone.process is not None
     standalone.process.kill()
     standalone.process.wait()
@@ -163,7 +164,7 @@ def test_a_killed_worker_finds_its_comfyui_again(standalone: WorkerProcess) -> N
     assert comfyui_pid(standalone) == before
     assert standalone.generate({"workflow_json": picture(17)}).status_code == 200
     score = standalone.health()["benchmark"]
-    assert score["cached"] is True
+    assert score["cached"] is not measured["from_warmup"]  # on a very slow host only the warm-up was measured
 
 
 def test_sigterm_drains(standalone: WorkerProcess) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from lib.dialects.native import inputs, outputs
 from lib.dialects.native.schema import DeadLetters, JobObject, JobPage, Revived, UploadedInputs
 from lib.dialects.native.translate import MOST_PER_PAGE, MOST_SEQUENCE, PAGE
-from lib.errors import BodyTooLarge, Forbidden, InvalidRequest, JobNotFound, OutputNotFound, UnsafeInput
+from lib.errors import BodyTooLarge, Forbidden, InvalidRequest, JobNotFound, OutputNotFound, RateLimited, UnsafeInput
 from lib.jobs.model import JobStatus
 from lib.serving.access import Need
 from lib.serving.openapi import BINARY, Answer, Operation, Parameter, trouble
@@ -178,7 +178,9 @@ def _upload() -> Operation:
             **trouble(UnsafeInput, "The file is none that ComfyUI reads."),
             **trouble(BodyTooLarge, "A file is too large."),
             **trouble(InvalidRequest, "The body or a header is wrong."),
+            **trouble(RateLimited, "This key has used up what it may."),
         },
+        need=Need.SUBMIT,
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from aiohttp import web
 
 from lib.clock import Clock
-from lib.dialects.native import outputs, translate
+from lib.dialects.native import inputs, outputs, translate
 from lib.dialects.native.docs import operations
 from lib.dialects.native.inputs import Inputs
 from lib.dialects.native.outputs import OutputFiles
@@ -62,7 +62,7 @@ class NativeDialect:
 
     def needs(self) -> Needs:
         """Say what the routes ask of callers, where that is not a key."""
-        return {outputs.MOUNTED: Need.LINK}
+        return {outputs.MOUNTED: Need.LINK, inputs.ROUTE: Need.SUBMIT}
 
     def operations(self) -> Sequence[Operation]:
         """Describe the routes for the docs page."""

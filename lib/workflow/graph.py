@@ -1,10 +1,10 @@
 """Checks of a graph in ComfyUI's API format, ``{node_id: {"class_type": str, "inputs": {...}}}``; pure, no catalogue.
 
 Refuses, with the place and what was expected, each prompt that ComfyUI accepts with 200 and then dies of, and each
-mistake whose message from ComfyUI would not help. What needs the list of installed nodes takes it as a callable.
+mistake whose message from ComfyUI would not help.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lib.errors import InvalidWorkflow
@@ -39,26 +39,6 @@ def check_graph(workflow: object) -> None:
         _check_links(workflow, node_id, node["inputs"])
     check_files(workflow)
     check_cycles(workflow, _sinks(workflow))
-
-
-def check_outputs(workflow: Mapping[str, Any], is_output: Callable[[str], bool | None]) -> None:
-    """Check that something is asked for and can be reached without a cycle.
-
-    ``is_output`` tells of a class whether its nodes are outputs; ``None`` = not known, such a node counts as one.
-    Raises: InvalidWorkflow.
-    """
-    outputs = [node_id for node_id, node in workflow.items() if is_output(node["class_type"]) is not False]
-    if not outputs:
-        raise _bad(
-            "The workflow has no output node: nothing would be made",
-            expected="at least one node such as SaveImage or PreviewImage",
-        )
-    check_cycles(workflow, outputs)
-
-
-def unknown_classes(workflow: Mapping[str, Any], known: Collection[str]) -> dict[str, str]:
-    """Return ``{node_id: class_type}`` of the nodes whose class is not installed."""
-    return {node_id: node["class_type"] for node_id, node in workflow.items() if node["class_type"] not in known}
 
 
 def reachable(workflow: Mapping[str, Any], outputs: Iterable[str]) -> set[str]:

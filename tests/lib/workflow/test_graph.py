@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.errors import InvalidWorkflow, UnsafeInput
-from lib.workflow.graph import MAX_CHAIN, check_graph, check_outputs, reachable, unknown_classes
+from lib.workflow.graph import MAX_CHAIN, check_graph, reachable
 
 PICTURE = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 255}},
@@ -161,30 +161,6 @@ def test_a_long_chain_needs_no_recursion() -> None:
 def test_too_many_nodes_are_refused() -> None:
     """A graph has a size limit."""
     refusal({str(n): {"class_type": "A", "inputs": {}} for n in range(10_001)})
-
-
-def test_outputs_are_needed() -> None:
-    """A graph without an output node makes nothing; an unknown class may be one."""
-    check_outputs(PICTURE, {"SaveImage": True, "EmptyImage": False}.get)
-    check_outputs(PICTURE, {"EmptyImage": False}.get)
-    with pytest.raises(InvalidWorkflow, match="no output node"):
-        check_outputs(PICTURE, lambda _: False)
-
-
-def test_cycles_that_no_output_needs_are_harmless() -> None:
-    """With the catalogue at hand only what outputs depend on counts."""
-    loop = {
-        "a": {"class_type": "A", "inputs": {"x": ["b", 0]}},
-        "b": {"class_type": "A", "inputs": {"x": ["a", 0]}},
-    }
-    check_outputs({**PICTURE, **loop}, {"SaveImage": True, "EmptyImage": False, "A": False}.get)
-    with pytest.raises(InvalidWorkflow, match="circle"):
-        check_outputs({**PICTURE, **loop}, {"SaveImage": True, "EmptyImage": False, "A": True}.get)
-
-
-def test_unknown_classes_are_listed() -> None:
-    """Every node of a class that is not installed is named."""
-    assert unknown_classes(PICTURE, {"SaveImage"}) == {"1": "EmptyImage"}
 
 
 @pytest.mark.parametrize(

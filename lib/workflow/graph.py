@@ -41,18 +41,6 @@ def check_graph(workflow: object) -> None:
     check_cycles(workflow, _sinks(workflow))
 
 
-def reachable(workflow: Mapping[str, Any], outputs: Iterable[str]) -> set[str]:
-    """Return the ids of all nodes that the given ones need, themselves included."""
-    found: set[str] = set()
-    waiting = list(outputs)
-    while waiting:
-        node_id = waiting.pop()
-        if node_id not in found:
-            found.add(node_id)
-            waiting.extend(_sources(workflow[node_id]["inputs"]))
-    return found
-
-
 def is_link(value: object) -> bool:
     """Tell whether ComfyUI takes this input value for a link to another node."""
     return (

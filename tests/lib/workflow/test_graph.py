@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.errors import InvalidWorkflow, UnsafeInput
-from lib.workflow.graph import MAX_CHAIN, check_graph, reachable
+from lib.workflow.graph import MAX_CHAIN, check_graph
 
 PICTURE = {
     "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 255}},
@@ -155,7 +155,6 @@ def test_a_long_chain_needs_no_recursion() -> None:
     """Thousands of nodes in a row are walked, and then refused."""
     chain = {str(n): {"class_type": "A", "inputs": {"x": [str(n - 1), 0]} if n else {}} for n in range(5000)}
     refusal(chain)
-    assert len(reachable(chain, ["4999"])) == 5000
 
 
 def test_too_many_nodes_are_refused() -> None:

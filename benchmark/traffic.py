@@ -42,10 +42,10 @@ class Traffic:
 
 TRAFFIC = (
     Traffic(name="closed, 1 caller", jobs=60, callers=1),
-    Traffic(name="closed, 16 callers", jobs=200, callers=16),
-    Traffic(name="closed, 64 callers", jobs=300, callers=64),
-    Traffic(name="open, 5 jobs/s", jobs=150, rate=5.0),
-    Traffic(name="open, 12 jobs/s", jobs=300, rate=12.0),
+    Traffic(name="closed, 16 callers", jobs=120, callers=16),
+    Traffic(name="closed, 64 callers", jobs=150, callers=64),
+    Traffic(name="open, 5 jobs/s", jobs=100, rate=5.0),
+    Traffic(name="open, 8 jobs/s", jobs=120, rate=8.0),
 )
 
 

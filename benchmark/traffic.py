@@ -41,11 +41,9 @@ class Traffic:
 
 
 TRAFFIC = (
-    Traffic(name="closed, 1 caller", jobs=60, callers=1),
-    Traffic(name="closed, 16 callers", jobs=120, callers=16),
-    Traffic(name="closed, 64 callers", jobs=150, callers=64),
-    Traffic(name="open, 5 jobs/s", jobs=100, rate=5.0),
-    Traffic(name="open, 8 jobs/s", jobs=120, rate=8.0),
+    Traffic(name="closed, 1 caller", jobs=40, callers=1),
+    Traffic(name="closed, 16 callers", jobs=60, callers=16),
+    Traffic(name="open, 5 jobs/s", jobs=50, rate=5.0),
 )
 
 

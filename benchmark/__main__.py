@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
@@ -70,6 +71,7 @@ MEASUREMENTS = {
 def main() -> None:
     """Parse the command line and run."""
     options = _parser().parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is stopped then, too
     try:
         if options.command == "boot":
             asyncio.run(_boot(options.url, options.api, options.workspace))

@@ -38,6 +38,10 @@ class HostFacts:
         """Whether ComfyUI runs without an accelerator (its own word counts; NVML's where it gives none)."""
         return self.device == "cpu" if self.device else not self.gpus
 
+    def headline(self) -> str:
+        """What stands over a table of figures."""
+        return f"{self.describe()}, torch {self.torch}, ComfyUI {self.comfyui}"
+
     def describe(self) -> str:
         """One phrase for a log line."""
         if self.cpu_only:

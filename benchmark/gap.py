@@ -69,9 +69,7 @@ class GapReport:
     def markdown(self) -> str:
         """The report as a page keeps it."""
         rows = [(leg.side, len(leg.gaps_ms), f"{leg.median_ms:.2f}", f"{leg.p95_ms:.2f}") for leg in self.legs]
-        head = (
-            f"{self.facts.describe()}, torch {self.facts.torch}, ComfyUI {self.facts.comfyui}; {self.jobs} jobs a leg"
-        )
+        head = f"{self.facts.headline()}; {self.jobs} jobs a leg"
         lines = table(("side", "gaps", "median ms", "p95 ms"), rows)
         return "\n".join([head, "", *lines, "", *target_rows(self.targets())])
 

@@ -16,7 +16,7 @@ from aiohttp import web
 from benchmark import servers
 from benchmark.facts import HostFacts, gather_facts
 from benchmark.memory import make_bucket, stored_bytes, url_of
-from benchmark.neighbours import site_url
+from benchmark.neighbours import serving
 from benchmark.ours import ApiClient
 from benchmark.raw import RawComfy
 from benchmark.targets import Target, at_most, table, target_rows
@@ -57,9 +57,8 @@ class LargeReport:
 
     def markdown(self) -> str:
         """The report as a page keeps it."""
-        facts = self.facts
         rows = [(c.what, f"{c.size_mb:.0f}", f"{c.growth_mb:.0f}", c.stalls, f"{c.seconds:.1f}") for c in self.cases]
-        head = f"{facts.describe()}, torch {facts.torch}, ComfyUI {facts.comfyui}"
+        head = self.facts.headline()
         lines = table(("file", "MB", "growth MB", "stalls > 20 ms", "seconds in all"), rows)
         return "\n".join([head, "", *lines, "", *target_rows(self.targets())])
 
@@ -154,15 +153,8 @@ async def _large_picture(side: int) -> AsyncIterator[str]:
             await response.write(row * 100)
         return response
 
-    app = web.Application()
-    app.add_routes([web.get("/large.bmp", send)])
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"{site_url(runner)}/large.bmp"
-    finally:
-        await runner.cleanup()
+    async with serving([web.get("/large.bmp", send)]) as base_url:
+        yield f"{base_url}/large.bmp"
 
 
 def _bitmap_header(side: int, size: int) -> bytes:

@@ -1,8 +1,8 @@
 """Resident memory of our worker: idle, with all libraries used, with 1,000 requests waiting, with a 500 MB output."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,9 +12,9 @@ import orjson
 
 from benchmark import servers
 from benchmark.ours import ApiClient
+from benchmark.watch import MEGABYTE, watched
 from benchmark.workload import WORKFLOWS, Graph
 from lib.errors import ServiceError
-from lib.lifecycle import Tasks
 
 T = TypeVar("T")
 WAITING = 1000
@@ -24,7 +24,6 @@ HOLD_STEPS = 2000
 SAMPLE_S = 0.01
 SETTLE_S = 1.0
 WAIT_LIMIT_S = 60.0
-MEGABYTE = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,11 +119,10 @@ class _Memory:
     async def _large(self) -> tuple[float, float]:
         """Deliver a file of some 500 MB to S3; give its size and by how much we grew meanwhile, in MB."""
         graph = orjson.loads((WORKFLOWS / "large.json").read_bytes())
-        before_mb = self._rss_mb()
-        async with self._watched() as peak:
+        async with watched(self.worker, every_s=SAMPLE_S) as memory:
             job = await self.api.run({"workflow_json": graph, "s3": self.store.block()})
         size_mb = await stored_bytes(url_of(job.answer)) / MEGABYTE
-        growth_mb = peak[0] - before_mb
+        growth_mb = memory.growth_mb
         self.say(f"Memory: a {size_mb:.0f} MB output delivered to S3 in {job.total_s:.1f} s, growth {growth_mb:.0f} MB")
         return size_mb, growth_mb
 
@@ -142,20 +140,6 @@ class _Memory:
     async def _held(self) -> int:
         _, health = await self.api.get("/health")
         return sum(int(count) for count in health["queues"].values())
-
-    @asynccontextmanager
-    async def _watched(self) -> AsyncIterator[list[float]]:
-        """Sample the resident memory all the while; the list's only item is the highest, in MB."""
-        peak = [self._rss_mb()]
-
-        async def sample() -> None:
-            while True:
-                peak[0] = max(peak[0], self._rss_mb())
-                await asyncio.sleep(SAMPLE_S)  # memory has no events
-
-        async with Tasks() as tasks:
-            tasks.spawn(sample(), name="memory-samples")
-            yield peak
 
     def _rss_mb(self) -> float:
         return self.worker.rss_bytes() / MEGABYTE

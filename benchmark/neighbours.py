@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -40,23 +40,24 @@ class Neighbours:
 async def neighbours(*, input_s: float, upload_s: float) -> AsyncIterator[Neighbours]:
     """Serve both on a free loopback port."""
     both = Neighbours(input_s=input_s, upload_s=upload_s)
+    routes = [web.get("/picture/{number}.png", both.picture), web.put("/put/{name}", both.put)]
+    async with serving(routes) as both.base_url:
+        yield both
+
+
+@asynccontextmanager
+async def serving(routes: Sequence[web.RouteDef]) -> AsyncIterator[str]:
+    """Serve routes on a free loopback port; give their base URL."""
     app = web.Application()
-    app.add_routes([web.get("/picture/{number}.png", both.picture), web.put("/put/{name}", both.put)])
+    app.add_routes(routes)
     runner = web.AppRunner(app)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        both.base_url = site_url(runner)
-        yield both
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        host, port = runner.addresses[0][:2]
+        yield f"http://{host}:{port}"
     finally:
         await runner.cleanup()
-
-
-def site_url(runner: web.AppRunner) -> str:
-    """The base URL of a site on a port that the system chose."""
-    host, port = runner.addresses[0][:2]
-    return f"http://{host}:{port}"
 
 
 def small_png(number: int, side: int = 128) -> bytes:

@@ -7,7 +7,6 @@ the caller's hands. ``make bench`` runs this; ten minutes.
 import asyncio
 import os
 import random
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -98,7 +97,7 @@ async def measure_overhead(
             comfy = await stack.enter_async_context(servers.comfyui(record, folder / "comfyui"))
             raw = await stack.enter_async_context(RawComfy(comfy.base_url))
             facts = await gather_facts(await raw.get("/system_stats"))
-            announce(f"On {facts.describe()}, torch {facts.torch}, ComfyUI {facts.comfyui}")
+            announce(f"On {facts.headline()}")
             deadline = began + TIME_LIMIT_S - (MEMORY_RESERVE_S if memory else 0)
             bench = _Overhead(comfy=comfy, raw=raw, announce=announce, deadline=deadline, wanted=rounds)
             comparisons = await bench.compare_all(cases, folder / "worker")
@@ -152,7 +151,7 @@ class _Overhead:
             for graph in self._graphs(case)[: 2 if case.name == TINY else 1]:
                 await self.raw.run(graph)
         await self.raw.post("/history", {"clear": True})
-        await asyncio.to_thread(_empty, self.comfy.folder / "output")
+        await asyncio.to_thread(servers.empty, self.comfy.folder / "output")
 
     async def _case(self, case: Case, worker: servers.Server, api: ApiClient, *, deadline: float) -> Comparison | None:
         warm = replace(case, jobs=min(case.jobs, max(3, case.concurrency)), count=None if case.jobs > 100 else 3)
@@ -224,11 +223,6 @@ def job_graph(text: bytes, *, prefix: str, chance: random.Random) -> Graph:
 def _check(files: tuple[bytes, ...]) -> None:
     if len(files) != 1 or not files[0].startswith(PNG):
         raise servers.ServerFailed(f"expected one PNG, got {[data[:8] for data in files]}")
-
-
-def _empty(folder: Path) -> None:
-    for entry in folder.iterdir():
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def _line(case: Case, number: int, one: Round) -> str:

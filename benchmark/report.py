@@ -28,8 +28,7 @@ class Overhead:
     def markdown(self) -> str:
         """The whole report."""
         report = self.found
-        facts = report.facts
-        head = f"{facts.describe()}, torch {facts.torch}, ComfyUI {facts.comfyui}; {report.seconds_spent:.0f} s"
+        head = f"{report.facts.headline()}; {report.seconds_spent:.0f} s"
         parts = [head, "", *_comparison_rows(report.comparisons), "", *target_rows(self.targets())]
         notes = [*report.notes, *(report.memory.notes if report.memory else ())]
         return "\n".join([*parts, *(["", *(f"- {note}" for note in notes)] if notes else [])])

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import secrets
+import shutil
 import socket
 import sys
 import time
@@ -139,6 +140,12 @@ async def s3(folder: Path) -> AsyncIterator[S3Server]:
         yield S3Server(
             base_url=url, process=one.process, folder=one.folder, access_key=access_key, secret_key=secret_key
         )
+
+
+def empty(folder: Path) -> None:
+    """Remove everything in ``folder``: old files slow ComfyUI down. Blocking."""
+    for entry in folder.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def free_port() -> int:

@@ -53,8 +53,7 @@ class SoakReport:
 
     def markdown(self) -> str:
         """The report as a page keeps it."""
-        facts = self.facts
-        head = f"{facts.describe()}, torch {facts.torch}, ComfyUI {facts.comfyui}"
+        head = self.facts.headline()
         rows = [
             ("jobs", f"{self.jobs} at {self.rate:.0f} jobs/s"),
             ("memory, first and last tenth", f"{self.begin_mb:.1f} MB, {self.end_mb:.1f} MB"),

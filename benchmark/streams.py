@@ -61,8 +61,7 @@ class StreamsReport:
 
     def markdown(self) -> str:
         """The report as a page keeps it."""
-        facts = self.facts
-        head = f"{facts.describe()}, torch {facts.torch}, ComfyUI {facts.comfyui}"
+        head = self.facts.headline()
         ages = [f"{score.percentile(self.ages_ms, share):.1f}" for share in (0.5, 0.95, 0.99)]
         rows = [
             ("open streams, of which never read", f"{self.streams}, {self.slow}"),

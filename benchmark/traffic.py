@@ -7,7 +7,6 @@ raw again. Latency is from the moment a job was due until its files are in the c
 import asyncio
 import os
 import random
-import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -81,8 +80,7 @@ class LoadReport:
 
     def markdown(self) -> str:
         """The report as a page keeps it."""
-        facts = self.facts
-        head = f"{facts.describe()}, torch {facts.torch}, ComfyUI {facts.comfyui}"
+        head = self.facts.headline()
         columns = ("load", "side", "jobs", "jobs/s", "p50 ms", "p90 ms", "p95 ms", "p99 ms", "p50 / raw", "p99 / raw")
         return "\n".join([head, "", *table(columns, [row for one in self.measured for row in _rows(one)])])
 
@@ -146,7 +144,7 @@ class _Load:
     async def _leg(self, side: str, traffic: Traffic) -> Side:
         self.leg += 1
         graphs = mixed(traffic.jobs, leg=self.leg)
-        await asyncio.to_thread(_empty, self.comfy.folder / "output")
+        await asyncio.to_thread(servers.empty, self.comfy.folder / "output")
         await self.raw.post("/history", {"clear": True})
         await self._send(side, mixed(1, leg=10_000 + self.leg, share=1.0)[0])  # the model is warm on either side
 
@@ -195,8 +193,3 @@ def mixed(jobs: int, *, leg: int, share: float | None = None) -> list[Graph]:
         text = (WORKFLOWS / MIX[heavy][0]).read_bytes()
         graphs.append(job_graph(text, prefix=f"load/{leg}-{number}/picture", chance=content))
     return graphs
-
-
-def _empty(folder: Path) -> None:
-    for entry in folder.iterdir():
-        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()

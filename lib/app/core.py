@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import aiohttp
 
@@ -54,7 +53,6 @@ from lib.telemetry.metrics import WorkerMetrics
 from lib.telemetry.traces import Traces, open_traces
 from lib.workflow.template import load_templates
 
-T = TypeVar("T")
 SMALL_BYTES = 128 * 1024
 """Files of a job that are together at most this are inlined while they are collected."""
 VAST = "vast"

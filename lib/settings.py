@@ -1,8 +1,8 @@
 """All settings of the worker: one frozen tree, read once from the environment.
 
 The only module that reads the environment. Every field has a type, a unit in its name, a default, bounds and a
-sentence; ``docs/reference.md`` lists each one. Names of Vast's PyWorker and of the API wrapper are honoured as
-aliases. An empty variable counts as unset.
+sentence; ``docs/reference.md`` lists each one. Names of Vast's PyWorker, of the API wrapper and of RunPod's
+worker-comfyui are honoured as aliases. An empty variable counts as unset.
 """
 
 import logging
@@ -126,8 +126,11 @@ class ServerSettings(EnvironmentSettings):
         help="Shortest time between two events of one stream; later news replaces earlier.",
         ge=0,
     )
-    primary_dialect: Literal["native", "wrapper"] = _env(
-        "native", "PRIMARY_DIALECT", help="Whose rules /health follows; wrapper = 503 while no engine is healthy."
+    primary_dialect: Literal["native", "wrapper", "runpod"] = _env(
+        "native",
+        "PRIMARY_DIALECT",
+        help="Whose rules /health follows (wrapper = 503 while no engine is healthy), and who answers about jobs that "
+        "nobody knows.",
     )
     drain_timeout_s: float = _env(30.0, "DRAIN_TIMEOUT_S", help="How long SIGTERM waits for running jobs.", ge=0)
 
@@ -206,7 +209,38 @@ class EngineSettings(EnvironmentSettings):
     output_path: Path | None = _env(None, "COMFYUI_OUTPUT_PATH", help="Output folder of an attached ComfyUI.")
     input_path: Path | None = _env(None, "COMFYUI_INPUT_PATH", help="Input folder of an attached ComfyUI.")
     failure_threshold: int = _env(
-        3, "BACKEND_FAILURE_THRESHOLD", help="Connection failures in a row until an engine counts as down.", ge=1
+        3,
+        "BACKEND_FAILURE_THRESHOLD",
+        "WEBSOCKET_RECONNECT_ATTEMPTS",
+        help="Connection failures in a row until an engine counts as down.",
+        ge=1,
+    )
+    comfy_org_api_key: SecretStr | None = _env(
+        None, "COMFY_ORG_API_KEY", help="Pays for partner nodes of every job that brings no key of its own."
+    )
+    log_level: Annotated[str, AfterValidator(_level)] = _env(
+        "INFO", "COMFY_LOG_LEVEL", help="Least level that a ComfyUI which we start logs."
+    )
+    extra_model_paths: Listed = _env(
+        (), "COMFYUI_EXTRA_MODEL_PATHS", help="Files in the form of extra_model_paths.yaml for a ComfyUI that we start."
+    )
+    probe_interval_ms: float = _env(
+        250.0,
+        "COMFY_API_AVAILABLE_INTERVAL_MS",
+        help="A ComfyUI that comes up is asked so often, milliseconds.",
+        ge=1,
+    )
+    probe_attempts: int = _env(
+        0,
+        "COMFY_API_AVAILABLE_MAX_RETRIES",
+        help="So many times at most; 0 = until COMFYUI_STARTUP_TIMEOUT_S.",
+        ge=0,
+    )
+    reconnect_delay_s: float = _env(
+        0.25, "WEBSOCKET_RECONNECT_DELAY_S", help="First pause before ComfyUI's socket is opened again.", ge=0
+    )
+    socket_trace: Flag = _env(
+        False, "WEBSOCKET_TRACE", help="true = log the type of each message of ComfyUI's socket (level DEBUG)."
     )
     allow_api_nodes: Flag = _env(
         False, "COMFYUI_ALLOW_API_NODES", help="true = start ComfyUI with partner (paid) nodes enabled."
@@ -391,6 +425,71 @@ class FleetSettings(EnvironmentSettings):
     report_idle_s: float = _env(10.0, "REPORT_IDLE_S", help="A report is sent at least so often.", gt=0)
 
 
+class RunPodSettings(EnvironmentSettings):
+    """RunPod: its worker-comfyui's names for what we do, and what it is to run inside RunPod's serverless."""
+
+    bucket_endpoint_url: Annotated[str, AfterValidator(_base_url)] | None = _env(
+        None,
+        "BUCKET_ENDPOINT_URL",
+        help="Where outputs of RunPod jobs go while S3_BUCKET_NAME is unset: an S3 endpoint, with the bucket in its "
+        "host name or path, or else in BUCKET_NAME.",
+    )
+    bucket_access_key_id: SecretStr | None = _env(None, "BUCKET_ACCESS_KEY_ID", help="Key id for it.")
+    bucket_secret_access_key: SecretStr | None = _env(None, "BUCKET_SECRET_ACCESS_KEY", help="Secret key for it.")
+    bucket_name: str | None = _env(None, "BUCKET_NAME", help="Bucket, where BUCKET_ENDPOINT_URL names none.")
+    bucket_region: str | None = _env(
+        None, "BUCKET_REGION", help="Region, where it can't be read from BUCKET_ENDPOINT_URL."
+    )
+    bucket_prefix: str = _env("", "BUCKET_PREFIX", help="Put before <job id>/<file name>.")
+    bucket_layout: Literal["named", "month"] = _env(
+        "named",
+        "BUCKET_LAYOUT",
+        help="month = as worker-comfyui: this month (MM-YY) is the bucket, or the first folder where the endpoint "
+        "names a bucket.",
+    )
+    output: Literal["images", "legacy"] = _env(
+        "images", "RUNPOD_OUTPUT", help="legacy = the answer of worker-comfyui before 5.0, one picture in message."
+    )
+    webhook_input: Flag = _env(
+        False, "RUNPOD_WEBHOOK_INPUT", help="true = webhooks carry the job's input again, pictures left out."
+    )
+    stream_wait_s: float = _env(
+        5.0, "RUNPOD_STREAM_WAIT_S", help="How long /stream without ?wait= waits for news.", gt=0, le=9
+    )
+    stream_interval_s: float = _env(
+        0.5, "RUNPOD_STREAM_INTERVAL_S", help="Shortest time between two pieces of one job's progress.", ge=0
+    )
+    max_result_bytes: int = _env(
+        20_000_000,
+        "RUNPOD_MAX_RESULT_BYTES",
+        help="Largest answer that is posted to RunPod's queue, which refuses larger ones.",
+        ge=1,
+    )
+    refresh_worker: Flag = _env(
+        False,
+        "REFRESH_WORKER",
+        help="true = a clean state after each job: RunPod restarts the worker; elsewhere ComfyUI is restarted.",
+    )
+    serve_locally: Flag = _env(
+        False, "SERVE_API_LOCALLY", help="true = the API listener is on port 8000 unless API_PORT says otherwise."
+    )
+    job_url: str | None = _env(
+        None, "RUNPOD_WEBHOOK_GET_JOB", help="Set by RunPod in queue mode: the worker takes its jobs from there."
+    )
+    job_key: SecretStr | None = _env(None, "RUNPOD_AI_API_KEY", help="Set by RunPod: opens its queue.")
+    pod_id: str | None = _env(None, "RUNPOD_POD_ID", help="Set by RunPod: workerId in answers.")
+    endpoint_id: str | None = _env(None, "RUNPOD_ENDPOINT_ID", help="Set by RunPod: this worker's endpoint.")
+    concurrency: int = _env(
+        2, "RUNPOD_CONCURRENCY", help="Jobs taken from RunPod's queue at once: one runs, one is prepared.", ge=1
+    )
+    volume_path: Path = _env(
+        Path("/runpod-volume"), "RUNPOD_VOLUME_PATH", help="Network volume; its models/ folders are used where it is."
+    )
+    volume_debug: Flag = _env(
+        False, "NETWORK_VOLUME_DEBUG", help="true = log at start what was found on the network volume, file by file."
+    )
+
+
 class UpkeepSettings(EnvironmentSettings):
     """Clean-up of outputs, inputs that we fetched, temp files."""
 
@@ -428,6 +527,7 @@ class Settings(EnvironmentSettings):
     storage: StorageSettings = Field(default_factory=StorageSettings)
     delivery: DeliverySettings = Field(default_factory=DeliverySettings)
     fleet: FleetSettings = Field(default_factory=FleetSettings)
+    runpod: RunPodSettings = Field(default_factory=RunPodSettings)
     upkeep: UpkeepSettings = Field(default_factory=UpkeepSettings)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
 
@@ -456,12 +556,15 @@ class Settings(EnvironmentSettings):
         return self
 
 
+_WITH_SECRETS = (AccessSettings, DeliverySettings, EngineSettings, FleetSettings, RunPodSettings)
+
+
 def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
     """Give the environment of a program that we start: ours with ``extra`` on top, without the worker's secrets.
 
     ComfyUI runs code of custom nodes; keys of the operator's storage and fleet are none of their business.
     """
-    secrets = {name for branch in (AccessSettings, DeliverySettings, FleetSettings) for name in _secret_names(branch)}
+    secrets = {name for branch in _WITH_SECRETS for name in _secret_names(branch)}
     return {name: value for name, value in os.environ.items() if name not in secrets} | dict(extra)
 
 

@@ -43,6 +43,20 @@ class Dialect(Protocol):
         ...
 
 
+class JobDialect(Dialect, Protocol):
+    """A dialect that answers about jobs. Paths that several dialects have (``/cancel/{job_id}``, ``/status/{job_id}``,
+    ``/result/{job_id}``) are registered once, by ``lib.app``, which looks the job up and asks the dialect that made
+    it; the primary dialect answers for a job that is not there."""
+
+    async def show(self, request: web.Request, job: Job) -> web.StreamResponse:
+        """Answer with the state of this job, after ``?wait=`` where this API has it."""
+        ...
+
+    async def cancel(self, request: web.Request, job: Job) -> web.StreamResponse:
+        """Cancel this job, or say that it is over."""
+        ...
+
+
 class PayloadDialect(Protocol):
     """The job format inside an envelope: Vast's ``payload`` is the API wrapper's request, its reply the wrapper's
     result. ``lib.app`` hands the wrapper to the Vast dialect as this, since dialects don't import each other."""

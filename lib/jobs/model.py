@@ -115,10 +115,11 @@ OUTCOMES = frozenset({JobEvent.COMPLETED, JobEvent.FAILED, JobEvent.CANCELLED})
 
 
 class WebhookScheme(StrEnum):
-    """Signature, headers and schedule: the API wrapper's own, or Standard Webhooks."""
+    """Signature, headers and schedule: the API wrapper's own, Standard Webhooks, or RunPod's."""
 
     WRAPPER = "wrapper"
     STANDARD = "standard"
+    RUNPOD = "runpod"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,11 +164,22 @@ class OutboxItem:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
     """What a caller gave us to read inputs with. ``pattern`` is a URL glob (``s3://bucket/*``). ``values`` by kind:
-    ``s3``: ``access_key_id secret_access_key session_token endpoint_url region``; ``http``: headers."""
+    ``s3``: ``access_key_id secret_access_key session_token endpoint_url region``; ``http``: headers; ``comfy_org``:
+    ``api_key``, with which ComfyUI's partner nodes are paid (no pattern)."""
 
     kind: str
-    pattern: str
+    pattern: str = ""
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamedInput:
+    """A file that a request brings under a name of its own: every input of the graph that is this name means it.
+    ``value``: base64, a data URI, or a URL. ``field``: where the request has it, for error texts."""
+
+    name: str
+    value: str = field(repr=False)
+    field: str = "images"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +237,18 @@ class JobSpec:
     """Its caller is not the operator: its files get names that nobody can guess, and it finds nobody else's."""
     cost: float | None = None
     estimate: Estimate | None = None
+    files: tuple[NamedInput, ...] = ()
+    low_priority: bool = False
+    """Gets a turn when nobody else waits for one."""
+    ttl_s: float | None = None
+    """Its whole life from acceptance on: then it is cancelled if need be, and forgotten. ``None``: the store's rule."""
+    patient: bool = False
+    """Accepted while the worker starts, and waits until it is ready."""
+    keep_partial: bool = False
+    """Files that were there when a node failed, or beside outputs that ComfyUI refused, count as a result; what went
+    wrong is among the job's warnings then."""
+    repeatable: bool = False
+    """If it fails its request is kept as long as its result, so that it can be submitted again."""
     idempotency: Idempotency | None = None
     credentials: tuple[Credential, ...] = field(default=(), repr=False)
     traceparent: str | None = None
@@ -346,6 +370,8 @@ class Job:
     warnings: tuple[str, ...] = ()
     response: Mapping[str, Any] = field(default_factory=dict)
     error: ServiceError | None = None
+    stopping: bool = False
+    """Cancelled by its caller and not off the engine yet: it will end as cancelled."""
 
     def with_(self, **changes: Any) -> "Job":
         """Return a copy, four times as fast as ``dataclasses.replace``; ``lib.jobs.transitions`` changes the status."""

@@ -33,14 +33,18 @@ class Schedule:
     one by a random part of itself, so that a target that comes back is not met by everybody at once.
 
     ``persistent``: every failure is worth another attempt, 410 alone means never again. Otherwise only those are that
-    pass by themselves (408, 429, 5xx, no answer)."""
+    pass by themselves (408, 429, 5xx, no answer). ``exact``: 200 alone delivers, and no other answer is more than a
+    failed attempt."""
 
     waits_s: tuple[float, ...]
     spread: float = 0.2
     persistent: bool = False
+    exact: bool = False
 
     def judge(self, status: int) -> Verdict:
         """Say what an answer means. Only 2xx delivers; redirects are not followed, so they fail."""
+        if self.exact:
+            return Verdict.DELIVERED if status == HTTPStatus.OK else Verdict.AGAIN
         if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             return Verdict.DELIVERED
         if self.persistent:
@@ -79,10 +83,17 @@ STANDARD = Schedule(
 )
 """What Standard Webhooks suggest: ten attempts over three days."""
 
+RUNPOD = Schedule(waits_s=(10.0, 10.0), spread=0.0, persistent=True, exact=True)
+"""As RunPod documents it: three attempts, ten seconds apart, and the receiver has to answer 200."""
+
 
 def schedules(settings: DeliverySettings) -> Mapping[WebhookScheme, Schedule]:
     """Return the schedule of each scheme."""
-    return {WebhookScheme.WRAPPER: short(settings.webhook_attempts), WebhookScheme.STANDARD: STANDARD}
+    return {
+        WebhookScheme.WRAPPER: short(settings.webhook_attempts),
+        WebhookScheme.STANDARD: STANDARD,
+        WebhookScheme.RUNPOD: RUNPOD,
+    }
 
 
 def retry_after_s(value: str | None, now: datetime) -> float | None:

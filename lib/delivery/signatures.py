@@ -74,7 +74,15 @@ def _standard(item: OutboxItem, at: datetime) -> dict[str, str]:
     return standard_headers(message_id=item.message_id, at=at, body=item.body, keys=keys)
 
 
-HEADERS: Mapping[WebhookScheme, Headers] = {WebhookScheme.WRAPPER: _wrapper, WebhookScheme.STANDARD: _standard}
+def _unsigned(item: OutboxItem, at: datetime) -> dict[str, str]:
+    return {}
+
+
+HEADERS: Mapping[WebhookScheme, Headers] = {
+    WebhookScheme.WRAPPER: _wrapper,
+    WebhookScheme.STANDARD: _standard,
+    WebhookScheme.RUNPOD: _unsigned,
+}
 """What each scheme adds to a message that is sent now. Raises: UnusableSecret."""
 
 

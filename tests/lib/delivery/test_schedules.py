@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.delivery.schedules import STANDARD, Verdict, retry_after_s, schedules, short
+from lib.delivery.schedules import RUNPOD, STANDARD, Verdict, retry_after_s, schedules, short
 from lib.jobs.model import WebhookScheme
 from lib.settings import DeliverySettings
 
@@ -41,24 +41,35 @@ def test_the_standard_schedule_takes_three_days() -> None:
     assert waits(WebhookScheme.STANDARD) == expected
 
 
+def test_runpods_schedule_is_exact() -> None:
+    """Three attempts, ten seconds apart, whatever chance says."""
+    assert waits(WebhookScheme.RUNPOD) == [10, 10]
+    late = RUNPOD.next_at(failures=1, now=NOW, chance=1.0)
+    assert late is not None
+    assert (late - NOW).total_seconds() == 10
+
+
 @pytest.mark.parametrize(
-    ("status", "brief", "patient"),
+    ("status", "brief", "patient", "exact"),
     [
-        (200, Verdict.DELIVERED, Verdict.DELIVERED),
-        (204, Verdict.DELIVERED, Verdict.DELIVERED),
-        (302, Verdict.REFUSED, Verdict.AGAIN),
-        (400, Verdict.REFUSED, Verdict.AGAIN),
-        (408, Verdict.AGAIN, Verdict.AGAIN),
-        (410, Verdict.REFUSED, Verdict.GONE),
-        (429, Verdict.AGAIN, Verdict.AGAIN),
-        (500, Verdict.AGAIN, Verdict.AGAIN),
-        (503, Verdict.AGAIN, Verdict.AGAIN),
+        (200, Verdict.DELIVERED, Verdict.DELIVERED, Verdict.DELIVERED),
+        (201, Verdict.DELIVERED, Verdict.DELIVERED, Verdict.AGAIN),
+        (204, Verdict.DELIVERED, Verdict.DELIVERED, Verdict.AGAIN),
+        (302, Verdict.REFUSED, Verdict.AGAIN, Verdict.AGAIN),
+        (400, Verdict.REFUSED, Verdict.AGAIN, Verdict.AGAIN),
+        (408, Verdict.AGAIN, Verdict.AGAIN, Verdict.AGAIN),
+        (410, Verdict.REFUSED, Verdict.GONE, Verdict.AGAIN),
+        (429, Verdict.AGAIN, Verdict.AGAIN, Verdict.AGAIN),
+        (500, Verdict.AGAIN, Verdict.AGAIN, Verdict.AGAIN),
+        (503, Verdict.AGAIN, Verdict.AGAIN, Verdict.AGAIN),
     ],
 )
-def test_what_an_answer_means(status: int, brief: Verdict, patient: Verdict) -> None:
-    """The wrapper's scheme repeats what may pass; Standard Webhooks take 2xx for yes and 410 for never."""
+def test_what_an_answer_means(status: int, brief: Verdict, patient: Verdict, exact: Verdict) -> None:
+    """The wrapper's scheme repeats what may pass; Standard Webhooks take 2xx for yes and 410 for never; RunPod takes
+    200 alone for yes."""
     assert short(3).judge(status) is brief
     assert STANDARD.judge(status) is patient
+    assert RUNPOD.judge(status) is exact
 
 
 @given(st.integers(1, 9), st.floats(0, 1), st.one_of(st.none(), st.floats(0, 1e9)))

@@ -70,6 +70,7 @@ class Attempts:
                     lease, held = await self._asked_again(live, lease, spoiled)
                     losses = max(losses, _losses(live.job))
                 execution = await self._once(live, prepared, lease, held)
+                _run_again_for_memory(live, lease.engine, execution)
                 await self._collect(live, lease, execution)
                 return execution
             except Withdrawn:
@@ -223,6 +224,13 @@ class Attempts:
             message="Generation complete. Queued for post-processing.",
         )
         self._journal.update(live)
+
+
+def _run_again_for_memory(live: LiveJob, engine: Engine, execution: Execution) -> None:
+    """What is left of a job that ran out of memory counts only where it does not run again. Raises: OutOfMemory."""
+    if isinstance(execution.failure, OutOfMemory) and live.job.shortages < MAX_SHORTAGES:
+        engine.forget(execution.prompt_id)
+        raise execution.failure
 
 
 def _losses(job: Job) -> int:

@@ -95,7 +95,8 @@ class Pipeline:
                 execution = await self._to_outputs(live)
             finally:
                 self._ahead.left(live.size)
-            self._speed.served(live.size, execution.execute_s, engine=execution.engine)
+            if not execution.partial:
+                self._speed.served(live.size, execution.execute_s, engine=execution.engine)
         return await self._deliver(live)
 
     def forget(self, job: Job) -> None:

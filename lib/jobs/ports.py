@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from lib.errors import ExecutionFailed
 from lib.jobs.model import (
     Idempotency,
     Job,
@@ -48,7 +49,8 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Execution:
-    """A prompt that ended in success on an engine; ``token`` is the engine's own, for ``collect``."""
+    """A prompt that ended on an engine, in success unless it has a ``failure``; ``token`` is the engine's own, for
+    ``collect``."""
 
     engine: str
     prompt_id: str
@@ -56,6 +58,10 @@ class Execution:
     execute_s: float
     """Seconds from ComfyUI's ``execution_start`` to its end, as ComfyUI's own stamps say where present."""
     token: Any = None
+    failure: ExecutionFailed | None = None
+    """The node that failed, of a job that keeps partial results: ``collect`` has what was there, or raises this."""
+    partial: bool = False
+    """Not all that was asked for ran: what it took is no measure of such work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +112,8 @@ class Engine(Protocol):
         prompt_id: str,
         attach: bool = False,
     ) -> Execution:
-        """Post the prompt as ``prompt_id`` and follow it to its end; return on success.
+        """Post the prompt as ``prompt_id`` and follow it to its end; return on success, and where a node failed in a
+        job that keeps partial results (``JobSpec.keep_partial``).
 
         With ``attach`` an earlier life of this worker may have posted it under this id already: if ComfyUI has it
         (running, pending, or in its history) it is followed from there and not posted again; otherwise it is posted.
@@ -131,7 +138,8 @@ class Engine(Protocol):
         """Turn ComfyUI's history of a finished prompt into outputs. The entry stays until ``forget``, unless this
         raises.
 
-        Raises: ExecutionFailed (history says otherwise, or a wanted output did not run), EngineUnreachable.
+        Raises: ExecutionFailed (history says otherwise, or a wanted output did not run; ``execution.failure`` where
+        no file is left of it), EngineUnreachable.
         """
         ...
 

@@ -15,7 +15,7 @@ from benchmark import plots
 from benchmark.boot import boot_benchmark
 from benchmark.gap import measure_gap
 from benchmark.large import measure_large
-from benchmark.ours import ApiClient
+from benchmark.ours import DIALECTS, ApiClient
 from benchmark.overhead import CASES, TINY, measure_overhead
 from benchmark.ports import BenchRunner
 from benchmark.raw import RawComfy
@@ -96,6 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     overhead = commands.add_parser("overhead", help="our service against ComfyUI alone, and its memory")
     overhead.add_argument("--no-memory", action="store_true", help="leave the memory figures out")
     overhead.add_argument("--only", choices=("tiny", "sd"), help="one of the two workflows")
+    overhead.add_argument(
+        "--dialect", choices=sorted(DIALECTS), help="what this dialect costs over POST /generate/sync (tiny workflow)"
+    )
     others = [commands.add_parser(name, help=one.about) for name, one in MEASUREMENTS.items()]
     for command in (overhead, *others):
         command.add_argument("--json", type=Path, help="where the figures go, by default var/<command>.json")
@@ -105,9 +108,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _measure(options: argparse.Namespace) -> Report:
     if options.command == "overhead":
-        only = options.only
+        only = "tiny" if options.dialect else options.only
         cases = tuple(case for case in CASES if only is None or (case.name == TINY) == (only == "tiny"))
-        return Overhead(asyncio.run(measure_overhead(_say, cases=cases, memory=not options.no_memory)))
+        memory = not options.no_memory and options.dialect is None
+        measuring = measure_overhead(_say, cases=cases, memory=memory, dialect=options.dialect)
+        return Overhead(asyncio.run(measuring))
     report: Report = asyncio.run(_run(MEASUREMENTS[options.command].measure(_say)))
     return report
 
@@ -121,15 +126,16 @@ def _plot_of(command: str) -> Callable[[Any, Path], None] | None:
 
 
 def _keep(options: argparse.Namespace, report: Report, *, plot: Callable[[Any, Path], None] | None) -> None:
-    path = options.json or RESULTS / f"{options.command}.json"
+    name = "-".join(filter(None, (options.command, getattr(options, "dialect", None))))
+    path = options.json or RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report.to_json(), indent=2) + "\n")
     print(report.markdown())
     if options.page:
-        page = PAGES / f"{options.command}.md"
+        page = PAGES / f"{name}.md"
         page.write_text(with_tables(page.read_text(), report.markdown()))
     if plot is not None:
-        picture = (PAGES if options.page else path.parent) / f"{options.command}.png"
+        picture = (PAGES if options.page else path.parent) / f"{name}.png"
         plot(report, picture)
         _say(f"Plot: {picture}")
     missed = [target.what for target in _targets(report) if target.met is False]

@@ -1,4 +1,4 @@
-"""Our service as a caller of its API listener sees it: one POST to ``/generate/sync``, files as base64."""
+"""Our service as a caller of its API listener sees it: one POST, ``/generate/sync`` or a dialect's, files as base64."""
 
 import base64
 import time
@@ -72,6 +72,18 @@ class ApiClient:
         """GET some text."""
         async with self._http.get(self._base + path) as response:
             return await response.text()
+
+
+async def runpod(api: ApiClient, graph: Mapping[str, Any]) -> tuple[bytes, ...]:
+    """Run one job through RunPod's ``/runsync``. Raises: ExecutionFailed."""
+    status, answer = await api.post("/runsync", {"input": {"workflow": graph}})
+    if status != 200 or answer.get("status") != "COMPLETED":
+        raise ExecutionFailed(f"The service answered {status}: {answer.get('error') or answer}")
+    return tuple(base64.b64decode(image["data"]) for image in answer["output"]["images"])
+
+
+DIALECTS = {"runpod": runpod}
+"""How a job is run in a foreign API, with its files in the answer."""
 
 
 def _decode(body: bytes) -> Any:

@@ -1,7 +1,8 @@
 """What our service costs over ComfyUI alone: the same jobs, on the same ComfyUI process, turn by turn.
 
 Rounds of raw, ours, raw', each leg with an empty output folder and history, the same prefix a job, the same bytes in
-the caller's hands. ``make bench`` runs this; ten minutes.
+the caller's hands. ``make bench`` runs this; ten minutes. With a dialect the rounds are ``POST /generate/sync``, the
+dialect's own route, ``/generate/sync`` again: what that dialect costs over ours.
 """
 
 import asyncio
@@ -9,9 +10,10 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from benchmark.compare import Comparison, Round, compare
 from benchmark.facts import HostFacts, gather_facts
 from benchmark.load import Leg, drive
 from benchmark.memory import MemoryFigures, measure_memory
-from benchmark.ours import ApiClient
+from benchmark.ours import DIALECTS, ApiClient
 from benchmark.raw import RawComfy
 from benchmark.workload import WORKFLOWS, Graph
 
@@ -66,11 +68,17 @@ CASES = (
 )
 
 
+Side = Callable[[Graph], Awaitable[tuple[bytes, ...]]]
+"""Runs one job somewhere and brings its files home."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverheadReport:
-    """Everything that a run of ``python -m benchmark overhead`` found."""
+    """Everything that a run of ``python -m benchmark overhead`` found. With a ``dialect``, "raw" is our own route
+    ``POST /generate/sync`` and "ours" is the dialect's."""
 
     facts: HostFacts
+    dialect: str | None = None
     comparisons: tuple[Comparison, ...]
     memory: MemoryFigures | None
     notes: tuple[str, ...]
@@ -83,6 +91,7 @@ async def measure_overhead(
     cases: tuple[Case, ...] = CASES,
     rounds: int = WANTED_ROUNDS,
     memory: bool = True,
+    dialect: str | None = None,
 ) -> OverheadReport:
     """Start ComfyUI and our worker, measure, stop them; void rounds are repeated, two for each three that are wanted.
 
@@ -99,7 +108,9 @@ async def measure_overhead(
             facts = await gather_facts(await raw.get("/system_stats"))
             announce(f"On {facts.headline()}")
             deadline = began + TIME_LIMIT_S - (MEMORY_RESERVE_S if memory else 0)
-            bench = _Overhead(comfy=comfy, raw=raw, announce=announce, deadline=deadline, wanted=rounds)
+            bench = _Overhead(
+                comfy=comfy, raw=raw, announce=announce, deadline=deadline, wanted=rounds, dialect=dialect
+            )
             comparisons = await bench.compare_all(cases, folder / "worker")
             figures = None
             if memory:
@@ -107,6 +118,7 @@ async def measure_overhead(
                 figures = await measure_memory(comfy, folder / "memory", environment=WORKER_ENVIRONMENT, say=announce)
     return OverheadReport(
         facts=facts,
+        dialect=dialect,
         comparisons=comparisons,
         memory=figures,
         notes=tuple(bench.notes),
@@ -123,6 +135,7 @@ class _Overhead:
     announce: Callable[[str], None]
     deadline: float
     wanted: int = WANTED_ROUNDS
+    dialect: str | None = None
     notes: list[str] = field(default_factory=list)
     leg: int = 0
     chance: random.Random = field(default_factory=lambda: random.Random(1))
@@ -135,8 +148,19 @@ class _Overhead:
             found = []
             for number, case in enumerate(cases):
                 deadline = self.deadline - sum(later.reserve_s for later in cases[number + 1 :])
-                found.append(await self._case(case, worker, api, deadline=deadline))
+                found.append(await self._case(case, worker, self._sides(api), deadline=deadline))
         return tuple(one for one in found if one is not None)
+
+    def _sides(self, api: ApiClient) -> tuple[Side, Side]:
+        """What is held against what."""
+
+        async def ours(graph: Graph) -> tuple[bytes, ...]:
+            return (await api.run({"workflow_json": graph, "return_outputs_as_base64": True})).files
+
+        async def raw(graph: Graph) -> tuple[bytes, ...]:
+            return (await self.raw.run(graph)).files
+
+        return (raw, ours) if self.dialect is None else (ours, partial(DIALECTS[self.dialect], api))
 
     async def fresh(self, case: Case | None = None) -> None:
         """Empty queue, history and output folder: old files and entries slow ComfyUI down.
@@ -153,10 +177,12 @@ class _Overhead:
         await self.raw.post("/history", {"clear": True})
         await asyncio.to_thread(servers.empty, self.comfy.folder / "output")
 
-    async def _case(self, case: Case, worker: servers.Server, api: ApiClient, *, deadline: float) -> Comparison | None:
+    async def _case(
+        self, case: Case, worker: servers.Server, sides: tuple[Side, Side], *, deadline: float
+    ) -> Comparison | None:
         warm = replace(case, jobs=min(case.jobs, max(3, case.concurrency)), count=None if case.jobs > 100 else 3)
-        await self._raw_leg(warm)
-        await self._our_leg(warm, api)
+        for side in sides:
+            await self._leg(warm, side)
         rounds: list[Round] = []
         most, last_s = self.wanted * 5 // 3, 0.0
         while sum(not one.void for one in rounds) < self.wanted and len(rounds) < most:
@@ -164,39 +190,30 @@ class _Overhead:
             if began + last_s > deadline:
                 self.notes.append(f"{case.name} at {case.concurrency}: time was up after {len(rounds)} rounds")
                 break
-            rounds.append(await self._round(case, worker, api))
+            rounds.append(await self._round(case, worker, sides))
             last_s = time.monotonic() - began
             self.announce(_line(case, len(rounds), rounds[-1]))
         return compare(case.name, rounds, concurrency=case.concurrency, wanted=self.wanted)
 
-    async def _round(self, case: Case, worker: servers.Server, api: ApiClient) -> Round:
-        raw = await self._raw_leg(case)
+    async def _round(self, case: Case, worker: servers.Server, sides: tuple[Side, Side]) -> Round:
+        base, measured = sides
+        raw = await self._leg(case, base)
         before = worker.cpu_s()
-        ours = await self._our_leg(case, api)
+        ours = await self._leg(case, measured)
         cpu_s = worker.cpu_s() - before
-        return Round(raw=raw, ours=ours, again=await self._raw_leg(case), cpu_s=cpu_s)
+        return Round(raw=raw, ours=ours, again=await self._leg(case, base), cpu_s=cpu_s)
 
-    async def _raw_leg(self, case: Case) -> Leg:
+    async def _leg(self, case: Case, side: Side) -> Leg:
         graphs = self._graphs(case)
 
         async def send(number: int) -> None:
-            _check((await self.raw.run(graphs[number])).files)
+            _check(await side(graphs[number]))
 
         await self.fresh(case)
         leg = await drive(send, jobs=case.jobs, concurrency=case.concurrency, count=case.count)
-        if case.count is not None:
+        if case.count is not None:  # prompts that their caller dropped; our worker withdraws its own
             await self.raw.post("/queue", {"clear": True})
         return leg
-
-    async def _our_leg(self, case: Case, api: ApiClient) -> Leg:
-        graphs = self._graphs(case)
-
-        async def send(number: int) -> None:
-            job = await api.run({"workflow_json": graphs[number], "return_outputs_as_base64": True})
-            _check(job.files)
-
-        await self.fresh(case)
-        return await drive(send, jobs=case.jobs, concurrency=case.concurrency, count=case.count)
 
     def _graphs(self, case: Case) -> list[Graph]:
         """The jobs of one leg: none like another, so that ComfyUI's cache answers nothing; a folder for each."""

@@ -596,7 +596,15 @@ def _load() -> Settings:
         settings = Settings()
     except ValidationError as error:
         raise SettingsError("\n".join(_explain(item) for item in error.errors())) from None
-    return _with_mapped_port(settings)
+    return _refreshed(_with_mapped_port(settings))
+
+
+def _refreshed(settings: Settings) -> Settings:
+    """``REFRESH_WORKER`` outside RunPod's queue: a ComfyUI restarted after each job is the clean state it asks for."""
+    if not settings.runpod.refresh_worker or settings.runpod.job_url or settings.engine.recycle_after_jobs is not None:
+        return settings
+    engine = settings.engine.model_copy(update={"recycle_after_jobs": 1})
+    return settings.model_copy(update={"engine": engine})
 
 
 def _with_mapped_port(settings: Settings) -> Settings:

@@ -41,6 +41,11 @@ class Condition:
         return None if self.open else self.phase
 
     @property
+    def starting(self) -> bool:
+        """The worker comes up, and nothing is wrong so far."""
+        return not self.open and not self._troubles
+
+    @property
     def error(self) -> str:
         """What is wrong, for the autoscaler; empty while all is well or merely starting."""
         return "; ".join(self._troubles.values())

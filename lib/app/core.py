@@ -24,10 +24,11 @@ from lib.comfy.ports import Server
 from lib.comfy.uploads import UploadStore
 from lib.delivery.announcements import Announcements
 from lib.delivery.finish import Finisher
+from lib.delivery.hooks import default_webhook, plan_webhooks
 from lib.delivery.inline import InlineCaps
 from lib.delivery.outbox import WebhookSender
 from lib.delivery.outputs import OutputDelivery, Sign
-from lib.delivery.plan import default_webhook, plan_convert, plan_put, plan_s3, plan_thumbnail, plan_webhooks
+from lib.delivery.plan import plan_convert, plan_put, plan_s3, plan_thumbnail
 from lib.delivery.posting import Attempt, Posts
 from lib.delivery.put import Puts
 from lib.delivery.schedules import schedules

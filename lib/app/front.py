@@ -41,6 +41,10 @@ from lib.settings import Settings
 from lib.telemetry.metrics import WorkerMetrics
 from lib.upkeep.worker import Upkeep
 
+API_PORT = 18288
+RUNPOD_PORT = 8000
+"""Where RunPod's local test server is expected (``SERVE_API_LOCALLY``)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Front:
@@ -195,14 +199,14 @@ def _exposition(
 
 
 def _api_listener(settings: Settings, site: Site) -> Listener:
-    port = settings.server.api_port
+    port, usual = settings.server.api_port, RUNPOD_PORT if settings.runpod.serve_locally else API_PORT
     return Listener(
         site.app,
         name="api",
         host=settings.server.api_host,
-        port=18288 if port is None else port,
+        port=usual if port is None else port,
         setting="API_PORT",
-        next_free=port is None,
+        next_free=port is None and not settings.runpod.serve_locally,
     )
 
 

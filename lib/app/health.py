@@ -1,7 +1,7 @@
 """The health document: one JSON object that holds every dialect's keys, and the probes' verdicts."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import psutil
@@ -12,7 +12,7 @@ from lib.comfy.ports import Server
 from lib.jobs.model import JobStatus, Stage
 from lib.jobs.service import JobService
 from lib.jobs.speed import SpeedGauge
-from lib.serving.probes import ProbeReply
+from lib.serving.probes import STARTING, ProbeReply
 
 
 class Health:
@@ -32,7 +32,7 @@ class Health:
         speed: SpeedGauge,
         version: str,
         store: str,
-        primary: Literal["native", "wrapper"],
+        primary: Literal["native", "wrapper", "runpod"],
     ) -> None:
         self._condition = condition
         self._service = service
@@ -44,6 +44,11 @@ class Health:
         self._primary = primary
         self._process = psutil.Process()
         self._benchmark: Mapping[str, Any] | None = None
+        self._parts: list[Callable[[], Mapping[str, Any]]] = []
+
+    def add(self, part: Callable[[], Mapping[str, Any]]) -> None:
+        """Have the document hold a dialect's own keys as well."""
+        self._parts.append(part)
 
     def benchmarked(self, result: Mapping[str, Any]) -> None:
         """Show this benchmark from now on."""
@@ -54,7 +59,7 @@ class Health:
         healthy = [engine for engine in self._engines if engine.healthy]
         well = self._condition.reason is None
         body = {
-            "status": self._status(),
+            "status": self.status(),
             "ready": well,
             "reason": self._condition.reason or "",
             "version": self._version,
@@ -69,18 +74,21 @@ class Health:
             "backends": [_backend(engine, server) for engine, server in zip(self._engines, self._servers, strict=True)],
             "host": self._host(),
         }
-        return ProbeReply(ok=self._primary == "native" or bool(healthy), body=body)
+        for part in self._parts:
+            body.update(part())
+        return ProbeReply(ok=self._primary != "wrapper" or bool(healthy), body=body)
 
     def ready(self) -> ProbeReply:
         """Whether jobs are admitted now."""
         reason = self._condition.reason
-        body = {"ready": reason is None, "reason": reason or "", "status": self._status()}
+        body = {"ready": reason is None, "reason": reason or "", "status": self.status()}
         return ProbeReply(ok=reason is None, body=body, retry_after_s=5)
 
-    def _status(self) -> str:
+    def status(self) -> str:
+        """``healthy``, ``starting`` or ``unhealthy``."""
         if self._condition.reason is None:
             return "healthy"
-        return "unhealthy" if self._condition.error else "starting"
+        return "unhealthy" if self._condition.error else STARTING
 
     def _queues(self) -> dict[str, int]:
         stages = {Stage.PREPARE: 0, Stage.EXECUTE: 0, Stage.COLLECT: 0, Stage.DELIVER: 0}

@@ -211,7 +211,9 @@ def keys_required(server: ServerSettings, access: AccessSettings, *, key_count: 
 def _given(headers: Mapping[str, str]) -> str | None:
     if (key := headers.get(KEY_HEADER)) is not None:
         return key.strip()
-    scheme, _, value = headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    scheme, blank, value = headers.get(hdrs.AUTHORIZATION, "").strip().partition(" ")
+    if not blank:  # the key alone, as some of RunPod's clients send it
+        return scheme or None
     return value.strip() if scheme.lower() == "bearer" else None
 
 

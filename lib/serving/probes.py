@@ -26,12 +26,16 @@ class ProbeReply:
 Probe = Callable[[], ProbeReply]
 
 _RETRY = {"Retry-After": "Seconds until another try makes sense."}
+STARTING = "starting"
+"""The ``status`` of a worker that comes up and has no trouble."""
+NOT_STORED = {"Cache-Control": "no-store"}
 PUBLIC_KEYS = ("status", "ready")
 """What strangers are told; reasons, load and the host's facts stay on the API listener."""
 
 
 class Probes:
-    """``/healthz`` (the process lives), ``/health`` (all that is known), ``/ready`` (admits jobs), ``/metrics``.
+    """``/healthz`` (the process lives), ``/health`` (all that is known), ``/ready`` (admits jobs), ``/metrics``, and
+    ``/ping``, by which RunPod's load balancer asks: 200 ready, 204 starting, else unhealthy.
 
     ``metrics`` returns the exposition and its content type; it is called in a thread.
     """
@@ -42,9 +46,10 @@ class Probes:
         self._metrics = metrics
 
     def routes(self) -> Sequence[web.RouteDef]:
-        """All four, for a listener that knows its callers."""
+        """All of them, for a listener that knows its callers."""
         return [
             web.get("/healthz", self._alive),
+            web.get("/ping", self._ping),
             web.get("/health", self._show_health),
             web.get("/ready", self._show_ready),
             web.get("/metrics", self._show_metrics),
@@ -52,10 +57,11 @@ class Probes:
 
     def needs(self) -> Needs:
         """Anybody may ask whether the worker is well; who is not known hears what strangers hear."""
-        return {"/healthz": Need.FREE, "/health": Need.FREE, "/ready": Need.FREE, "/metrics": Need.ADMIN}
+        free = dict.fromkeys(("/healthz", "/ping", "/health", "/ready"), Need.FREE)
+        return {**free, "/metrics": Need.ADMIN}
 
     def public_routes(self) -> Sequence[web.RouteDef]:
-        """The first three for strangers: the same verdicts and statuses, without reasons, load and host."""
+        """Three of them for strangers: the same verdicts and statuses, without reasons, load and host."""
         return [
             web.get("/healthz", self._alive),
             web.get("/health", self._tell_health),
@@ -63,10 +69,19 @@ class Probes:
         ]
 
     def operations(self) -> Sequence[Operation]:
-        """Describe all four for the docs page."""
+        """Describe all of them for the docs page."""
         exposition = Answer(description="The exposition, as text.", media_type="text/plain", schema=TEXT)
         return [
             _described("/healthz", "Whether the process lives", {HTTPStatus.OK: _json("It does.")}),
+            _described(
+                "/ping",
+                "Whether RunPod's load balancer may send work",
+                {
+                    HTTPStatus.OK: _json("Ready."),
+                    HTTPStatus.NO_CONTENT: Answer(description="Starting."),
+                    HTTPStatus.SERVICE_UNAVAILABLE: _json("Unhealthy."),
+                },
+            ),
             _described(
                 "/health",
                 "All that is known about worker, engines and host",
@@ -85,6 +100,12 @@ class Probes:
 
     async def _alive(self, request: web.Request) -> web.Response:
         return json_response({"status": "alive"})
+
+    async def _ping(self, request: web.Request) -> web.Response:
+        reply = self._ready()
+        if not reply.ok and reply.body.get("status") == STARTING:
+            return web.Response(status=HTTPStatus.NO_CONTENT, headers=NOT_STORED)
+        return _respond(_for_strangers(reply))
 
     async def _show_health(self, request: web.Request) -> web.Response:
         return _respond(self._health()) if CALLER in request else await self._tell_health(request)
@@ -117,7 +138,7 @@ def _for_strangers(reply: ProbeReply) -> ProbeReply:
 
 def _respond(reply: ProbeReply) -> web.Response:
     status = 200 if reply.ok else reply.bad_status
-    headers = {"Cache-Control": "no-store"}
+    headers = dict(NOT_STORED)
     if reply.retry_after_s is not None and not reply.ok:
         headers["Retry-After"] = str(reply.retry_after_s)
     return json_response(reply.body, status=status, headers=headers)

@@ -28,6 +28,18 @@ async def test_our_service_is_measured_against_the_same_comfyui() -> None:
     assert Overhead(report).markdown()
 
 
+@pytest.mark.comfyui
+async def test_a_dialect_is_measured_against_our_own_route() -> None:
+    """The dialect gives the same picture a job, and is held against its promise, not against ComfyUI's."""
+    cases = (Case(name=TINY, concurrency=1, jobs=4, reserve_s=0),)
+    report = await measure_overhead(lambda line: None, cases=cases, rounds=1, memory=False, dialect="runpod")
+    assert report.dialect == "runpod"
+    assert [target.what for target in Overhead(report).targets()] == [
+        "runpod: added latency p50 over /generate/sync, tiny"
+    ]
+    assert "/generate/sync jobs/s" in Overhead(report).markdown()
+
+
 @pytest.mark.parametrize("name", ["tiny.json", "sd15.json"])
 def test_no_job_is_like_another(name: str) -> None:
     """Caches answer nothing, no job writes into another's folder, and no placeholder is left to one side only."""

@@ -173,16 +173,22 @@ class WrapperDialect:
         return await self._stream(request, job.job_id)
 
     async def _result(self, request: web.Request) -> web.Response:
+        return await self.show(request, await self._find(request))
+
+    async def _cancel(self, request: web.Request) -> web.Response:
+        request[_CANCELS] = True
+        return await self.cancel(request, await self._find(request))
+
+    async def show(self, request: web.Request, job: Job) -> web.Response:
+        """Answer with the job's state or result, after ``?wait=``."""
         limit_s = wait_s(request.query, most_s=self._server.long_poll_max_s)
-        job = await self._find(request)
         if limit_s and not job.status.terminal:
             job = await self._jobs.wait_for(job.job_id, limit_s)
         return await self._answer(await results.whole(self._jobs, job), request)
 
-    async def _cancel(self, request: web.Request) -> web.Response:
-        request[_CANCELS] = True
+    async def cancel(self, request: web.Request, job: Job) -> web.Response:
+        """Cancel the job, or say that it is over."""
         named = request.match_info["job_id"]
-        job = await self._find(request)
         if not job.status.terminal:
             try:
                 job = await self._jobs.cancel(job.job_id, reason=CANCELLED_BY_CLIENT)

@@ -1,9 +1,28 @@
 """How a request's mistake is told: with its place in the request, and what was expected there."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 from lib.errors import InvalidRequest
 
 Loc = tuple[str | int, ...]
 """Where in the request, from ``body`` down."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fields:
+    """Where an API has a block, and what it calls those of its fields that we call otherwise."""
+
+    loc: Loc
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def called(self, name: str) -> str:
+        """Return the caller's name for a field of ours."""
+        return self.names.get(name, name)
+
+    def at(self, name: str) -> Loc:
+        """Return where the caller has a field of ours."""
+        return (*self.loc, self.called(name))
 
 
 def dotted(loc: Loc) -> str:

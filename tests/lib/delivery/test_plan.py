@@ -1,22 +1,14 @@
-"""Whose credentials go where."""
+"""Where files go, in which form, and whose credentials with them."""
 
 import itertools
 from typing import Any
 
 import pytest
 
-from lib.delivery.plan import (
-    default_webhook,
-    plan_convert,
-    plan_put,
-    plan_s3,
-    plan_thumbnail,
-    plan_webhook,
-    plan_webhooks,
-)
+from lib.delivery.plan import plan_convert, plan_put, plan_s3, plan_thumbnail
 from lib.errors import InvalidRequest, UnsafeInput
-from lib.jobs.model import OUTCOMES, ConvertSpec, JobEvent, ThumbnailSpec, WebhookScheme
-from lib.settings import DeliverySettings, SettingsError
+from lib.jobs.model import ConvertSpec, ThumbnailSpec
+from lib.settings import DeliverySettings
 from lib.storage.guard import AddressGuard
 
 OPERATOR = {
@@ -28,8 +20,6 @@ OPERATOR = {
     "s3_region": "op-region",
     "s3_prefix": "pre/",
     "s3_allow_buckets": ("shared",),
-    "webhook_url": "https://hooks.op.example/x",
-    "webhook_secret": "OPHOOK",
 }
 OWN = {"access_key_id": "k", "secret_access_key": "s", "bucket_name": "mine"}
 EMPTY = {
@@ -150,44 +140,6 @@ def test_a_private_endpoint_is_refused_early() -> None:
     assert plan_s3(block, settings(), guard=AddressGuard(allow=["10.0.0.0/8"]))
 
 
-def test_a_callers_webhook_never_gets_the_operators_secret() -> None:
-    """Only the default target is signed with the operator's secret; a caller's secret is for the caller's own."""
-    own = plan_webhook({"url": "https://me.example/h", "secret": "", "extra_params": {"a": 1}}, settings(**OPERATOR))
-    assert own is not None
-    assert (own.secret, own.operator, dict(own.extra_params)) == (None, False, {"a": 1})
-    signed = plan_webhook({"url": OPERATOR["webhook_url"], "secret": "mine", "timeout": 5}, settings(**OPERATOR))
-    assert signed is not None
-    assert (signed.secret, signed.timeout_s) == ("mine", 5.0)
-
-
-@pytest.mark.parametrize("block", [None, {}, {"url": "", "extra_params": {}, "timeout": 30, "secret": ""}])
-def test_the_default_webhook(block: dict[str, Any] | None) -> None:
-    """Without a URL it is WEBHOOK_URL with WEBHOOK_SECRET, or none."""
-    assert plan_webhook(block, settings()) is None
-    target = plan_webhook(block, settings(**OPERATOR))
-    assert target is not None
-    assert (target.url, target.secret, target.operator) == (OPERATOR["webhook_url"], "OPHOOK", True)
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["nowhere", "ftp://h/x", "http://", "http://[", "//h/x", pytest.param("https://h/" + "x" * 70_000, id="long")],
-)
-def test_a_bad_webhook_url_is_refused(url: str) -> None:
-    """A URL that can't be posted to is the caller's mistake, not a reason to tell somebody else."""
-    with pytest.raises(InvalidRequest) as caught:
-        plan_webhook({"url": url}, settings(**OPERATOR))
-    assert caught.value.details["errors"][0]["loc"] == ["body", "input", "webhook", "url"]  # type: ignore[index]
-
-
-def test_our_own_session_end_may_be_told() -> None:
-    """Vast's session pattern posts to our own loopback listener; its neighbours stay closed."""
-    guard = AddressGuard(own_urls=["http://localhost:3001/session/end", "http://127.0.0.1:3001/session/end"])
-    assert plan_webhook({"url": "http://127.0.0.1:3001/session/end"}, settings(), guard=guard)
-    with pytest.raises(UnsafeInput):
-        plan_webhook({"url": "http://127.0.0.1:3001/session/create"}, settings(), guard=guard)
-
-
 def loc_of(error: InvalidRequest) -> list[object]:
     return error.details["errors"][0]["loc"]  # type: ignore[index,no-any-return]
 
@@ -211,10 +163,10 @@ def test_put_urls() -> None:
 @pytest.mark.parametrize(
     ("block", "place"),
     [
-        ({"urls": "https://x.example"}, ["urls"]),
-        ({"urls": ["https://x.example", "nowhere"]}, ["urls", 1]),
-        ({"urls": [3]}, ["urls", 0]),
-        ({"urls": ["https://x.example"] * 1001}, ["urls"]),
+        ({"urls": "https://x.example"}, ["put_urls"]),
+        ({"urls": ["https://x.example", "nowhere"]}, ["put_urls", 1]),
+        ({"urls": [3]}, ["put_urls", 0]),
+        ({"urls": ["https://x.example"] * 1001}, ["put_urls"]),
         ({"urls": ["https://x.example"], "headers": {"Host": "y"}}, ["headers", "Host"]),
         ({"urls": ["https://x.example"], "headers": {"content-length": "1"}}, ["headers", "content-length"]),
         ({"urls": ["https://x.example"], "headers": {"A": "b\r\nC: d"}}, ["headers", "A"]),
@@ -223,15 +175,15 @@ def test_put_urls() -> None:
         ({"urls": ["https://x.example"], "headers": []}, ["headers"]),
         ({"urls": ["https://x.example"], "timeout": "1"}, ["timeout"]),
         ({"urls": ["https://x.example"], "method": "POST"}, ["method"]),
-        ({"headers": {"A": "b"}}, ["urls"]),
-        (7, ["urls"]),
+        ({"headers": {"A": "b"}}, ["put_urls"]),
+        (7, ["put_urls"]),
     ],
 )
 def test_put_blocks_that_make_no_sense(block: Any, place: list[object]) -> None:
     """422 with the place; nothing that would break the request's own framing passes."""
     with pytest.raises(InvalidRequest) as caught:
         plan_put(block)
-    assert loc_of(caught.value) == ["body", "input", "put", *place]
+    assert loc_of(caught.value) == ["body", "input", "upload", *place]
 
 
 def test_private_put_urls_are_refused_early() -> None:
@@ -240,7 +192,7 @@ def test_private_put_urls_are_refused_early() -> None:
     for url in ("http://10.0.0.5/k", "http://127.0.0.1:3001/session/end"):
         with pytest.raises(UnsafeInput) as caught:
             plan_put([url], guard=guard)
-        assert caught.value.details["field"] == "input.put.urls.0"
+        assert caught.value.details["field"] == "input.upload.put_urls.0"
 
 
 def test_conversion() -> None:
@@ -296,86 +248,3 @@ def test_thumbnail_plans() -> None:
         with pytest.raises(InvalidRequest) as caught:
             plan_thumbnail(block)
         assert loc_of(caught.value)[-1] == name
-
-
-def test_schemes_and_events() -> None:
-    """A caller chooses both; without a word it is the wrapper's scheme and every outcome."""
-    plain = plan_webhook({"url": "https://me.example/h"}, settings())
-    assert plain is not None
-    assert (plain.scheme, plain.events) == (WebhookScheme.WRAPPER, OUTCOMES)
-    chosen = plan_webhook(
-        {
-            "url": "https://me.example/h",
-            "scheme": "standard",
-            "events": ["started", "failed"],
-            "secret": "whsec_c2VjcmV0",
-        },
-        settings(),
-    )
-    assert chosen is not None
-    assert (chosen.scheme, chosen.events) == (WebhookScheme.STANDARD, {JobEvent.STARTED, JobEvent.FAILED})
-    for wrong, name in (
-        ({"scheme": "mine"}, "scheme"),
-        ({"events": ["done"]}, "events"),
-        ({"events": "failed"}, "events"),
-        ({"scheme": "standard", "secret": "no base64!"}, "secret"),
-        ({"timeout": "soon"}, "timeout"),
-    ):
-        with pytest.raises(InvalidRequest) as caught:
-            plan_webhook({"url": "https://me.example/h", **wrong}, settings())
-        assert loc_of(caught.value) == ["body", "input", "webhook", name]
-
-
-def test_the_default_webhooks_own_scheme_and_events() -> None:
-    """They are the operator's, whatever the caller writes beside."""
-    own = settings(**OPERATOR, webhook_scheme="standard", webhook_events=("failed",))
-    target = plan_webhook({"extra_params": {"a": 1}}, own)
-    assert target is not None
-    assert (target.scheme, target.events, dict(target.extra_params)) == (
-        WebhookScheme.STANDARD,
-        {JobEvent.FAILED},
-        {"a": 1},
-    )
-
-
-def test_several_webhooks() -> None:
-    """The single one comes first; the operator's default only where the caller names none."""
-    one, two = {"url": "https://me.example/1"}, {"url": "https://me.example/2", "secret": "x"}
-    assert [target.url for target in plan_webhooks(one, [two], settings(**OPERATOR))] == [one["url"], two["url"]]
-    assert [target.url for target in plan_webhooks(None, [two], settings(**OPERATOR))] == [two["url"]]
-    assert [target.operator for target in plan_webhooks(None, None, settings(**OPERATOR))] == [True]
-    assert plan_webhooks(None, [], settings()) == ()
-    assert all(target.secret != "OPHOOK" for target in plan_webhooks(one, [two], settings(**OPERATOR)))
-
-
-@pytest.mark.parametrize(
-    ("blocks", "place"),
-    [
-        ([{"url": ""}], ["webhooks", 0, "url"]),
-        ([{"url": "https://me.example"}, {"url": "x"}], ["webhooks", 1, "url"]),
-        ([3], ["webhooks", 0]),
-        ([{"url": "https://me.example"}] * 10, ["webhooks"]),
-        ({"url": "https://me.example"}, ["webhooks"]),
-    ],
-)
-def test_lists_of_webhooks_that_make_no_sense(blocks: Any, place: list[object]) -> None:
-    """422 with the number of the one that is wrong."""
-    with pytest.raises(InvalidRequest) as caught:
-        plan_webhooks(None, blocks, settings())
-    assert loc_of(caught.value) == ["body", "input", *place]
-
-
-@pytest.mark.parametrize(
-    ("values", "name"),
-    [
-        ({"webhook_events": ("done",)}, "WEBHOOK_EVENTS"),
-        ({"webhook_scheme": "standard", "webhook_secret": "no base64!"}, "WEBHOOK_SECRET"),
-    ],
-)
-def test_an_operators_mistake_is_seen_at_start(values: dict[str, Any], name: str) -> None:
-    """The variable is named, a secret is not shown."""
-    with pytest.raises(SettingsError, match=name) as caught:
-        default_webhook(settings(**OPERATOR | values))
-    assert "no base64!" not in str(caught.value)
-    assert default_webhook(settings(**OPERATOR)) == plan_webhook(None, settings(**OPERATOR))
-    assert default_webhook(settings()) is None

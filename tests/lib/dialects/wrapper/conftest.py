@@ -10,7 +10,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from lib.delivery.plan import plan_convert, plan_put, plan_s3, plan_thumbnail, plan_webhooks
+from lib.delivery.hooks import plan_webhooks
+from lib.delivery.plan import plan_convert, plan_put, plan_s3, plan_thumbnail
 from lib.dialects.port import Planner
 from lib.dialects.wrapper.parts import Uploads
 from lib.dialects.wrapper.routes import WrapperDialect
@@ -45,7 +46,7 @@ def make_payload(delivery: DeliverySettings | None = None, **jobs: Any) -> Wrapp
     planner = Planner(
         s3=partial(plan_s3, settings=own),
         webhooks=partial(plan_webhooks, settings=own),
-        put=partial(plan_put, loc=("body", "input", "upload")),
+        put=plan_put,
         convert=plan_convert,
         thumbnail=plan_thumbnail,
     )

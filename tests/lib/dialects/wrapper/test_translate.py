@@ -113,7 +113,7 @@ def test_the_source_must_be_one(payload: dict[str, Any], text: str) -> None:
         (request(metadata="some"), ["body", "input", "metadata"]),
         (request(convert_output={"format": "bmp"}), ["body", "input", "convert_output", "format"]),
         (request(thumbnail={"width": 0}), ["body", "input", "thumbnail", "width"]),
-        (request(upload={"put_urls": ["ftp://h/x"]}), ["body", "input", "upload", "urls"]),
+        (request(upload={"put_urls": ["ftp://h/x"]}), ["body", "input", "upload", "put_urls"]),
         (request(webhook={"events": ["sometimes"]}), ["body", "input", "webhook", "events"]),
         (request(webhooks=[{"events": []}]), ["body", "input", "webhooks"]),
         (request(credentials=[{"type": "ftp"}]), ["body", "input", "credentials"]),

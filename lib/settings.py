@@ -233,7 +233,7 @@ class EngineSettings(EnvironmentSettings):
     probe_attempts: int = _env(
         0,
         "COMFY_API_AVAILABLE_MAX_RETRIES",
-        help="So many times at most; 0 = until COMFYUI_STARTUP_TIMEOUT_S.",
+        help="So many times at most, one that we did not start; 0 = until COMFYUI_STARTUP_TIMEOUT_S.",
         ge=0,
     )
     reconnect_delay_s: float = _env(
@@ -243,7 +243,9 @@ class EngineSettings(EnvironmentSettings):
         False, "WEBSOCKET_TRACE", help="true = log the type of each message of ComfyUI's socket (level DEBUG)."
     )
     allow_api_nodes: Flag = _env(
-        False, "COMFYUI_ALLOW_API_NODES", help="true = start ComfyUI with partner (paid) nodes enabled."
+        False,
+        "COMFYUI_ALLOW_API_NODES",
+        help="true = start ComfyUI with partner (paid) nodes enabled; so it is with COMFY_ORG_API_KEY.",
     )
     embed_metadata: Flag = _env(
         False, "COMFYUI_EMBED_METADATA", help="true = files of a ComfyUI that we start carry their whole workflow."

@@ -484,6 +484,12 @@ class RunPodSettings(EnvironmentSettings):
     concurrency: int = _env(
         2, "RUNPOD_CONCURRENCY", help="Jobs taken from RunPod's queue at once: one runs, one is prepared.", ge=1
     )
+    sdk_log_level: str = _env(
+        "INFO",
+        "RUNPOD_LOG_LEVEL",
+        "RUNPOD_DEBUG_LEVEL",
+        help="Least level that RunPod's SDK logs in queue mode; DEBUG writes results into the log.",
+    )
     volume_path: Path = _env(
         Path("/runpod-volume"), "RUNPOD_VOLUME_PATH", help="Network volume; its models/ folders are used where it is."
     )

@@ -164,7 +164,7 @@ async def asynchronous():
         except TimeoutError as error:
             tell("output of the cancelled", raised=str(error))
         tell("status of the cancelled", value=await slow.status())
-        unknown = runpod.AsyncioJob(SETUP["endpoint"], "nobody-knows-me", session)
+        unknown = runpod.AsyncioJob(SETUP["endpoint"], "nobody-knows-me", session, slow.headers)
         tell("unknown", value=await unknown.status())
 
 

@@ -368,10 +368,14 @@ class Job:
     """Paths of the files that were brought in for it; they stay while it lives."""
     outputs: tuple[Output, ...] = ()
     warnings: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    """Those of the ``warnings`` that tell what is missing from the result; the others are notes."""
     response: Mapping[str, Any] = field(default_factory=dict)
     error: ServiceError | None = None
     stopping: bool = False
-    """Cancelled by its caller and not off the engine yet: it will end as cancelled."""
+    """Cancelled by its caller and not off the engine yet: it will end as cancelled; ``message`` is the reason."""
+    expires_at: datetime | None = None
+    """When it is cancelled if need be, and forgotten (``ttl_s``, or earlier); ``None``: by the store's rule."""
 
     def with_(self, **changes: Any) -> "Job":
         """Return a copy, four times as fast as ``dataclasses.replace``; ``lib.jobs.transitions`` changes the status."""

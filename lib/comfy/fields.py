@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from lib.errors import UnsafeInput
-from lib.jobs.model import Workflow
+from lib.jobs.model import NamedInput, Workflow
 from lib.storage.guard import MAX_URL_CHARS
 from lib.storage.inline import is_data_uri
 from lib.storage.media import UNKNOWN
@@ -44,12 +44,13 @@ class Kind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """One string that names an input file."""
+    """One string that names an input file; ``named`` is the request's own file of that name."""
 
     path: Path
     value: str
     kind: Kind
     class_type: str = ""
+    named: NamedInput | None = None
 
     @property
     def label(self) -> str:
@@ -57,7 +58,7 @@ class Site:
         return ".".join(("workflow", *map(str, self.path)))
 
 
-_ANY = Kind()
+ANY = Kind()
 _IMAGE = Kind(accept=("image/",))
 _AUDIO = Kind(accept=("audio/", "video/", UNKNOWN))
 _VIDEO = Kind(accept=("video/", "image/", UNKNOWN))
@@ -75,13 +76,13 @@ LOADERS: Mapping[str, Mapping[str, Kind]] = {
     "LoadImageOutput": {"image": _IMAGE},
     "LoadAudio": {"audio": _AUDIO},
     "LoadVideo": {"file": _VIDEO, "video": _VIDEO},
-    "LoadLatent": {"latent": _ANY},
+    "LoadLatent": {"latent": ANY},
     "LoadImageDataSetFromFolder": {"folder": _FOLDER},
     "LoadImageTextDataSetFromFolder": {"folder": _FOLDER},
     "WebcamCapture": {"image": _IMAGE},
     "RecordAudio": {"audio": _AUDIO},
-    "Load3D": {"model_file": _MODEL, "image": _ANY},
-    "Load3DAnimation": {"model_file": _MODEL, "image": _ANY},
+    "Load3D": {"model_file": _MODEL, "image": ANY},
+    "Load3DAnimation": {"model_file": _MODEL, "image": ANY},
     "VHS_LoadVideo": {"video": _VIDEO, "file": _VIDEO},
     "VHS_LoadVideoFFmpeg": {"video": _VIDEO, "file": _VIDEO},
     "VHS_LoadVideoPath": {"video": _VIDEO_PATH, "file": _VIDEO_PATH},
@@ -139,7 +140,7 @@ def url_sites(value: Any, path: Path = ()) -> Iterator[Site]:
     """Find every string that is a URL, anywhere: the API wrapper's rule (``INPUT_URLS=any``)."""
     if isinstance(value, str):
         if is_url(value):
-            yield Site(path=path, value=value, kind=_ANY)
+            yield Site(path=path, value=value, kind=ANY)
     elif isinstance(value, dict):
         for key, item in value.items():
             yield from url_sites(item, (*path, key))
@@ -148,9 +149,13 @@ def url_sites(value: Any, path: Path = ()) -> Iterator[Site]:
             yield from url_sites(item, (*path, index))
 
 
+def loader_kinds(class_type: str, uploads: UploadInputs) -> dict[str, Kind]:
+    """The inputs of a class that are known to take a file."""
+    return dict.fromkeys(uploads(class_type), ANY) | dict(LOADERS.get(class_type, {}))
+
+
 def _kinds_of(class_type: str, inputs: Mapping[str, Any], uploads: UploadInputs) -> dict[str, Kind]:
-    known = LOADERS.get(class_type, {})
-    kinds = dict.fromkeys(uploads(class_type), _ANY) | dict(known)
+    kinds = loader_kinds(class_type, uploads)
     image = inputs.get("image")
     if "image" not in kinds and isinstance(image, str) and not _WANTS_IT_ITSELF.search(class_type):
         kinds |= EVERY_CLASS if is_url(image) or is_data_uri(image) else {}

@@ -4,10 +4,12 @@ import asyncio
 import hashlib
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
+from lib.comfy import named, separators
 from lib.comfy.fields import (
     Form,
     Path,
@@ -24,10 +26,10 @@ from lib.comfy.fields import (
 )
 from lib.comfy.placing import FOLDER, Placer
 from lib.comfy.seclusion import check_stranger
-from lib.comfy.separators import Options, repaired
+from lib.comfy.separators import Options
 from lib.comfy.uploads import is_upload
 from lib.errors import ServiceError, UnsafeInput
-from lib.jobs.model import Job, Workflow
+from lib.jobs.model import Job, NamedInput, Workflow
 from lib.jobs.ports import InputFile, Prepared
 from lib.settings import StorageSettings
 from lib.storage.inline import blocks, declared_type, holds_media, is_data_uri
@@ -40,6 +42,8 @@ BIG_WORKFLOW_BYTES = 256 * 1024
 """Workflows above this are gone through in a thread."""
 AT_ONCE = 8
 """Inputs of one job that are fetched at the same time."""
+PREFIX_CHARS = 300
+"""In which a file's prefix ends, such as ``data:image/png;base64,``."""
 
 
 class Fetcher(Protocol):
@@ -66,6 +70,16 @@ class Uploaded(Protocol):
     """Files that callers sent beforehand; ``lib.comfy.uploads.UploadStore`` is one."""
 
     async def find(self, reference: str, *, owner: str, field: str, accept: tuple[str, ...] = ()) -> Fetched: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What a graph holds for us: the places of the request's own files, other strings that may be files, and paths
+    that have to be written in another way."""
+
+    named: list[Site]
+    found: list[Site]
+    changes: dict[Path, Any]
 
 
 class InputPreparer:
@@ -97,49 +111,69 @@ class InputPreparer:
         self._rng = rng
 
     async def prepare(self, job: Job, workflow: Workflow) -> Prepared:
-        """Raises: UnsafeInput, InputFetchFailed, StorageFailed, EngineUnreachable."""
+        """Raises: InvalidRequest, UnsafeInput, InputFetchFailed, StorageFailed, EngineUnreachable."""
+        named.check_names(job.spec.files)
         big = len(job.spec.workflow) >= BIG_WORKFLOW_BYTES
-        looked = partial(self._look, workflow, stranger=job.spec.stranger)
-        found, changes = await asyncio.to_thread(looked) if big else looked()
+        looked = partial(self._look, workflow, job)
+        seen = await asyncio.to_thread(looked) if big else looked()
         foreign: list[Site] = []
-        used = used_nodes(workflow) if found else frozenset()
-        for site in found:
+        changes = seen.changes
+        used = used_nodes(workflow) if seen.found else frozenset()
+        for site in seen.found:
             if await _is_content(site):
                 foreign.append(site)
                 continue
             check_named(site, used)
             if (name := safe_name(site)) != site.value:
                 changes[site.path] = name
+        warnings = separators.told(changes) + named.unused(job.spec.files, seen.named)
         paths: tuple[str, ...] = ()
         files: tuple[InputFile, ...] = ()
-        if foreign:
-            values, files, paths = await self._bring_in(foreign, job)
+        if foreign or job.spec.files:
+            fetched = await self._bring_in(seen.named, foreign, job)
+            values, files, paths = await self._place([*seen.named, *foreign], fetched)
             changes |= values
         rng = self._rng or placeholders.job_rng(job.job_id)
         filled = partial(placeholders.fill, with_values(workflow, changes), rng=rng)
         graph = await asyncio.to_thread(filled) if big else filled()
-        return Prepared(graph=graph, caller_graph=graph, fetched_inputs=paths, files=files)
+        shown = with_values(graph, {site.path: site.value for site in map(_whole, seen.named)})
+        return Prepared(graph=graph, caller_graph=shown, fetched_inputs=paths, files=files, warnings=warnings)
 
-    def _look(self, workflow: Workflow, *, stranger: bool) -> tuple[list[Site], dict[Path, Any]]:
-        """Go through the whole graph: for what may be files, and for paths that have to be written in another way."""
-        if stranger:
+    def _look(self, workflow: Workflow, job: Job) -> _Seen:
+        """Go through the whole graph."""
+        if job.spec.stranger:
             check_stranger(workflow, self._uploads)
+        own: list[Site] = []
+        if job.spec.files:
+            own = named.uses(workflow, job.spec.files, uploads=self._uploads, options=self._options)
         found = {site.path: site for site in sites(workflow, self._uploads)}
         if self._settings.input_urls == "any":
             found = {site.path: site for site in url_sites(workflow)} | found
-        return list(found.values()), dict(repaired(workflow, self._options))
+        changes: dict[Path, Any] = dict(separators.repaired(workflow, self._options))
+        for site in own:
+            for path in (site.path, _whole(site).path):
+                found.pop(path, None)
+                changes.pop(path, None)
+        return _Seen(named=own, found=list(found.values()), changes=changes)
 
-    async def _bring_in(
-        self, found: Sequence[Site], job: Job
-    ) -> tuple[dict[Path, Any], tuple[InputFile, ...], tuple[str, ...]]:
-        """Fetch and place the files; return what to write into the graph, the files, and all paths where they lie."""
-        self._check_paths(found)
+    async def _bring_in(self, own: Sequence[Site], foreign: Sequence[Site], job: Job) -> dict[Path, Fetched]:
+        """Fetch the request's own files, and what else is no name."""
+        self._check_paths([*own, *foreign])
+
+        async def obtain(file: NamedInput) -> Fetched:
+            return await self._obtain(_without_prefix(file.value), job, field=file.field)
+
+        fetched = await named.obtained(job.spec.files, own, obtain)
+        return fetched | await self._obtain_all(foreign, job)
+
+    async def _obtain_all(self, found: Sequence[Site], job: Job) -> dict[Path, Fetched]:
         turns = asyncio.Semaphore(AT_ONCE)
         fetched: dict[Path, Fetched] = {}
 
         async def bring(site: Site) -> None:
             async with turns:
-                fetched[site.path] = await self._obtain(site, job)
+                accept = site.kind.accept
+                fetched[site.path] = await self._obtain(site.value, job, field=site.label, accept=accept)
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -147,6 +181,12 @@ class InputPreparer:
                     group.create_task(bring(site))
         except ExceptionGroup as errors:
             raise _first(errors) from errors
+        return fetched
+
+    async def _place(
+        self, found: Sequence[Site], fetched: Mapping[Path, Fetched]
+    ) -> tuple[dict[Path, Any], tuple[InputFile, ...], tuple[str, ...]]:
+        """Place the files; return what to write into the graph, the files, and all paths where they lie."""
         changes: dict[Path, Any] = {}
         files: dict[str, InputFile] = {}
         paths: list[str] = []
@@ -158,19 +198,19 @@ class InputPreparer:
                     paths += (*placed, files[name].path)
         return changes, tuple(files.values()), tuple(dict.fromkeys(paths))
 
-    async def _obtain(self, site: Site, job: Job) -> Fetched:
-        accept, value = site.kind.accept, site.value.strip() if len(site.value) < 65536 else site.value
+    async def _obtain(self, value: str, job: Job, *, field: str, accept: tuple[str, ...] = ()) -> Fetched:
+        value = value.strip() if len(value) < 65536 else value
         if is_upload(value):
-            return await self._uploaded.find(value, owner=job.spec.owner, field=site.label, accept=accept)
+            return await self._uploaded.find(value, owner=job.spec.owner, field=field, accept=accept)
         if not is_data_uri(value) and is_url(value):
             nobody = job.spec.stranger and not job.spec.owner
             owner, credentials = None if nobody else job.spec.owner, job.spec.credentials
-            source = self._rights.find(value, field=site.label, credentials=credentials, owner=owner)
-            return await self._fetcher.fetch(source, field=site.label, accept=accept, again=bool(job.inputs))
+            source = self._rights.find(value, field=field, credentials=credentials, owner=owner)
+            return await self._fetcher.fetch(source, field=field, accept=accept, again=bool(job.inputs))
         limit = self._settings.input_max_bytes
         if len(value) * 3 // 4 > limit + 1024:  # base64 has four letters for three bytes
-            raise for_field(too_large(limit), site.label)
-        return await self._fetcher.store(blocks(value), field=site.label, declared=declared_type(value), accept=accept)
+            raise for_field(too_large(limit), field)
+        return await self._fetcher.store(blocks(value), field=field, declared=declared_type(value), accept=accept)
 
     def _check_paths(self, found: Sequence[Site]) -> None:
         """A node that wants a path gets one only where all engines see the same folder."""
@@ -210,13 +250,26 @@ def _by_value(found: Sequence[Site]) -> dict[Path, list[Site]]:
     """Group the sites by the value in the graph that they fill: a folder's files fill one."""
     groups: defaultdict[Path, list[Site]] = defaultdict(list)
     for site in found:
-        groups[site.path[:-1] if _in_folder(site) else site.path].append(site)
+        groups[_whole(site).path].append(site)
     return dict(groups)
+
+
+def _whole(site: Site) -> Site:
+    """The site of the folder, for one of its files."""
+    return replace(site, path=site.path[:-1]) if _in_folder(site) else site
 
 
 def _in_folder(site: Site) -> bool:
     """Whether it is one of the files of a folder, given as a list."""
     return site.kind.form in (Form.FOLDER, Form.FOLDER_PATH) and isinstance(site.path[-1], int)
+
+
+def _without_prefix(value: str) -> str:
+    """A file as worker-comfyui takes it: whatever stands before the first comma of what is no URL is left off."""
+    comma = value.find(",", 0, PREFIX_CHARS)
+    if comma < 0 or is_url(value) or is_upload(value):
+        return value
+    return value if is_data_uri(value) and value[:comma].lower().endswith(";base64") else value[comma + 1 :]
 
 
 def _first(errors: ExceptionGroup[Exception]) -> Exception:

@@ -10,6 +10,8 @@ from typing import Any
 
 from lib.comfy.fields import Path
 from lib.jobs.model import Workflow
+from lib.workflow.files import PREFIX
+from lib.workflow.graph import is_link
 
 Options = Callable[[str, str], Sequence[str]]
 """The choices of a class's list input; empty where it is none, or the class is not known."""
@@ -24,9 +26,11 @@ class Choices:
 
 
 NO_CHOICES = Choices(())
-_FOLDER_FIELDS = frozenset({"subfolder", "directory", "folder"})
+_FOLDER_FIELDS = frozenset({"subfolder", "directory", "folder", PREFIX})
 _FIELD = re.compile(
-    r"(?:^|_)(?:name|path|file|filename|lora|model|ckpt|vae|unet|clip|checkpoint)_?\d*\Z", re.IGNORECASE
+    r"(?:^|_)(?:name|path|file|filename|lora|model|ckpt|vae|unet|clip|checkpoint|controlnet|embeddings?|hypernetwork"
+    r"|image|mask|video|audio|mesh)_?\d*\Z",
+    re.IGNORECASE,
 )
 _FILE = re.compile(
     r"\.(?:safetensors|sft|ckpt|pth?|bin|onnx|gguf|ya?ml|json|txt|latent|png|jpe?g|webp|gif|bmp|tiff?|avif|mp4|webm|mkv"
@@ -34,7 +38,11 @@ _FILE = re.compile(
     re.IGNORECASE,
 )
 _BACK = re.compile(r"\\+")
+_ELSEWHERE = re.compile(r"\\\\|[A-Za-z]:|[A-Za-z][A-Za-z0-9+.-]*://")
+"""A share, a drive, or a URL: nothing that another separator would bring here."""
 _MAX_CHARS = 4096
+MOST_TOLD = 10
+SHOWN_CHARS = 60
 
 
 def repaired(graph: Workflow, options: Options) -> Iterator[tuple[Path, str]]:
@@ -53,21 +61,29 @@ def repaired(graph: Workflow, options: Options) -> Iterator[tuple[Path, str]]:
         if not isinstance(inputs, dict) or not isinstance(class_type := node.get("class_type"), str):
             continue
         for name, value in inputs.items():
-            if type(value) is str:
-                if ("\\" in value or "/" in value) and len(value) <= _MAX_CHARS:
-                    fixed = _fixed(name, value, choices_of(class_type, name))
-                    if fixed is not None:
-                        yield (node_id, "inputs", name), fixed
-            elif type(value) is dict:  # a row of a node pack's list: {"on": true, "lora": "..."}
-                yield from _inside(value, (node_id, "inputs", name))
+            for path, text in _texts(value, (node_id, "inputs", name)):
+                choices = choices_of(class_type, name) if not isinstance(value, dict) else NO_CHOICES
+                fixed = _fixed(_key(path), text, choices)
+                if fixed is not None:
+                    yield path, fixed
 
 
-def _inside(value: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, str]]:
-    for key, item in value.items():
-        if type(item) is str and "\\" in item and len(item) <= _MAX_CHARS:
-            fixed = _fixed(key, item, NO_CHOICES)
-            if fixed is not None:
-                yield (*path, key), fixed
+def _texts(value: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    """What may be a path: a text, and those in lists and in rows of a node pack, ``{"on": true, "lora": "..."}``."""
+    if type(value) is str:
+        if ("\\" in value or "/" in value) and len(value) <= _MAX_CHARS:
+            yield path, value
+    elif type(value) is dict:
+        for key, item in value.items():
+            yield from _texts(item, (*path, key))
+    elif type(value) is list and not is_link(value):
+        for index, item in enumerate(value):
+            yield from _texts(item, (*path, index))
+
+
+def _key(path: Path) -> str:
+    """The name that a text goes by; items of a list have their list's."""
+    return next((part for part in reversed(path) if isinstance(part, str)), "")
 
 
 def _fixed(name: str, value: str, choices: Choices) -> str | None:
@@ -78,9 +94,28 @@ def _fixed(name: str, value: str, choices: Choices) -> str | None:
     for candidate in (ours, ours.replace("/", "\\")) if choices.known else ():
         if candidate in choices.known:
             return candidate
-    if ours == value or "\n" in value:
+    if ours == value or "\n" in value or _ELSEWHERE.match(value):
         return None
     if choices.known:  # a file that came after the list was read; the list shows which way its system writes paths
         return None if choices.back else ours
     is_path = name in _FOLDER_FIELDS or (_FIELD.search(name) is not None and _FILE.search(value) is not None)
     return ours if is_path else None
+
+
+def told(changes: Mapping[Path, str]) -> tuple[str, ...]:
+    """One warning of all paths that are written in another way now."""
+    ours = [_place(path) for path, fixed in changes.items() if "\\" not in fixed]
+    theirs = [_place(path) for path, fixed in changes.items() if "\\" in fixed]
+    texts = [_text("\\", "/", ours)] * bool(ours) + [_text("/", "\\", theirs)] * bool(theirs)
+    return ("; ".join(texts),) if texts else ()
+
+
+def _text(written: str, read: str, places: Sequence[str]) -> str:
+    more = len(places) - MOST_TOLD
+    shown = ", ".join(places[:MOST_TOLD]) + (f" and {more} more" if more > 0 else "")
+    return f'paths written with "{written}" were read as written with "{read}": {shown}'
+
+
+def _place(path: Path) -> str:
+    node_id, _, *within = path
+    return f"node {str(node_id)[:SHOWN_CHARS]} input {'.'.join(map(str, within))[:SHOWN_CHARS]}"

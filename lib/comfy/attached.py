@@ -89,15 +89,23 @@ class AttachedServer:
     async def wait_answering(self) -> None:
         """Return when it answers; once it has, a later absence is waited for without limit.
 
-        Raises: EngineUnreachable when the only one did not within ``COMFYUI_STARTUP_TIMEOUT_S`` of our start."""
-        limit_s = self._settings.startup_timeout_s if self._alone and not self._located else None
+        Raises: EngineUnreachable when the only one did not within ``COMFYUI_STARTUP_TIMEOUT_S`` of our start, or as
+        often as ``COMFY_API_AVAILABLE_MAX_RETRIES`` says."""
+        first = self._alone and not self._located
+        limit_s = self._settings.startup_timeout_s if first else None
         try:
             async with asyncio.timeout(limit_s):
-                stats = await until_answering(self._http, self.base_url, name=self.name, clock=self._clock)
+                stats = await until_answering(
+                    self._http,
+                    self.base_url,
+                    name=self.name,
+                    clock=self._clock,
+                    pause_s=self._settings.probe_interval_ms / 1000,
+                    attempts=self._settings.probe_attempts if first else 0,
+                )
         except TimeoutError as error:
-            raise EngineUnreachable(
-                f"ComfyUI at {self.base_url} did not answer within {limit_s:g} s (COMFYUI_STARTUP_TIMEOUT_S)"
-            ) from error
+            within = str(error) or f"{limit_s:g} s (COMFYUI_STARTUP_TIMEOUT_S)"
+            raise EngineUnreachable(f"ComfyUI at {self.base_url} did not answer within {within}") from error
         self._down_reason = None
         if not self._located:
             self._folders = await self._locate(stats)

@@ -182,7 +182,7 @@ def plan(settings: EngineSettings, install: Install, *, number: int, device: str
         *("--temp-directory", str(temp_parent), "--user-directory", str(user)),
         *(("--cuda-device", str(device)) if by_index else ()),
         *(("--cpu",) if install.device == "cpu" and "--cpu" not in extra.rest else ()),
-        *("--extra-model-paths-config", str(extra_paths)),
+        *("--extra-model-paths-config", str(extra_paths), *_model_paths(settings)),
         *_optional_flags(settings, install.root, database=user / "comfyui.db"),
         *extra.rest,
     )
@@ -201,6 +201,17 @@ def plan(settings: EngineSettings, install: Install, *, number: int, device: str
     )
 
 
+def _model_paths(settings: EngineSettings) -> tuple[str, ...]:
+    """The operator's lists of model folders, as whole paths: ComfyUI runs in its own folder. Raises: SettingsError."""
+    paths = [Path(name).expanduser().resolve() for name in settings.extra_model_paths]
+    for path in paths:
+        if not path.is_file():
+            given = ",".join(settings.extra_model_paths)
+            expected = "files in the form of ComfyUI's extra_model_paths.yaml"
+            raise SettingsError(f"COMFYUI_EXTRA_MODEL_PATHS={given}: {path} is no file; expected {expected}")
+    return tuple(map(str, paths))
+
+
 def _input_folder(root: Path, workspace: Path) -> Path:
     """The installation's own input folder, where its user keeps files, unless it is not ours to write."""
     own = root / "input"
@@ -212,10 +223,13 @@ def _optional_flags(settings: EngineSettings, root: Path, *, database: Path) -> 
     wanted: list[tuple[str, ...]] = [("--database-url", f"sqlite:///{database}")]
     if not settings.embed_metadata:
         wanted.append(("--disable-metadata",))
-    if not settings.allow_api_nodes:
+    if not settings.allow_api_nodes and settings.comfy_org_api_key is None:  # who gives a key wants them
         wanted.append(("--disable-api-nodes",))
     if settings.preview_method != "none":
         wanted.append(("--preview-method", settings.preview_method))
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    if level != logging.INFO:  # its own choice; an old one's --verbose takes no level
+        wanted.append(("--verbose", logging.getLevelName(max(level, logging.DEBUG))))
     known = _known_flags(root)
     return tuple(part for flag in wanted if flag[0] in known for part in flag)
 

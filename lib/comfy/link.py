@@ -18,7 +18,7 @@ from lib.comfy.care_log import CareLog
 from lib.comfy.catalog import Catalog, read_catalog
 from lib.comfy.client import ComfyClient, ConnectionRefused
 from lib.comfy.faults import scrub
-from lib.comfy.messages import HELLO, QueueChanged, parse_picture, parse_text
+from lib.comfy.messages import HELLO, QueueChanged, kind_of, parse_picture, parse_text
 from lib.comfy.ports import CareAction, Server
 from lib.comfy.session import PromptSession
 from lib.errors import EngineDied, EngineUnreachable
@@ -27,8 +27,9 @@ from lib.settings import EngineSettings
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 20.0
-_FIRST_PAUSE_S = 0.1
+_LEAST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 5.0
+"""Between two attempts to open the socket again, from the second on."""
 _CAUSE_WAIT_S = 0.5
 """The socket breaks a moment before the end of the process is seen, with its exit code."""
 _LOG_LINES = 50
@@ -113,17 +114,17 @@ class Link:
 
     async def run(self) -> None:
         """Connect, listen, connect again; for ever."""
-        pause = _FIRST_PAUSE_S
+        pause = first = self._settings.reconnect_delay_s
         while True:
             await self._answering()
             why = await self._connected()
             if self._ready.is_set():
-                pause = _FIRST_PAUSE_S
+                pause = first
             self._set_ready(False, why)
             log.warning("ComfyUI's socket closed", extra={"event": "engine.disconnected", "cause": why})
             await self._explain_drop()
             await self._clock.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE_S)
+            pause = min(max(pause * 2, _LEAST_PAUSE_S), max(first, _LONGEST_PAUSE_S))
 
     async def _answering(self) -> None:
         """Wait until ComfyUI answers. One that has worked, and now runs on without an answer, is restarted."""
@@ -288,8 +289,10 @@ class Link:
             self.strays.discard(prompt_id)
 
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
-        time = asyncio.get_running_loop().time
+        time, traced = asyncio.get_running_loop().time, self._settings.socket_trace
         async for frame in socket:
+            if traced:
+                log.debug("socket message", extra={"event": "engine.message", "type": kind_of(frame.data)})
             if frame.type is aiohttp.WSMsgType.TEXT:
                 message = parse_text(frame.data)
             elif frame.type is aiohttp.WSMsgType.BINARY:

@@ -1,5 +1,6 @@
 """Asking a ComfyUI whether it answers: ``GET /system_stats`` until 200."""
 
+import itertools
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,8 +12,7 @@ from lib.clock import Clock
 
 log = logging.getLogger(__name__)
 
-FIRST_PAUSE_S = 0.1
-LONGEST_PAUSE_S = 1.0
+PAUSE_S = 0.25
 ANNOUNCE_S = 30.0
 PROBE_TIMEOUT_S = 5.0
 
@@ -44,13 +44,17 @@ async def until_answering(
     *,
     name: str,
     clock: Clock,
+    pause_s: float = PAUSE_S,
+    attempts: int = 0,
     accept: Callable[[Stats], bool] = lambda stats: True,
     last_line: Callable[[], str] = lambda: "",
 ) -> Stats:
-    """Ask until it answers, for ever; every half minute the log says what is waited for."""
+    """Ask until it answers, every ``pause_s`` seconds, for ever or so many times; every half minute the log says what
+    is waited for.
+
+    Raises: TimeoutError, with ``attempts`` only."""
     started = announced = clock.monotonic()
-    pause_s = FIRST_PAUSE_S
-    while True:
+    for asked in itertools.count(1):
         stats = await system_stats(http, base_url)
         if stats is not None and accept(stats):
             return stats
@@ -59,5 +63,7 @@ async def until_answering(
             announced = now
             waited = {"waited_s": round(now - started), "base_url": base_url, "last_line": last_line()}
             log.info("waiting for ComfyUI to answer", extra={"event": "comfyui.waiting", "engine": name} | waited)
+        if asked == attempts:
+            raise TimeoutError(f"{attempts} attempts (COMFY_API_AVAILABLE_MAX_RETRIES)")
         await clock.sleep(pause_s)
-        pause_s = min(LONGEST_PAUSE_S, pause_s * 1.5)
+    raise AssertionError("it counts without end")

@@ -5,6 +5,7 @@ ones. Unknown types, keys and shapes are ignored, so that newer servers stay rea
 """
 
 import math
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ _IGNORED = ('{"type": "progress_state"', '{"type":"progress_state"', '{"type": "
 """Big and frequent, and they tell nothing that the other messages don't: not even parsed."""
 
 _PREVIEW_WITH_METADATA = 4
+_KIND = re.compile(r'\{"type": ?"([\w.-]{1,64})"')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +117,14 @@ class Picture:
 Message = (
     QueueChanged | Started | Cached | NodeStarted | NodeProgressed | Succeeded | Failed | Interrupted | Ended | Picture
 )
+
+
+def kind_of(frame: object) -> str:
+    """The type of a message as it came, for a trace; nothing of what it says."""
+    found = _KIND.match(frame) if isinstance(frame, str) else None
+    if found is not None:
+        return found[1]
+    return f"binary {int.from_bytes(frame[:4], 'big')}" if isinstance(frame, bytes) else "unknown"
 
 
 def parse_text(text: str) -> Message | None:

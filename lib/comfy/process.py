@@ -220,6 +220,7 @@ class LaunchedServer:
                     self.base_url,
                     name=self.name,
                     clock=self._clock,
+                    pause_s=self._policy.probe_s,
                     accept=self._is_ours,
                     last_line=lambda: "".join(self.log_tail(1)),
                 )

@@ -4,6 +4,7 @@ import socket
 from contextlib import closing
 from dataclasses import dataclass
 
+from lib.comfy.liveness import PAUSE_S
 from lib.errors import EngineUnreachable
 from lib.settings import EngineSettings
 
@@ -12,12 +13,14 @@ PORTS_TRIED = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestartPolicy:
-    """When and how often to start again. ``stable_s``: having answered so long, earlier failures are forgotten."""
+    """When and how often to start again. ``probe_s``: what comes up is asked so often; ``stable_s``: having answered
+    so long, earlier failures are forgotten."""
 
     always_restart: bool = True
     backoff_s: float = 1.0
     backoff_max_s: float = 30.0
     startup_timeout_s: float = 600.0
+    probe_s: float = PAUSE_S
     first_attempts: int = 3
     stable_s: float = 60.0
     patience_s: float = 5.0
@@ -29,6 +32,7 @@ class RestartPolicy:
             backoff_s=settings.restart_backoff_s,
             backoff_max_s=settings.restart_backoff_max_s,
             startup_timeout_s=settings.startup_timeout_s,
+            probe_s=settings.probe_interval_ms / 1000,
         )
 
     def pause_s(self, failures: int) -> float:

@@ -1,7 +1,8 @@
 """Keeping one ComfyUI in shape between jobs: what memory and the number of jobs ask for, and doing it.
 
-Short memory is answered by ``/free`` first and by a restart then; a restart waits until nothing runs. What is broken
-(dead executor, GPU, stuck node) is restarted where it is seen, by ``follow``, ``engine`` and ``link``.
+Short memory is answered by ``/free`` first and by a restart then; a restart waits until nothing runs. After so many
+jobs it is restarted, or unloaded by ``/free`` where it is not ours to restart, before one more is posted. What is
+broken (dead executor, GPU, stuck node) is restarted where it is seen, by ``follow``, ``engine`` and ``link``.
 """
 
 import asyncio
@@ -13,11 +14,13 @@ from typing import Protocol
 
 from lib.clock import Clock
 from lib.comfy.client import ComfyClient
-from lib.comfy.link import Link
+from lib.comfy.link import Fault, Link
 from lib.comfy.memory import Reading
 from lib.comfy.ports import CareAction, Server
+from lib.comfy.session import PromptSession
 from lib.errors import EngineUnreachable
-from lib.lifecycle import every
+from lib.jobs.ports import Withdrawn
+from lib.lifecycle import Tasks, every
 from lib.settings import EngineSettings
 
 log = logging.getLogger(__name__)
@@ -73,6 +76,22 @@ class Keeper:
         self._jobs += 1
         self._out_of_memory = self._out_of_memory + 1 if out_of_memory else 0
 
+    @property
+    def counts(self) -> bool:
+        """Whether the number of jobs matters."""
+        return self._settings.recycle_after_jobs is not None
+
+    def quota(self, now: float, *, more: int = 0) -> str | None:
+        """Say why it is to be renewed, if so many jobs ran that it is, or will be after so many ``more``."""
+        limit = self._settings.recycle_after_jobs
+        if limit is None or self._jobs + more < limit or now < self._postponed_until:
+            return None
+        return f"{self._jobs} jobs since its start (COMFYUI_RECYCLE_AFTER_JOBS={limit})"
+
+    def counted_anew(self) -> None:
+        """Its models are unloaded, which is as good as it gets where it can't be restarted."""
+        self._jobs = 0
+
     def renewed(self) -> None:
         """It is a new process."""
         self._jobs = self._out_of_memory = 0
@@ -88,17 +107,14 @@ class Keeper:
         self._postponed_until, self._freed_at = now + MEMORY_GUARD_S, None
 
     def step(self, reading: Reading, now: float) -> Step | None:
-        """Return what is due."""
+        """Return what memory asks for."""
         if now < self._postponed_until:
             return None
-        cause, limit = self._memory_cause(reading), self._settings.recycle_after_jobs
+        cause = self._memory_cause(reading)
         if cause is None:
             self._freed_at = None
         elif not self._guarded(now, cause):
             return self._memory_step(reading, cause, now)
-        if limit is not None and self._jobs >= limit:
-            cause = f"{self._jobs} jobs since its start (COMFYUI_RECYCLE_AFTER_JOBS={limit})"
-            return Step(action=CareAction.RECYCLED, cause=cause)
         return None
 
     def _memory_cause(self, reading: Reading) -> str | None:
@@ -145,6 +161,7 @@ class Carer:
         keeper: Keeper,
         meter: Meter,
         clock: Clock,
+        tasks: Tasks,
         uncollected: Collection[str],
         pause_s: float = PAUSE_S,
     ) -> None:
@@ -154,16 +171,65 @@ class Carer:
         self._keeper = keeper
         self._meter = meter
         self._clock = clock
+        self._tasks = tasks
         self._uncollected = uncollected
         self._pause_s = pause_s
         self._generation = server.generation
         self._changed = asyncio.Event()
+        self._due = asyncio.Event()
+        """Set from the last job before a renewal until that is made, or given up."""
+        self._drain: Fault | None = None
+        self._held: set[PromptSession] = set()
+        link.on_health(lambda _: self._stir())
+
+    @property
+    def _full(self) -> bool:
+        """Whether as many prompts are with ComfyUI as may come before it is renewed."""
+        self._look_for_a_start()
+        with_it = len(self._link.sessions)
+        if not with_it and not self._due.is_set():
+            return False
+        return self._keeper.quota(self._clock.monotonic(), more=with_it) is not None
+
+    async def admit(self, session: PromptSession, *, withdraw: asyncio.Event) -> None:
+        """Wait until a prompt may be posted: behind the last one before a renewal it would run at once.
+
+        Raises: Withdrawn (it was asked back, or the renewal is under way)."""
+        if not self._full:
+            return
+        watcher = self._tasks.spawn(withdraw.wait(), name="comfy.withdraw")
+        watcher.add_done_callback(lambda _: session.wake())
+        self._held.add(session)
+        try:
+            while self._full and self._link.healthy and not withdraw.is_set():
+                await session.news(None)
+        finally:
+            self._held.discard(session)
+            watcher.cancel()
+        if withdraw.is_set() or self._link.recycling:
+            raise Withdrawn
 
     def left(self, *, ran: bool, out_of_memory: bool) -> None:
         """A prompt is not with ComfyUI any more."""
+        self._look_for_a_start()
         if ran:
             self._keeper.job_ended(out_of_memory=out_of_memory)
+        cause = self._keeper.quota(self._clock.monotonic())
+        if cause is not None and not self._due.is_set():
+            self._due.set()
+            if self._server.restartable and self._link.healthy:
+                self._drain = self._link.drain(cause)
+        self._stir()
+
+    def _stir(self) -> None:
         self._changed.set()
+        for session in self._held:
+            session.wake()
+
+    def _look_for_a_start(self) -> None:
+        if self._server.generation != self._generation:
+            self._generation = self._server.generation
+            self._keeper.renewed()
 
     def collected(self) -> None:
         """A prompt's outputs were collected, or given up."""
@@ -171,13 +237,33 @@ class Carer:
 
     async def run(self) -> None:
         """Look after it for ever: after jobs, and on a slow tick."""
-        await every(self._pause_s, self._round, name="comfy.care", clock=self._clock)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(every(self._pause_s, self._round, name="comfy.care", clock=self._clock))
+            if self._keeper.counts:
+                group.create_task(every(0.0, self._renew, name="comfy.renew", clock=self._clock))
+
+    async def _renew(self) -> None:
+        """Once so many jobs ran: have it restarted, or as clean as it gets."""
+        await self._due.wait()
+        try:
+            cause = self._keeper.quota(self._clock.monotonic())
+            if cause is None or not (self._link.healthy or self._drain is not None):
+                return
+            if self._server.restartable:
+                await self._recycle(cause, drain=self._drain)
+            else:
+                await self._link.free(f"{cause}; it is not ours to restart")
+                self._keeper.counted_anew()
+        finally:
+            if self._drain is not None:
+                self._link.resume(self._drain)
+            self._drain = None
+            self._due.clear()
+            self._stir()
 
     async def _round(self) -> None:
         await self._news()
-        if self._server.generation != self._generation:
-            self._generation = self._server.generation
-            self._keeper.renewed()
+        self._look_for_a_start()
         if not self._link.healthy:
             return
         try:
@@ -210,12 +296,14 @@ class Carer:
             return Reading()
         return Reading(free_share=free / total)
 
-    async def _recycle(self, cause: str) -> None:
-        """Take no more prompts, let what runs end, restart. Nothing that runs is ever stopped for this."""
+    async def _recycle(self, cause: str, *, drain: Fault | None = None) -> None:
+        """Take no more prompts (as with ``drain`` already), let what runs end, restart. Nothing that runs is ever
+        stopped for this."""
         if not self._server.restartable:
             self._postpone(cause, "it is not ours to restart; set COMFYUI_RESTART_CMD or restart it by hand")
             return
-        drain = self._link.drain(cause)
+        if drain is None or not self._link.holds(drain):
+            drain = self._link.drain(cause)
         try:
             idle = await self._idle()
             if self._link.holds(drain):

@@ -8,13 +8,14 @@ import asyncio
 import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
 from lib.clock import Clock, SystemClock
-from lib.comfy import faults
+from lib.comfy import faults, partner
 from lib.comfy.care import PAUSE_S, Carer, Keeper, Meter
 from lib.comfy.care_log import CareListener, CareLog
 from lib.comfy.catalog import Catalog
@@ -76,6 +77,7 @@ class ComfyEngine:
         self._name = name
         self._server = server
         self._owner = owner
+        self._settings = settings
         self._placer = placer
         self._clock = clock or SystemClock()
         self._client = ComfyClient(server.base_url, http, timeout_s=settings.request_timeout_s)
@@ -99,6 +101,7 @@ class ComfyEngine:
             keeper=Keeper(settings),
             meter=meter or Gauge(),
             clock=self._clock,
+            tasks=tasks,
             uncollected=self._uncollected,
             pause_s=care_pause_s,
         )
@@ -176,24 +179,29 @@ class ComfyEngine:
         """See ``lib.jobs.ports.Engine``. The time limit of a prompt that ran already counts from now."""
         if not self.healthy:
             raise self._unready()
-        session, out_of_memory = PromptSession(prompt_id=prompt_id, observer=observer), False
+        session, failure = PromptSession(prompt_id=prompt_id, observer=observer), None
         try:
-            ticket = await self._begin(session, job, prepared, attach=attach)
+            ticket = await self._begin(session, job, prepared, withdraw=withdraw, attach=attach)
             await self._follower.follow(session, Terms(withdraw=withdraw, timeout_s=timeout_s))
-            await self._judge(session)
+            failure = await self._judge(session)
+            if failure is not None and not job.spec.keep_partial:
+                self._forgetter.add(prompt_id)
+                raise failure
         except asyncio.CancelledError:
             await self._follower.remove(session)
             raise
-        except OutOfMemory:
-            out_of_memory = True
+        except ServiceError as error:
+            partner.hide(error, partner.key_of(job.spec, self._settings))
             raise
         finally:
             self._link.sessions.pop(prompt_id, None)
-            self._carer.left(ran=session.started, out_of_memory=out_of_memory)
+            self._carer.left(ran=session.started, out_of_memory=isinstance(failure, OutOfMemory))
         self._uncollected.add(prompt_id)
-        return self._execution(session, ticket)
+        return self._execution(session, replace(ticket, failure=failure))
 
-    async def _begin(self, session: PromptSession, job: Job, prepared: Prepared, *, attach: bool) -> Ticket:
+    async def _begin(
+        self, session: PromptSession, job: Job, prepared: Prepared, *, withdraw: asyncio.Event, attach: bool
+    ) -> Ticket:
         """Have the prompt with ComfyUI: there already, or posted now."""
         if attach and (planned := await self._recall(session, job)) is not None:
             return self._ticket(session, planned, shown(planned, prepared.caller_graph))
@@ -202,13 +210,16 @@ class ComfyEngine:
         if self._placer is not None:
             await self._placer.ensure(self._server, prepared.files)
         async with self._posting:
+            await self._carer.admit(session, withdraw=withdraw)
             planned = await self._plan(job, prepared, nonce=nonce, again=attach)
             if not self.healthy:
                 raise self._unready()
             session.takes(planned.graph, wanted=planned.wanted)
             self._link.sessions[session.prompt_id] = session
-            await self._poster.submit(session, planned)
-        return self._ticket(session, planned, prepared.caller_graph)
+            key = partner.key_of(job.spec, self._settings)
+            keep = job.spec.keep_partial
+            dropped = await self._poster.submit(session, planned, keep_partial=keep, api_key=key)
+        return replace(self._ticket(session, planned, prepared.caller_graph), dropped=dropped)
 
     async def _recall(self, session: PromptSession, job: Job) -> Plan | None:
         """Take a prompt of an earlier life up again: what it tells goes to a socket that is gone."""
@@ -264,18 +275,26 @@ class ComfyEngine:
     async def collect(self, job: Job, execution: Execution) -> Collected:
         """See ``lib.jobs.ports.Engine``."""
         ticket: Ticket = execution.token
+        key = partner.key_of(job.spec, self._settings)
         try:
-            return await self._harvester.harvest(ticket, job.spec)
-        except ServiceError:
+            collected = await self._harvester.harvest(ticket, job.spec)
+        except ServiceError as error:
             self.forget(execution.prompt_id)
+            partner.hide(error, key)
             raise
         finally:
-            self._uncollected.discard(execution.prompt_id)
-            self._carer.collected()
+            self._left(execution.prompt_id)
+        return collected if key is None else _without(collected, key)
 
     def forget(self, prompt_id: str) -> None:
         """See ``lib.jobs.ports.Engine``."""
+        self._left(prompt_id)
         self._forgetter.add(prompt_id)
+
+    def _left(self, prompt_id: str) -> None:
+        """Nothing more is wanted of a prompt that ended."""
+        self._uncollected.discard(prompt_id)
+        self._carer.collected()
 
     def _unready(self) -> EngineUnreachable:
         return EngineUnreachable(f"ComfyUI {self._name!r} takes no work: {self.down_reason}")
@@ -291,8 +310,8 @@ class ComfyEngine:
         now = self._clock.now().astimezone()
         return plan(prepared.graph, self.catalog, folder=folder, nonce=nonce, now=now)
 
-    async def _judge(self, session: PromptSession) -> None:
-        """Return for a success, raise for anything else."""
+    async def _judge(self, session: PromptSession) -> ExecutionFailed | None:
+        """Return for a success, and for the failure of a node, which is returned; raise for anything else."""
         story = session.story
         if session.ended and not story.decided:
             await self._decide(session)
@@ -300,22 +319,23 @@ class ComfyEngine:
             if session.orphaned and _sends_pictures(session.graph):
                 self._forgetter.add(session.prompt_id)
                 raise _pictures_lost(session)
-            return
+            return None
         if not story.decided and story.entry is not None:
             self._forgetter.add(session.prompt_id)
             raise ExecutionFailed("ComfyUI's history does not tell how the prompt ended")
         if not story.decided:
             raise self._link.died(session)
-        self._forgetter.add(session.prompt_id)
         if story.failure is None:
+            self._forgetter.add(session.prompt_id)
             raise JobCancelled("the prompt was interrupted in ComfyUI, not by its caller")
         error = faults.execution_error(story.failure)
         if (fault := faults.gpu_fault(story.failure)) is not None:
+            self._forgetter.add(session.prompt_id)
             await self._link.restart(f"the GPU can't be used any more: {fault}", action=CareAction.RESTARTED_GPU)
             raise EngineDied(error.message, started=True, details=error.details)
         if isinstance(error, OutOfMemory):
             await self._link.free("a job ran out of memory")
-        raise error
+        return error
 
     async def _decide(self, session: PromptSession) -> None:
         """The end marker came alone; the history knows which end it was."""
@@ -337,6 +357,8 @@ class ComfyEngine:
             started_at=when(begun) or self._clock.now(),
             execute_s=max(0.0, execute_s),
             token=ticket,
+            failure=ticket.failure,
+            partial=bool(ticket.failure or ticket.dropped),
         )
 
 
@@ -344,6 +366,15 @@ def _folder_of(job: Job) -> str:
     """Request ids are easily guessed, and whoever knows a name in ComfyUI's folders can load the file."""
     name = job.spec.request_id
     return name if _SAFE_NAME.fullmatch(name) and not job.spec.stranger else job.job_id
+
+
+def _without(collected: Collected, key: str) -> Collected:
+    """What nodes reported may repeat the key that they were given."""
+    return Collected(
+        outputs=tuple(replace(output, text=partner.without(output.text, key)) for output in collected.outputs),
+        response=partner.without(collected.response, key),
+        warnings=tuple(partner.without(list(collected.warnings), key)),
+    )
 
 
 def _sends_pictures(graph: Mapping[str, Any]) -> bool:

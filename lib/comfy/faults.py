@@ -11,6 +11,7 @@ from typing import Any
 
 from lib.comfy.catalog import nearest
 from lib.comfy.messages import Failed
+from lib.comfy.rewrite import Plan, needed
 from lib.errors import ExecutionFailed, InvalidWorkflow, OutOfMemory
 
 Choices = Callable[[str, str], Iterable[str]]
@@ -20,6 +21,8 @@ _PATH = re.compile(r"(?<![\w:/.~%>])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\"<>|:,;]+)+
 MOST_HINTS = 20
 MOST_TOLD = 100
 """Nodes with errors, and items of their lists: ComfyUI tells of thousands with thousands each."""
+MOST_WORDS = 500
+"""Characters of a warning, which is one of many."""
 _OOM_TYPES = frozenset({"torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError", "MemoryError"})
 _OOM_TEXTS = (
     "out of memory",
@@ -77,6 +80,36 @@ def execution_error(failure: Failed) -> ExecutionFailed:
     if _is_oom(failure):
         return OutOfMemory(f"{where} ran out of memory: {message}", details=details)
     return ExecutionFailed(f"{where} failed: {failure.exception_type}: {message}", details=details)
+
+
+def kept_in_spite_of(error: ExecutionFailed) -> str:
+    """Tell of the node that failed beside results that are kept, in worker-comfyui's words."""
+    told = error.details
+    where = f"Node Type: {told.get('node_type')}, Node ID: {told.get('node_id')}"
+    return f"Workflow execution error: {where}, Message: {told.get('exception_message')}"
+
+
+def dropped(reply: Mapping[str, Any], plan: Plan) -> tuple[str, ...]:
+    """Tell, for each wanted output that ComfyUI refused in a prompt that it took, why: in its own words.
+
+    ``reply`` is its 200 with ``node_errors``. An output is dropped with any node that it needs."""
+    nodes = reply.get("node_errors")
+    blamed = {str(node_id): facts for node_id, facts in nodes.items()} if isinstance(nodes, Mapping) else {}
+    told = []
+    for output in plan.wanted:
+        at_fault = sorted(needed(plan.graph, (output,)) & blamed.keys())
+        if at_fault:
+            why = "; ".join(_own_words(node_id, blamed[node_id]) for node_id in at_fault)
+            what = f"Output node {output} ({plan.graph[output]['class_type']}) was dropped: {why}"
+            told.append(what if len(what) <= MOST_WORDS else f"{what[: MOST_WORDS - 3]}...")
+    return tuple(told[:MOST_TOLD])
+
+
+def _own_words(node_id: str, facts: Any) -> str:
+    errors = _errors(facts) if isinstance(facts, Mapping) else []
+    words = (": ".join(str(error[part]) for part in ("message", "details") if error.get(part)) for error in errors)
+    kind = facts.get("class_type") if isinstance(facts, Mapping) else None
+    return f"node {node_id} ({kind or '?'}): {scrub(', '.join(words))}"
 
 
 def gpu_fault(failure: Failed) -> str | None:

@@ -11,7 +11,7 @@ import stamina
 
 from lib.comfy import outputs
 from lib.comfy.client import ComfyClient
-from lib.comfy.faults import scrub
+from lib.comfy.faults import kept_in_spite_of, scrub, scrubbed
 from lib.comfy.messages import Picture
 from lib.comfy.outputs import Item
 from lib.comfy.ports import Folders, Server
@@ -36,6 +36,10 @@ class Ticket:
     story: Story
     plan: Plan
     caller_graph: Workflow
+    dropped: tuple[str, ...] = ()
+    """What is to be told of wanted outputs that ComfyUI refused when it took the prompt."""
+    failure: ExecutionFailed | None = None
+    """A node failed, and the files that were there by then are wanted."""
 
 
 async def settled(client: ComfyClient, prompt_id: str) -> dict[str, Any]:
@@ -81,9 +85,11 @@ class Harvester:
         self._fetch_folder = fetch_folder
 
     async def harvest(self, ticket: Ticket, spec: JobSpec) -> Collected:
-        """Raises: ExecutionFailed, EngineUnreachable, StorageFailed."""
-        entry = ticket.story.entry or await settled(self._client, ticket.prompt_id)
-        _check(entry, ticket)
+        """Raises: ExecutionFailed (the ticket's own, where it left no file), EngineUnreachable, StorageFailed."""
+        entry = await self._entry(ticket)
+        missing = _checked(entry, ticket)
+        if missing and not spec.keep_partial:
+            raise _not_run(missing)
         folders = self._server.folders
         items = outputs.listed(entry, order=ticket.caller_graph, include_temp=spec.delivery.include_temp)
         paths, problems = await self._paths(items, folders, ticket)
@@ -99,11 +105,20 @@ class Harvester:
             stranger=spec.stranger,
         )
         found = await asyncio.get_running_loop().run_in_executor(None, gathering.outputs)
-        blocked = ticket.story.blocked
-        if blocked is not None and not found:
+        if ticket.failure is not None and not any(_is_file(output) for output in found):
+            raise ticket.failure
+        if ticket.story.blocked is not None and not found:
             raise _blocked(ticket)
         response = _response(entry, ticket, restorer) if spec.keep_response else {}
-        return Collected(outputs=found, response=response, warnings=problems + _warnings(ticket))
+        return Collected(outputs=found, response=response, warnings=problems + _warnings(ticket, missing))
+
+    async def _entry(self, ticket: Ticket) -> dict[str, Any]:
+        try:
+            return ticket.story.entry or await settled(self._client, ticket.prompt_id)
+        except EngineUnreachable as error:
+            if ticket.failure is None:
+                raise
+            raise ticket.failure from error
 
     async def _paths(
         self, items: tuple[Item, ...], folders: Folders | None, ticket: Ticket
@@ -250,19 +265,26 @@ def _roots(folders: Folders | None) -> tuple[str, ...]:
     return tuple(str(root) for root in (folders.output, folders.temp) if root is not None)
 
 
-def _check(entry: Mapping[str, Any], ticket: Ticket) -> None:
-    """Neither HTTP's 200 nor the socket's success says that every output ran; the history does."""
+def _is_file(output: Output) -> bool:
+    return output.text is None and output.error is None
+
+
+def _checked(entry: Mapping[str, Any], ticket: Ticket) -> list[str]:
+    """Return the wanted outputs that did not run: neither HTTP's 200 nor the socket's success says that all of them
+    did; the history does."""
     status, prompt, reported = entry.get("status"), entry.get("prompt"), entry.get("outputs")
     if not isinstance(status, Mapping) or not isinstance(prompt, list) or not isinstance(reported, Mapping):
         raise ExecutionFailed("ComfyUI's history of the prompt can't be read", details={"reason": "unreadable"})
-    if status.get("status_str") != "success":
+    if ticket.failure is None and status.get("status_str") != "success":
         raise ExecutionFailed(f"ComfyUI's history says {status.get('status_str')!r}, not success")
     ran = prompt[4] if len(prompt) > 4 and isinstance(prompt[4], list) else []
-    missing = [node_id for node_id in ticket.plan.wanted if node_id not in ran]
-    if missing:
-        raise ExecutionFailed(
-            f"ComfyUI did not run output node {', '.join(missing)}", details={"node_ids": missing, "reason": "not_run"}
-        )
+    return [node_id for node_id in ticket.plan.wanted if node_id not in ran]
+
+
+def _not_run(missing: list[str]) -> ExecutionFailed:
+    return ExecutionFailed(
+        f"ComfyUI did not run output node {', '.join(missing)}", details={"node_ids": missing, "reason": "not_run"}
+    )
 
 
 def _blocked(ticket: Ticket) -> ExecutionFailed:
@@ -280,8 +302,13 @@ def _blocked(ticket: Ticket) -> ExecutionFailed:
     )
 
 
-def _warnings(ticket: Ticket) -> tuple[str, ...]:
-    story, warnings = ticket.story, []
+def _warnings(ticket: Ticket, missing: list[str]) -> tuple[str, ...]:
+    """``missing`` has a reason where this life of the worker posted the prompt."""
+    story, warnings = ticket.story, list(ticket.dropped)
+    if missing and not warnings:
+        warnings.append(_not_run(missing).message)
+    if ticket.failure is not None:
+        warnings.append(kept_in_spite_of(ticket.failure))
     if story.blocked is not None:
         warnings.append(f"node {story.blocked.node_id} blocked a branch: {scrub(story.blocked.message)}")
     if story.pictures_dropped:
@@ -292,14 +319,17 @@ def _warnings(ticket: Ticket) -> tuple[str, ...]:
 def _response(entry: Mapping[str, Any], ticket: Ticket, restorer: Restorer) -> dict[str, Any]:
     """The API wrapper's ``comfyui_response``: ``{prompt_id: history entry, "execution_details": {...}}``."""
     story, outputs_wanted = ticket.story, set(ticket.plan.wanted)
+    shown = outputs.cleaned(entry, caller_graph=ticket.caller_graph, restorer=restorer)
+    if ticket.failure is not None:  # its messages hold tracebacks and inputs
+        shown["status"] = scrubbed(shown["status"])
     return {
-        ticket.prompt_id: outputs.cleaned(entry, caller_graph=ticket.caller_graph, restorer=restorer),
+        ticket.prompt_id: shown,
         "execution_details": {
             "prompt_id": ticket.prompt_id,
             "nodes_executed": list(story.node_ids),
             "progress_updates": list(story.updates),
-            "completed": True,
-            "error": None,
+            "completed": ticket.failure is None,
+            "error": ticket.failure.message if ticket.failure is not None else None,
             "cached": bool(story.cached_ids) and set(story.node_ids) <= outputs_wanted | set(story.cached_ids),
         },
     }

@@ -22,14 +22,18 @@ class Poster:
         self._follower = follower
         self._owner = owner
 
-    async def submit(self, session: PromptSession, planned: Plan) -> None:
-        """Raises: InvalidWorkflow, BodyTooLarge, ExecutionFailed, EngineUnreachable (never posted), EngineDied."""
+    async def submit(
+        self, session: PromptSession, planned: Plan, *, keep_partial: bool = False, api_key: str | None = None
+    ) -> tuple[str, ...]:
+        """Post; return what is to be told of outputs that ComfyUI refused, of a job that keeps the others.
+
+        Raises: InvalidWorkflow, BodyTooLarge, ExecutionFailed, EngineUnreachable (never posted), EngineDied."""
         body = orjson.dumps(
             {
                 "prompt": planned.graph,
                 "prompt_id": session.prompt_id,
                 "client_id": self._link.client_id,
-                "extra_data": mark(planned, owner=self._owner),
+                "extra_data": mark(planned, owner=self._owner, api_key=api_key),
             }
         )
         session.exposed = True
@@ -41,24 +45,31 @@ class Poster:
         except EngineUnreachable as error:
             self._link.failed(error)
             await self._find(session, error)
-            return
+            return ()
         self._link.answered()
         if reply.status == 200:
-            await self._accepted(session, reply)
-        elif reply.status == 400:
+            told = await self._refused(session, planned, reply, keep_partial=keep_partial)
+            session.accepted()
+            return told
+        if reply.status == 400:
             raise await self._rejection(reply)
-        elif reply.status == 413:
+        if reply.status == 413:
             raise BodyTooLarge("the workflow is larger than this ComfyUI takes (its --max-upload-size)")
-        else:
-            text = faults.scrub(reply.body[:200].decode("utf-8", "replace"))
-            await self._find(session, ExecutionFailed(f"ComfyUI answered {reply.status} to the prompt: {text}"))
+        text = faults.scrub(reply.body[:200].decode("utf-8", "replace"))
+        await self._find(session, ExecutionFailed(f"ComfyUI answered {reply.status} to the prompt: {text}"))
+        return ()
 
-    async def _accepted(self, session: PromptSession, reply: Reply) -> None:
-        """Outputs that do not validate are dropped with a 200; half a result is not what was asked for."""
-        if (reply.json or {}).get("node_errors"):
-            await self._follower.remove(session)
-            raise await self._rejection(reply)
-        session.accepted()
+    async def _refused(
+        self, session: PromptSession, planned: Plan, reply: Reply, *, keep_partial: bool
+    ) -> tuple[str, ...]:
+        """Outputs that do not validate are dropped with a 200; half a result is what was asked for, or it is not."""
+        told = reply.json or {}
+        if not told.get("node_errors"):
+            return ()
+        if keep_partial:
+            return faults.dropped(told, planned)
+        await self._follower.remove(session)
+        raise await self._rejection(reply)
 
     async def _find(self, session: PromptSession, error: Exception) -> None:
         """The POST failed and may have been queued all the same: look before anybody posts it again."""

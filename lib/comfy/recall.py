@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lib.comfy.client import QueueItem
+from lib.comfy.partner import EXTRA, SECRET
 from lib.comfy.rewrite import NONCE, PREFIX, Plan
 from lib.jobs.model import Workflow
 
@@ -17,15 +18,17 @@ _GRAPH, _EXTRA, _OUTPUTS = 2, 3, 4
 """Where they stand in a queue item."""
 
 
-def mark(plan: Plan, *, owner: str) -> dict[str, Any]:
-    """Make a prompt's ``extra_data``. ``owner`` names the worker through all its lives."""
-    return {KEY: {"owner": owner, "folder": plan.folder, "wanted": plan.wanted}}
+def mark(plan: Plan, *, owner: str, api_key: str | None = None) -> dict[str, Any]:
+    """Make a prompt's ``extra_data``. ``owner`` names the worker through all its lives; ``api_key`` pays for partner
+    nodes."""
+    marked: dict[str, Any] = {KEY: {"owner": owner, "folder": plan.folder, "wanted": plan.wanted}}
+    return marked | ({EXTRA: api_key} if api_key else {})
 
 
 def without_mark(extra_data: object) -> object:
-    """Take our part off an ``extra_data``."""
+    """Take our part, and what is secret, off an ``extra_data``."""
     if isinstance(extra_data, Mapping):
-        return {key: value for key, value in extra_data.items() if key != KEY}
+        return {key: value for key, value in extra_data.items() if key != KEY and key not in SECRET}
     return extra_data
 
 

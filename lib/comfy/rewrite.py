@@ -45,7 +45,7 @@ def plan(graph: Workflow, catalog: Catalog, *, folder: str, nonce: str, now: dat
     """
     wanted = tuple(node_id for node_id, node in graph.items() if catalog.is_output(_class(node_id, node)))
     unknown = tuple(node_id for node_id, node in graph.items() if not catalog.known(node["class_type"]))
-    kept = _needed(graph, wanted + unknown if wanted else tuple(graph))
+    kept = needed(graph, wanted + unknown if wanted else tuple(graph))
     posted = {node_id: node for node_id, node in graph.items() if node_id in kept}
     titles = titles_of(graph) if wanted else {}
     for node_id in wanted:
@@ -68,8 +68,8 @@ def is_link(value: object) -> bool:
     )
 
 
-def _needed(graph: Workflow, roots: tuple[str, ...]) -> set[str]:
-    """Walk up the links from ``roots``, depth first so that a cycle is seen."""
+def needed(graph: Workflow, roots: tuple[str, ...]) -> set[str]:
+    """Return what ``roots`` need, themselves included: up the links, depth first so that a cycle is seen."""
     done: set[str] = set()
     open_: set[str] = set()
     stack = [(root, False) for root in reversed(roots)]

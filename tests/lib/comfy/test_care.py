@@ -83,17 +83,21 @@ def test_a_restart_that_could_not_be_made_is_asked_for_again_later() -> None:
     assert _action(keeper, LOW, SETTLE_S + MEMORY_GUARD_S) is FREED
 
 
-def test_so_many_jobs_are_followed_by_a_restart() -> None:
-    """Counted from the start of the process, whoever started it."""
+def test_so_many_jobs_ask_for_a_restart() -> None:
+    """Counted from the start of the process, whoever started it; what could not be made is asked for again later."""
     keeper = _keeper(recycle_after_jobs=2)
     keeper.job_ended()
-    assert _action(keeper, FINE, 0) is None
+    assert keeper.quota(0) is None
     keeper.renewed()
     keeper.job_ended()
+    assert keeper.quota(0, more=1) is not None
     keeper.job_ended()
-    assert _action(keeper, FINE, 0) is RECYCLED
-    keeper.recycled(1)
-    assert _action(keeper, FINE, 2) is None
+    assert "COMFYUI_RECYCLE_AFTER_JOBS=2" in (keeper.quota(0) or "")
+    keeper.postponed(0)
+    assert keeper.quota(MEMORY_GUARD_S - 1) is None and keeper.quota(MEMORY_GUARD_S) is not None
+    keeper.recycled(MEMORY_GUARD_S)
+    assert keeper.quota(MEMORY_GUARD_S) is None
+    assert _keeper().quota(0, more=1000) is None
 
 
 def test_job_after_job_out_of_memory_is_comfyuis_fault() -> None:
@@ -220,6 +224,69 @@ async def test_a_result_that_is_not_collected_yet_is_waited_for(opened: Open) ->
         assert world.server.restarts == []
         assert (await world.engine.collect(job, execution)).outputs[0].error is None
         await _cared(world, RECYCLED)
+
+
+async def test_with_a_restart_after_each_job_none_runs_in_a_process_that_another_one_used(
+    opened: Open, fake: FakeComfyUI
+) -> None:
+    """The next prompt is not even posted behind the running one; it is given back, and runs afterwards."""
+    async with opened(recycle_after_jobs=1) as world:
+        observer, job = Recorder(), job_of()
+        running = world.begin(w.through("HWTicks", seconds=0.4, ticks=8), job=job, observer=observer)
+        await observer.began.wait()
+        second, withdrawn = Recorder(), asyncio.Event()
+        waiting, third = world.begin(w.picture(), observer=second), world.begin(w.picture(), withdraw=withdrawn)
+        execution = await running
+        with pytest.raises(Withdrawn):
+            await waiting
+        with pytest.raises((Withdrawn, EngineUnreachable)):
+            await third
+        assert second.saw == [] and len(fake.posted) == 1
+        assert (await world.engine.collect(job, execution)).outputs[0].error is None
+        await _cared(world, RECYCLED)
+        for count in (2, 3):
+            async with asyncio.timeout(10):
+                await world.engine.wait_ready()
+            assert (await world.run(w.picture())).outputs[0].error is None
+            await _cared(world, *[RECYCLED] * count)
+        assert world.server.generation == 4
+
+
+async def test_a_prompt_that_waits_for_the_restart_can_be_asked_back(opened: Open, fake: FakeComfyUI) -> None:
+    """Another engine may be idle."""
+    async with opened(recycle_after_jobs=1) as world:
+        observer, withdraw = Recorder(), asyncio.Event()
+        running = world.begin(w.through("HWTicks", seconds=0.4, ticks=8), observer=observer)
+        await observer.began.wait()
+        waiting = world.begin(w.picture(), withdraw=withdraw)
+        withdraw.set()
+        with pytest.raises(Withdrawn):
+            await waiting
+        assert not running.done() and len(fake.posted) == 1
+        await running
+
+
+async def test_where_it_is_not_ours_to_restart_it_is_unloaded_after_so_many_jobs(
+    opened: Open, fake: FakeComfyUI, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Between two jobs, with one line in the log each time; nothing is lost and nobody waits for long."""
+    async with opened(restartable=False, recycle_after_jobs=1) as world:
+        freed: list[int] = []
+        for _ in range(3):
+            jobs = [job_of(), job_of()]
+            for job, task in [(job, world.begin(w.picture(), job=job)) for job in jobs]:
+                await world.engine.collect(job, await task)
+                freed.append(len(fake.executor.freed))
+        await _cared(world, *[FREED] * 6)
+        assert freed == sorted(freed) and world.server.restarts == [] and world.engine.healthy
+        assert fake.executor.freed == [{"unload_models": True, "free_memory": True}] * 6
+        told = [record.__dict__["cause"] for record in caplog.records if record.__dict__.get("action") == "freed"]
+        assert len(told) == 6 and all("not ours to restart" in cause for cause in told)
+        assert _order(fake) == ["POST /prompt", "POST /free"] * 6
+
+
+def _order(fake: FakeComfyUI) -> list[str]:
+    return [call for call in fake.requests if call in ("POST /prompt", "POST /free")]
 
 
 async def test_low_memory_frees_then_recycles_without_stopping_what_runs(

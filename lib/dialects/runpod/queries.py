@@ -1,0 +1,34 @@
+"""Query parameters of RunPod's routes, all in milliseconds. Pure."""
+
+import re
+from collections.abc import Mapping
+
+from lib.errors import InvalidRequest
+
+WAIT = "wait"
+TTL = "ttl"
+LEAST_WAIT_MS = 1_000
+MOST_WAIT_MS = 300_000
+USUAL_WAIT_MS = 90_000
+_NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,6})?")
+
+
+def wait_s(query: Mapping[str, str], *, usual_s: float = USUAL_WAIT_MS / 1000) -> float:
+    """Return how many seconds the answer may take; out of range is the nearest value in it. Raises: InvalidRequest."""
+    asked_ms = _milliseconds(query, WAIT)
+    return usual_s if asked_ms is None else min(max(asked_ms, LEAST_WAIT_MS), MOST_WAIT_MS) / 1000
+
+
+def ttl_s(query: Mapping[str, str]) -> float | None:
+    """Return after how many seconds the job may be forgotten. Raises: InvalidRequest."""
+    asked_ms = _milliseconds(query, TTL)
+    return None if asked_ms is None else asked_ms / 1000
+
+
+def _milliseconds(query: Mapping[str, str], name: str) -> float | None:
+    text = query.get(name)
+    if not text:
+        return None
+    if not _NUMBER.fullmatch(text):
+        raise InvalidRequest(f"{name} must be a number of milliseconds", details={"field": name})
+    return float(text)

@@ -365,6 +365,9 @@ class DeliverySettings(EnvironmentSettings):
         None, "S3_PUBLIC_BASE_URL", help="Base of plain URLs for a public bucket (a CDN's), instead of presigned ones."
     )
     s3_connect_timeout_s: float = _env(60.0, "S3_CONNECT_TIMEOUT", help="Connect time-out, seconds.", gt=0)
+    s3_read_timeout_s: float = _env(
+        60.0, "S3_READ_TIMEOUT", help="An S3 server that is silent so long while it takes a file has failed.", gt=0
+    )
     s3_connect_attempts: int = _env(3, "S3_CONNECT_ATTEMPTS", help="Attempts of one call.", ge=1)
     s3_url_expires_s: int = _env(
         604800, "S3_URL_EXPIRES_S", help="Life of a presigned URL; S3 allows 7 days at most.", ge=1, le=604800
@@ -440,14 +443,14 @@ class RunPodSettings(EnvironmentSettings):
     bucket_secret_access_key: SecretStr | None = _env(None, "BUCKET_SECRET_ACCESS_KEY", help="Secret key for it.")
     bucket_name: str | None = _env(None, "BUCKET_NAME", help="Bucket, where BUCKET_ENDPOINT_URL names none.")
     bucket_region: str | None = _env(
-        None, "BUCKET_REGION", help="Region, where it can't be read from BUCKET_ENDPOINT_URL."
+        None, "BUCKET_REGION", help="Region, where BUCKET_ENDPOINT_URL does not tell the right one."
     )
     bucket_prefix: str = _env("", "BUCKET_PREFIX", help="Put before <job id>/<file name>.")
     bucket_layout: Literal["named", "month"] = _env(
         "named",
         "BUCKET_LAYOUT",
-        help="month = as worker-comfyui: this month (MM-YY) is the bucket, or the first folder where the endpoint "
-        "names a bucket.",
+        help="month = as worker-comfyui: this month (MM-YY) is the bucket, or the first folder where a bucket is "
+        "named.",
     )
     output: Literal["images", "legacy"] = _env(
         "images", "RUNPOD_OUTPUT", help="legacy = the answer of worker-comfyui before 5.0, one picture in message."

@@ -51,6 +51,7 @@ def s3_opener(stores: S3Stores, settings: DeliverySettings) -> OpenStore:
                 addressing=settings.s3_addressing if target.operator else "auto",
                 checksums=settings.s3_checksums if target.operator else "when_required",
                 connect_timeout_s=target.connect_timeout_s,
+                read_timeout_s=settings.s3_read_timeout_s,
                 attempts=target.connect_attempts,
                 trusted=target.operator,
                 public_base_url=settings.s3_public_base_url if target.operator and own else None,
@@ -139,6 +140,7 @@ class Uploads:
         going = _Going(
             store=self._open_store(target),
             folder=key_folder(job, target),
+            operator=target.operator,
             seats=asyncio.Semaphore(PARALLEL),
         )
         files, smalls = _files(outputs), thumbnails(outputs)
@@ -148,17 +150,22 @@ class Uploads:
                 for file, small in zip(files, smalls, strict=True)
             ]
         return tuple(
-            self._told(output, file.result(), small.result())
+            self._told(output, file.result(), small.result(), operator=target.operator)
             for output, (file, small) in zip(outputs, tasks, strict=True)
         )
 
     def _told(
-        self, output: Output, file: Published | StorageFailed | None, small: Published | StorageFailed | None
+        self,
+        output: Output,
+        file: Published | StorageFailed | None,
+        small: Published | StorageFailed | None,
+        *,
+        operator: bool,
     ) -> Output:
         if isinstance(small, Published):
             output = replace(output, thumbnail_url=small.url)
         if isinstance(file, StorageFailed):
-            return replace(output, upload_error=file.message)
+            return replace(output, upload_error=_operators(file) if operator else file.message)
         if file is None:
             return output
         end = None if file.expires_s is None else self._clock.now() + timedelta(seconds=file.expires_s)
@@ -177,7 +184,8 @@ class Uploads:
                             file.path, key=going.folder + file.name, mime_type=file.mime_type, expires_s=self._expires_s
                         )
             except StorageFailed as error:
-                log.warning("upload failed", extra={"event": "upload.failed", **_facts(error)})
+                cause = {"cause": error.message} if going.operator else {}
+                log.warning("upload failed", extra={"event": "upload.failed", **_facts(error), **cause})
                 going.dead = error if error.retryable else None
                 return error
         raise AssertionError("stamina ends by returning or raising")
@@ -190,6 +198,7 @@ class _Going:
 
     store: BlobStore
     folder: str
+    operator: bool
     seats: asyncio.Semaphore
     dead: StorageFailed | None = None
 
@@ -199,6 +208,12 @@ def _files(outputs: Sequence[Output]) -> list[NamedFile | None]:
         NamedFile(name=name, path=Path(output.local_path), mime_type=output.mime_type) if name else None
         for output, name in zip(outputs, output_names(outputs), strict=True)
     ]
+
+
+def _operators(error: StorageFailed) -> str:
+    """What a caller is told of the operator's own store: neither its host, nor its rules and names, which it writes
+    into its refusals. Those are in the log."""
+    return f"S3 upload failed: {error.details['reason']}: the worker's own storage did not take the file"
 
 
 def _facts(error: StorageFailed) -> dict[str, object]:

@@ -6,14 +6,17 @@ from dataclasses import replace
 from datetime import timedelta
 
 import aiohttp
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.clock import SystemClock
+from lib.delivery.buckets import effective
+from lib.delivery.plan import plan_s3
 from lib.delivery.retry import Patience
 from lib.delivery.uploads import PARALLEL, Uploads, key_folder, named_files, output_names, s3_opener, thumbnails
 from lib.jobs.model import Job, Output, OutputKind, S3Target
-from lib.settings import DeliverySettings
+from lib.settings import DeliverySettings, RunPodSettings
 from lib.storage.guard import AddressGuard
 from lib.storage.s3 import S3Bucket, S3Place, S3Stores
 from tests.fakes.blobs import MemoryBlobs
@@ -103,6 +106,17 @@ async def test_a_failing_file_fails_alone(job: Callable[..., Job], output: Calla
     assert bad.local_path
 
 
+async def test_what_the_operators_own_store_says_stays_here(
+    job: Callable[..., Job], output: Callable[..., Output], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A caller is told that it refused, and S3's code; its sentence, which may quote names and rules, is logged."""
+    blobs = MemoryBlobs(failing=("a.png",))
+    (failed,) = await uploads_to(blobs).upload(job(), (output("a.png"),), replace(TARGET, operator=True))
+    assert failed.upload_error == "S3 upload failed: NoSuchBucket: the worker's own storage did not take the file"
+    (record,) = caplog.records
+    assert record.__dict__["cause"] == "S3 upload failed: NoSuchBucket: gone"
+
+
 async def test_a_store_in_trouble_is_asked_again(job: Callable[..., Job], output: Callable[..., Output]) -> None:
     """What may pass is tried three times; the third time well is well."""
     blobs = MemoryBlobs(down=2)
@@ -153,9 +167,8 @@ def test_every_file_of_a_job_has_its_own_name() -> None:
     assert (found["thumb_b.jpg"].mime_type, str(found["thumb_b.jpg"].path)) == ("image/jpeg", "/t/x.jpg")
 
 
-def test_the_public_url_is_of_the_operators_own_bucket() -> None:
-    """Another bucket on the allow-list, or a caller's, is not behind it."""
-    settings = DeliverySettings.model_validate({"s3_bucket_name": "own", "s3_public_base_url": "https://cdn.example"})
+def recorded(settings: DeliverySettings, *targets: S3Target) -> list[S3Place]:
+    """Open a store for each target and return the places."""
     opened: list[S3Place] = []
 
     class Recording(S3Stores):
@@ -164,9 +177,24 @@ def test_the_public_url_is_of_the_operators_own_bucket() -> None:
             return super().at(place)
 
     open_store = s3_opener(Recording(guard=AddressGuard()), settings)
-    for bucket, operator in (("own", True), ("shared", True), ("own", False)):
-        open_store(replace(TARGET, bucket_name=bucket, operator=operator))
-    assert [place.public_base_url for place in opened] == ["https://cdn.example", None, None]
+    for target in targets:
+        open_store(target)
+    return opened
+
+
+def test_the_public_url_is_of_the_operators_own_bucket() -> None:
+    """Another bucket on the allow-list, or a caller's, is not behind it."""
+    settings = DeliverySettings.model_validate({"s3_bucket_name": "own", "s3_public_base_url": "https://cdn.example"})
+    given = (("own", True), ("shared", True), ("own", False))
+    places = recorded(settings, *(replace(TARGET, bucket_name=bucket, operator=operator) for bucket, operator in given))
+    assert [place.public_base_url for place in places] == ["https://cdn.example", None, None]
+
+
+def test_how_long_a_silent_server_is_waited_for() -> None:
+    """As the operator says, for everybody's places."""
+    settings = DeliverySettings.model_validate({"S3_READ_TIMEOUT": "300"})
+    places = recorded(settings, TARGET, replace(TARGET, operator=True))
+    assert [place.read_timeout_s for place in places] == [300, 300]
 
 
 async def test_uploads_run_side_by_side_up_to_a_bound(job: Callable[..., Job], output: Callable[..., Output]) -> None:
@@ -215,6 +243,33 @@ async def test_on_a_real_server(job: Callable[..., Job], output: Callable[..., O
             assert await response.read() == png()
     assert "SignatureDoesNotMatch" in (failed.upload_error or "")
     assert "wrong" not in (failed.upload_error or "")
+
+
+async def test_a_runpod_bucket_on_a_real_server(
+    job: Callable[..., Job], output: Callable[..., Output], nanio_server: S3Server
+) -> None:
+    """``BUCKET_*`` from the variables to a plain download: bucket, folder of the URL, month, prefix, job id and file
+    name are found in the URL, and the file has its own type."""
+    runpod = RunPodSettings.model_validate(
+        {
+            "BUCKET_ENDPOINT_URL": f"{nanio_server.endpoint_url}/outputs/renders",
+            "BUCKET_ACCESS_KEY_ID": nanio_server.access_key_id,
+            "BUCKET_SECRET_ACCESS_KEY": nanio_server.secret_access_key,
+            "BUCKET_PREFIX": "mine",
+            "BUCKET_LAYOUT": "month",
+        }
+    )
+    settings = DeliverySettings.model_validate({})
+    target = plan_s3(None, effective(settings, runpod, now=START))
+    assert target is not None
+    clip = replace(output("clip.mp4", data=b"\0\0\0\x18ftypmp42"), kind=OutputKind.VIDEO, mime_type="video/mp4")
+    async with S3Stores(guard=AddressGuard()) as stores, aiohttp.ClientSession() as session:
+        uploads = Uploads(open_store=s3_opener(stores, settings), expires_s=60, clock=SystemClock())
+        (done,) = await uploads.upload(job(), (clip,), target)
+        assert done.url is not None, done.upload_error
+        assert f"/outputs/renders/{START:%m-%y}/mine/req-1/clip.mp4?" in done.url
+        async with session.get(done.url) as response:
+            assert (response.status, response.content_type) == (200, "video/mp4")
 
 
 async def test_a_callers_private_endpoint_is_refused(

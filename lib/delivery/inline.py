@@ -7,13 +7,29 @@ from pathlib import Path
 
 from lib.jobs.model import Output
 
+ANSWER_ROOM_BYTES = 64 * 1024
+STRANDED = (
+    "it stays on the worker, which can't be asked for it; for large files the worker needs a bucket that takes them: "
+    "S3_BUCKET_NAME or BUCKET_ENDPOINT_URL, with keys"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InlineCaps:
-    """Largest single file and largest sum over one job, in bytes of the files."""
+    """Largest single file and largest sum over one job, in bytes of the files, and the settings that say so."""
 
     file_bytes: int
     total_bytes: int
+    file_name: str = "OUTPUT_BASE64_MAX_BYTES"
+    total_name: str = "OUTPUT_BASE64_TOTAL_BYTES"
+
+    def within(self, answer_bytes: int, name: str) -> "InlineCaps":
+        """Return caps under which all of a job's base64 fits into an answer of so many bytes, the setting ``name``,
+        with some room for what else it says."""
+        room = max(answer_bytes - ANSWER_ROOM_BYTES, 0) // 4 * 3
+        total, total_name = min((self.total_bytes, self.total_name), (room, name))
+        file, file_name = min((self.file_bytes, self.file_name), (room, name))
+        return InlineCaps(file_bytes=file, total_bytes=total, file_name=file_name, total_name=total_name)
 
 
 def inline_all(outputs: Sequence[Output], caps: InlineCaps) -> tuple[Output, ...]:
@@ -47,6 +63,19 @@ def rescue(outputs: Sequence[Output], caps: InlineCaps) -> tuple[Output, ...]:
     return tuple(replace(next(inlined), error=output.error) if output.upload_error else output for output in outputs)
 
 
+def unreached(output: Output) -> bool:
+    """Whether a file comes to its caller in no way at all."""
+    return bool(output.local_path) and output.url is None and output.data_base64 is None
+
+
+def strand(outputs: Sequence[Output]) -> tuple[Output, ...]:
+    """Say of files that come to their caller in no way at all what would help."""
+    return tuple(
+        _with_error(output, STRANDED) if unreached(output) and Path(output.local_path).is_file() else output
+        for output in outputs
+    )
+
+
 def inline_thumbnails(outputs: Sequence[Output], caps: InlineCaps, *, all_: bool) -> tuple[Output, ...]:
     """Inline thumbnails that have no URL, or ``all_`` of them; they are small, and one that is not stays out."""
     return tuple(
@@ -71,11 +100,9 @@ def _inline(output: Output, caps: InlineCaps, left: int) -> Output:
     except OSError as error:
         return _with_error(output, f"stat failed: {error}")
     if size > caps.file_bytes:
-        limit = caps.file_bytes
-        return _with_error(output, f"file size {size} exceeds OUTPUT_BASE64_MAX_BYTES ({limit}); not inlined")
+        return _with_error(output, f"file size {size} exceeds {caps.file_name} ({caps.file_bytes}); not inlined")
     if size > left:
-        limit = caps.total_bytes
-        text = f"file size {size} exceeds what is left of OUTPUT_BASE64_TOTAL_BYTES ({limit}); not inlined"
+        text = f"file size {size} exceeds what is left of {caps.total_name} ({caps.total_bytes}); not inlined"
         return _with_error(output, text)
     try:
         return replace(output, data_base64=base64.b64encode(path.read_bytes()).decode("ascii"))

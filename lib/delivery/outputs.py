@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from lib.delivery.finish import Finisher
-from lib.delivery.inline import InlineCaps, inline_all, inline_thumbnails, rescue
+from lib.delivery.inline import InlineCaps, inline_all, inline_thumbnails, rescue, strand, unreached
 from lib.delivery.put import Puts
 from lib.delivery.uploads import Uploads, output_names, thumbnails
 from lib.jobs.model import DeliverySpec, Job, Output
@@ -21,7 +21,8 @@ class OutputDelivery:
     Presigned PUT URLs win over S3; without either the caller gets URLs of our own where we know how it reaches us. A
     file whose upload failed is never lost: its entry says why, ``local_path`` stays true, it gets a URL of our own,
     and a file within the base64 limits is inlined although that was not asked for, since a remote caller can't read
-    our disk.
+    our disk. A file that is too large for base64 is linked all the same; where it can't be, its ``error`` says what
+    the operator may do.
     """
 
     def __init__(self, *, finisher: Finisher, uploads: Uploads, puts: Puts, caps: InlineCaps, sign: Sign) -> None:
@@ -46,6 +47,9 @@ class OutputDelivery:
             outputs = self._linked(job.job_id, outputs, wanted.base_url)
         if not wanted.inline_base64 and any(output.upload_error for output in outputs):
             outputs = await asyncio.to_thread(rescue, outputs, self._caps)
+        asked = wanted.inline_base64 or wanted.s3 is not None or wanted.put is not None
+        if asked and any(map(unreached, outputs)):
+            outputs = await asyncio.to_thread(strand, outputs)
         if wanted.thumbnail is not None:
             return await asyncio.to_thread(inline_thumbnails, outputs, self._caps, all_=wanted.inline_base64)
         return outputs

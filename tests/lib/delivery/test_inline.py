@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from lib.delivery.inline import InlineCaps, inline_all, inline_small, rescue
+from lib.delivery.inline import ANSWER_ROOM_BYTES, InlineCaps, inline_all, inline_small, rescue, strand
 from lib.jobs.model import Output, OutputKind
 from tests.fakes.http_hosts import png
 
@@ -68,3 +68,27 @@ def test_small_files_are_inlined_together_or_not_at_all(output: Callable[..., Ou
     assert size > 0
     assert all(done.data_base64 for done in inline_small(pair, limit_bytes=2 * size))
     assert inline_small(pair, limit_bytes=2 * size - 1) == pair
+
+
+def test_caps_that_an_answer_sets(output: Callable[..., Output]) -> None:
+    """All base64 of a job fits into the answer; what does not is told with the setting that says so; narrower caps
+    stay."""
+    caps = InlineCaps(file_bytes=1 << 20, total_bytes=1 << 30).within(1 << 20, "RUNPOD_MAX_RESULT_BYTES")
+    assert caps.file_bytes == caps.total_bytes == ((1 << 20) - ANSWER_ROOM_BYTES) * 3 // 4
+    (large,) = inline_all([output(data=bytes(caps.total_bytes + 1))], caps)
+    assert (large.error or "").endswith(f"exceeds RUNPOD_MAX_RESULT_BYTES ({caps.total_bytes}); not inlined")
+    (fitting,) = inline_all([output(data=bytes(caps.total_bytes))], caps)
+    assert len(fitting.data_base64 or "") <= (1 << 20) - ANSWER_ROOM_BYTES
+    assert CAPS.within(1 << 20, "RUNPOD_MAX_RESULT_BYTES") == CAPS
+    assert CAPS.within(1, "RUNPOD_MAX_RESULT_BYTES").total_bytes == 0
+
+
+def test_a_file_that_nobody_gets(output: Callable[..., Output], tmp_path: Path) -> None:
+    """What helps is said after why; not of files that came some way, and not of files that are not there."""
+    large = replace(output("a.png"), error="too large")
+    linked, inside = replace(large, url="https://h/a.png"), replace(large, data_base64="AAAA")
+    gone = replace(large, local_path=str(tmp_path / "gone"))
+    told, *same = strand((large, linked, inside, gone))
+    assert (told.error or "").startswith("too large; it stays on the worker")
+    assert "BUCKET_ENDPOINT_URL" in (told.error or "")
+    assert same == [linked, inside, gone]

@@ -122,6 +122,34 @@ async def test_the_bucket_comes_before_our_own_urls(
     )
 
 
+async def test_what_is_too_large_for_base64_is_linked(
+    delivery: Make, job: Callable[..., Job], output: Callable[..., Output]
+) -> None:
+    """Over the file's limit, or over what is left for the job: a URL in its place, and why. Where we don't know how the
+    caller reaches us it says what the operator may do."""
+    files = [output(f"{number}.bin", data=bytes(size)) for number, size in enumerate((10_001, 9000, 9000, 9000))]
+    outputs = tuple(files)
+    linked = await delivery(MemoryBlobs()).deliver(job(inline_base64=True, base_url=BASE), outputs)
+    assert [bool(item.data_base64) for item in linked] == [False, True, True, False]
+    assert all(item.url for item in linked)
+    alone = await delivery(MemoryBlobs()).deliver(job(inline_base64=True), outputs)
+    for item, other in zip(linked, alone, strict=True):
+        assert bool(item.error) is not bool(item.data_base64)
+        assert "BUCKET_ENDPOINT_URL" not in (item.error or "")
+        assert ("S3_BUCKET_NAME or BUCKET_ENDPOINT_URL" in (other.error or "")) is not bool(other.data_base64)
+        assert other.url is None
+
+
+async def test_a_refused_file_that_is_too_large_says_both(
+    delivery: Make, job: Callable[..., Job], output: Callable[..., Output]
+) -> None:
+    """The bucket's refusal, and that nothing else was left."""
+    blobs = MemoryBlobs(failing=("a.bin",))
+    (done,) = await delivery(blobs).deliver(job(s3=TARGET), (output("a.bin", data=bytes(10_001)),))
+    assert "NoSuchBucket" in (done.upload_error or "")
+    assert "it stays on the worker" in (done.error or "")
+
+
 async def test_a_callers_put_url_wins(delivery: Make, job: Callable[..., Job], output: Callable[..., Output]) -> None:
     """With presigned PUT URLs nothing goes to the bucket."""
     blobs = MemoryBlobs()

@@ -79,6 +79,13 @@ def test_each_target_gets_its_message(announcements: Announcements, job: Make) -
     }
 
 
+def test_a_scheme_without_a_body_of_its_own(announcements: Announcements, job: Make) -> None:
+    """RunPod's, and the wrapper's, carry what the job's dialect makes of it."""
+    asked = tuple(target(scheme=scheme) for scheme in (WebhookScheme.RUNPOD, WebhookScheme.WRAPPER))
+    items = announcements.messages(job(webhooks=asked), JobEvent.COMPLETED)
+    assert [orjson.loads(item.body) for item in items] == [{"id": "req-1", "extra": {}}] * 2
+
+
 @pytest.mark.parametrize("event", list(JobEvent))
 def test_only_what_a_target_wants(announcements: Announcements, job: Make, event: JobEvent) -> None:
     """Outcomes by default; everything, or one thing, where asked for."""

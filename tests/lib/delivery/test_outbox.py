@@ -207,6 +207,37 @@ async def test_a_target_that_is_down_for_an_hour(rig: Rig, host: WebHost, item: 
     assert await rig.pending() == 0
 
 
+@pytest.mark.parametrize(
+    ("statuses", "verdict"),
+    [
+        ([200], Verdict.DELIVERED),
+        ([204, 200], Verdict.DELIVERED),
+        ([302, 410, 200], Verdict.DELIVERED),
+        ([201, 400, 500, 200], Verdict.AGAIN),
+    ],
+)
+async def test_runpods_scheme(rig: Rig, host: WebHost, item: Items, statuses: list[int], verdict: Verdict) -> None:
+    """Unsigned; 200 alone counts; three attempts, ten seconds between them, also over a restart."""
+    host.statuses = list(statuses)
+    tries = min(len(statuses), 3)
+    async with rig.sending() as sender:
+        sender.send(rig.shelf.put(item(hook(host), scheme=WebhookScheme.RUNPOD, secret=SECRET)))
+        found = await rig.verdict()
+        if tries > 1:
+            assert found == (Verdict.AGAIN, False)
+            await rig.clock.advance(9.5)
+            assert len(host.seen) == 1
+    for number in range(1, tries):
+        async with rig.sending():
+            await rig.clock.advance(1 if number == 1 else 10)
+            found = await rig.verdict()
+            assert len(host.seen) == number + 1
+    assert found == (verdict, verdict is not Verdict.DELIVERED)
+    assert await rig.pending() == 0
+    assert not [name for seen in host.seen for name in seen.headers if "signature" in name.lower()]
+    assert {seen.path for seen in host.seen} == {"/hook"}
+
+
 async def test_three_days_are_enough(rig: Rig, host: WebHost, item: Items) -> None:
     """After ten attempts the message is dead; made due again by hand it goes out."""
     host.statuses, host.stuck = [500], True
@@ -483,12 +514,13 @@ async def test_logs_name_the_host_and_no_secret(rig: Rig, host: WebHost, item: I
     url = hook(host, path="/hook?token=hush1")
     others = (url.replace("//", "//hush2:hush3@"), "http://inner.example/hush1", "http://hooks.example:9/hush1?hush3")
     async with rig.sending(tries=2, grace_s=0.0) as sender:
-        for scheme in WebhookScheme:
+        for number, scheme in enumerate(WebhookScheme, 1):
             for target in (url, *others):
-                sender.send(rig.shelf.put(item(target, scheme=scheme, secret=SECRET, body=b'{"x":"hush4"}')))
+                told = item(target, scheme=scheme, secret=SECRET, body=b'{"x":"hush4"}', job_id=f"job-{number}")
+                sender.send(rig.shelf.put(told))
                 await rig.verdict()
         rig.shelf.broken_writes = 1
-        sender.send(rig.shelf.put(item(url, job_id="job-2", secret=SECRET, body=b'{"x":"hush4"}')))
+        sender.send(rig.shelf.put(item(url, job_id="job-0", secret=SECRET, body=b'{"x":"hush4"}')))
         while rig.shelf.broken_writes:
             await asyncio.sleep(0)
         await settle()

@@ -1,5 +1,6 @@
 """``python -m provisioning``: prepare this host. Sub-commands: ``host`` (all of it), ``comfyui``, ``checkpoint``,
-``apply``, ``manifest`` (check one without acting)."""
+``apply``, ``manifest`` (check one without acting); for node packs ``node-install``, ``restore-snapshot``,
+``manager-mode``."""
 
 import argparse
 import os
@@ -12,18 +13,27 @@ from lib.settings import SettingsError, load_settings
 from provisioning.comfyui.checkpoint import ensure_random_checkpoint
 from provisioning.comfyui.install import ensure_comfyui
 from provisioning.comfyui.record import read_record
+from provisioning.commands import install_nodes, restore_snapshot, set_manager_mode
 from provisioning.error_report import report_error
 from provisioning.errors import ProvisioningError, without_secrets
-from provisioning.host import apply_only, manifest_location, prepare_host
+from provisioning.facts import HostFacts
+from provisioning.host import apply_only, known_host, manifest_location, prepare_host
 from provisioning.manifest import load_manifest
+from provisioning.nodes.mode import MODES
 from provisioning.settings import default_workspace, read_host_settings, read_install_settings
 from provisioning.steps import say
 
+EX_USAGE = 64
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one sub-command; 0 is success, 1 a failed step, 2 a wrong command line, 130 stopped from the keyboard."""
+    """Run one sub-command; 0 is success, 1 a failed step, 2 a wrong command line (64 for the commands that take the
+    place of worker-comfyui's), 130 stopped from the keyboard."""
     stamina.instrumentation.set_on_retry_hooks([_tell_retry])
     parsed = _parser().parse_args(arguments)
+    if parsed.usage is not None and (usage := parsed.usage(parsed)):
+        print(f"usage: {usage}", file=sys.stderr)
+        return EX_USAGE
     try:
         parsed.run(parsed)
     except ProvisioningError as error:
@@ -41,6 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m provisioning", description="Prepare this host.")
+    parser.set_defaults(usage=None)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     host = commands.add_parser("host", help="everything that the worker needs before it starts")
     host.set_defaults(run=_host)
@@ -55,10 +66,30 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check)
     for command in (apply, check):
         command.add_argument("manifest", nargs="?", help="URL or path; the default is what the environment names")
-    for command in (host, comfyui, checkpoint, apply, check):
+    for command in (host, comfyui, checkpoint, apply, check, *_node_commands(commands)):
         command.add_argument("--workspace", type=Path, help="folder for everything we write (WORKSPACE_DIR)")
         command.set_defaults(reports=command is host)
     return parser
+
+
+def _node_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> list[argparse.ArgumentParser]:
+    install = commands.add_parser("node-install", help="install node packs and see that they import")
+    install.add_argument(
+        "name", nargs="*", help="git URL (also /tree/REF, /commit/HASH, @REF), or name in the registry"
+    )
+    install.set_defaults(
+        run=_node_install, usage=lambda parsed: "" if parsed.name else "python -m provisioning node-install NAME..."
+    )
+    restore = commands.add_parser("restore-snapshot", help="restore a snapshot of ComfyUI-Manager")
+    restore.add_argument("snapshot", help="URL or path")
+    restore.set_defaults(run=_restore)
+    mode = commands.add_parser("manager-mode", help="set the network mode of ComfyUI-Manager")
+    mode.add_argument("mode", nargs="*", help=", ".join(MODES))
+    usage = f"python -m provisioning manager-mode {'|'.join(MODES)}"
+    mode.set_defaults(
+        run=_mode, usage=lambda parsed: "" if len(parsed.mode) == 1 and parsed.mode[0] in MODES else usage
+    )
+    return [install, restore, mode]
 
 
 def _workspace(parsed: argparse.Namespace) -> Path:
@@ -94,6 +125,25 @@ def _check(parsed: argparse.Namespace) -> None:
     location = parsed.manifest or manifest_location(read_host_settings())
     load_manifest(location)
     say(f"{without_secrets(location)} is a valid manifest")
+
+
+def _node_install(parsed: argparse.Namespace) -> None:
+    install_nodes(parsed.name, _known(parsed))
+
+
+def _restore(parsed: argparse.Namespace) -> None:
+    restore_snapshot(parsed.snapshot, _known(parsed))
+
+
+def _mode(parsed: argparse.Namespace) -> None:
+    workspace = _workspace(parsed).resolve()
+    record = read_record(workspace)
+    config = read_host_settings().manager_config
+    set_manager_mode(parsed.mode[0], config=config, workspace=workspace, root=record.root if record else None)
+
+
+def _known(parsed: argparse.Namespace) -> HostFacts:
+    return known_host(_workspace(parsed).resolve(), host=read_host_settings(), install=read_install_settings())
 
 
 def _tell_retry(details: stamina.instrumentation.RetryDetails) -> None:

@@ -1,50 +1,26 @@
-"""Carries a manifest out: downloads side by side, then files, scripts and cron entries in order; leaves a report."""
+"""Carries a manifest out: apt, downloads side by side, then the rest in order (files, nodes, pip, scripts, imports,
+cron); leaves a report."""
 
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from provisioning.cron import install_entry, missing_for_cron, start_cron
 from provisioning.errors import ProvisioningError
+from provisioning.facts import HostFacts, Skip, Step, step_of
 from provisioning.fetch import Download, Fetcher, Pins
-from provisioning.manifest import Condition, CronEntry, Entry, Manifest, ModelFile, PlainFile
+from provisioning.manifest import CronEntry, Entry, Manifest, ModelFile, PlainFile
+from provisioning.packages import PackageSteps
 from provisioning.progress import display
 from provisioning.report import Outcome, ProvisioningReport, StepReport, finished, unfinished, write_report
 from provisioning.steps import Stamps, digest, exclusive, run_command, say, write_text_atomically
 
 LOCK_FILE = "provisioning-lock.json"
-
-
-class _Skip(Exception):
-    """The step has nothing to do here; the text says why."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HostFacts:
-    """What the steps act on. ``comfyui_root`` is None where ComfyUI's folder is not known."""
-
-    workspace: Path
-    comfyui_root: Path | None
-    conditions: frozenset[Condition]
-    cron_dir: Path
-    hf_token: str | None = None
-    parallel_downloads: int = 4
-    retry_wait_s: float = 1.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Step:
-    name: str
-    kind: str
-    optional: bool
-    when: tuple[Condition, ...]
-    act: Callable[[], int]
 
 
 def apply_manifest(manifest: Manifest, facts: HostFacts) -> ProvisioningReport:
@@ -61,36 +37,43 @@ def apply_manifest(manifest: Manifest, facts: HostFacts) -> ProvisioningReport:
             stopped=stopped,
             retry_wait_s=facts.retry_wait_s,
         )
+        packages = PackageSteps(manifest, facts, fetcher)
+        system = tuple(_run(step, facts) for step in packages.system())
         downloads = _run_together(_downloads(manifest, facts, fetcher), facts, stopped)
-        others = tuple(_run(step, facts) for step in _in_order(manifest, facts))
-        report = finished(started_at, downloads + others)
+        others = tuple(_run(step, facts) for step in _in_order(manifest, facts, packages))
+        volume = facts.volume.report if facts.volume else None
+        report = finished(started_at, system + downloads + others, volume=volume)
         write_report(workspace, report)
     return report
 
 
-def _downloads(manifest: Manifest, facts: HostFacts, fetcher: Fetcher) -> Iterable[_Step]:
+def _downloads(manifest: Manifest, facts: HostFacts, fetcher: Fetcher) -> Iterable[Step]:
     for model in manifest.models:
-        yield _step(model.path, "model", model, partial(_fetch_model, model, facts, fetcher))
+        yield step_of(model.path, "model", model, partial(_fetch_model, model, facts, fetcher))
     for file in manifest.files:
         if file.url is not None:
-            yield _step(file.path, "file", file, partial(_fetch_file, file, file.url, facts, fetcher))
+            yield step_of(file.path, "file", file, partial(_fetch_file, file, file.url, facts, fetcher))
 
 
-def _in_order(manifest: Manifest, facts: HostFacts) -> Iterable[_Step]:
+def _in_order(manifest: Manifest, facts: HostFacts, packages: PackageSteps) -> Iterable[Step]:
+    if facts.volume is not None and facts.volume.problem is not None:
+        yield step_of("extra_model_paths.yaml", "volume", Entry(), partial(_raise, facts.volume.problem))
     for file in manifest.files:
         if file.content is not None:
-            yield _step(file.path, "file", file, partial(_write, file, file.content, facts))
+            yield step_of(file.path, "file", file, partial(_write, file, file.content, facts))
+    yield from packages.python()
     for script in manifest.scripts:
-        yield _step(script.name, "script", script, partial(run_script, script.name, script.run, facts))
+        yield step_of(script.name, "script", script, partial(run_script, script.name, script.run, facts))
+    yield from packages.imports()
     for entry in manifest.cron:
-        yield _step(entry.name, "cron", entry, partial(_install, entry, facts))
+        yield step_of(entry.name, "cron", entry, partial(_install, entry, facts))
 
 
-def _step(name: str, kind: str, entry: Entry, act: Callable[[], int]) -> _Step:
-    return _Step(name=name, kind=kind, optional=entry.optional, when=entry.when, act=act)
+def _raise(problem: ProvisioningError) -> int:
+    raise problem
 
 
-def _run_together(steps: Iterable[_Step], facts: HostFacts, stopped: threading.Event) -> tuple[StepReport, ...]:
+def _run_together(steps: Iterable[Step], facts: HostFacts, stopped: threading.Event) -> tuple[StepReport, ...]:
     with ThreadPoolExecutor(max_workers=facts.parallel_downloads, thread_name_prefix="download") as pool:
         running = [pool.submit(_run, step, facts) for step in steps]
         try:
@@ -101,15 +84,15 @@ def _run_together(steps: Iterable[_Step], facts: HostFacts, stopped: threading.E
             raise
 
 
-def _run(step: _Step, facts: HostFacts) -> StepReport:
+def _run(step: Step, facts: HostFacts) -> StepReport:
     started = time.monotonic()
     unmet = [condition for condition in step.when if condition not in facts.conditions]
     status, error, count = Outcome.OK, None, 0
     try:
         if unmet:
-            raise _Skip(f"not here: {', '.join(unmet)}")
+            raise Skip(f"not here: {', '.join(unmet)}")
         count = step.act()
-    except _Skip as reason:
+    except Skip as reason:
         status, error = Outcome.SKIPPED, str(reason)
     except (ProvisioningError, OSError) as failure:
         status, error = Outcome.FAILED, str(failure)
@@ -120,22 +103,20 @@ def _run(step: _Step, facts: HostFacts) -> StepReport:
     )
 
 
-def _tell(step: _Step, status: Outcome, error: str | None, count: int) -> None:
+def _tell(step: Step, status: Outcome, error: str | None, count: int) -> None:
     detail = error or (f"{count / 1e6:.1f} MB downloaded" if count else "")
     mark = "failed (optional)" if status is Outcome.FAILED and step.optional else status
     say(f"    {step.kind} {step.name}: {mark}{', ' if detail else ''}{detail}")
 
 
 def _folder(facts: HostFacts, under: str) -> Path:
-    if under == "workspace":
-        return facts.workspace
-    if facts.comfyui_root is None:
-        raise ProvisioningError("ComfyUI's folder is not known.", remedy="Set COMFYUI_INSTALL_PATH.")
-    return facts.comfyui_root
+    return facts.workspace if under == "workspace" else facts.comfyui()
 
 
 def _fetch_model(model: ModelFile, facts: HostFacts, fetcher: Fetcher) -> int:
-    target = _folder(facts, "comfyui") / "models" / model.path
+    target = facts.comfyui() / "models" / model.path
+    if facts.volume is not None and not target.exists() and facts.volume.holds(model.path, size_bytes=model.size_bytes):
+        raise Skip(f"it is on the volume {facts.volume.path}")
     return fetcher.fetch(Download(url=model.url, target=target, size_bytes=model.size_bytes, sha256=model.sha256))
 
 
@@ -189,7 +170,7 @@ def _script_environment(facts: HostFacts) -> dict[str, str]:
 def _install(entry: CronEntry, facts: HostFacts) -> int:
     missing = missing_for_cron(facts.cron_dir)
     if missing:
-        raise _Skip(missing)
+        raise Skip(missing)
     install_entry(entry, cron_dir=facts.cron_dir, workspace=facts.workspace, environ=os.environ)
     start_cron(facts.cron_dir)
     return 0

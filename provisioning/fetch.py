@@ -58,7 +58,8 @@ class _WrongContent(ProvisioningError):
 
 
 class Pins:
-    """The lock file: per URL the hash of its first download, per file what was last verified. Thread-safe."""
+    """The lock file: per URL the hash of its first download, per file what was last verified, per node pack the
+    version that was installed first. Thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -66,6 +67,7 @@ class Pins:
         content = json.loads(path.read_text()) if path.is_file() else {}
         self._urls: dict[str, str] = content.get("urls", {})
         self._files: dict[str, dict[str, object]] = content.get("files", {})
+        self._packs: dict[str, str] = content.get("packs", {})
 
     def expected(self, item: Download) -> str | None:
         """Give the hash that the file must have: the manifest's, else the pinned one."""
@@ -81,8 +83,23 @@ class Pins:
         with self._lock:
             self._urls.setdefault(item.url, sha256)
             self._files[str(item.target)] = {"sha256": sha256, "stamp": _stamp(item.target)}
-            content = {"urls": self._urls, "files": self._files}
-            write_text_atomically(self._path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+            self._write()
+
+    def pack(self, key: str) -> str | None:
+        """Give the version that a node pack is pinned to."""
+        return self._packs.get(key)
+
+    def pin_pack(self, key: str, version: str) -> None:
+        """Pin a node pack to the version that was installed."""
+        with self._lock:
+            if self._packs.setdefault(key, version) == version:
+                self._write()
+
+    def _write(self) -> None:
+        content: dict[str, object] = {"urls": self._urls, "files": self._files}
+        if self._packs:
+            content["packs"] = self._packs
+        write_text_atomically(self._path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def _stamp(path: Path) -> list[int]:

@@ -4,25 +4,29 @@ What is decided here is where ComfyUI comes from (``choose_engine``); each part 
 """
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cache, partial
 from pathlib import Path
 
 import requests
 
 from lib.comfy import supervisor
-from lib.settings import Settings
-from provisioning.apply import HostFacts, apply_manifest, causes, run_script, was_run
+from lib.settings import RunPodSettings, Settings
+from provisioning.apply import apply_manifest, causes, run_script, was_run
 from provisioning.comfyui.checkpoint import ensure_random_checkpoint
 from provisioning.comfyui.environment import detect_device
 from provisioning.comfyui.install import ensure_comfyui
-from provisioning.comfyui.locate import find_installed
-from provisioning.comfyui.record import Device, InstallRecord, read_record
+from provisioning.comfyui.locate import comfyui_version, find_installed, find_python
+from provisioning.comfyui.record import Device, InstallRecord, read_record, write_record
 from provisioning.errors import ProvisioningError, without_secrets
+from provisioning.facts import HostFacts
+from provisioning.interpreter import Interpreter, interpreter_of
 from provisioning.manifest import DEFAULT_MANIFEST, Condition, load_manifest, read_location
 from provisioning.settings import REPOSITORY, HostSettings, InstallSettings
 from provisioning.steps import digest, say
 from provisioning.tls import TlsPaths, ensure_certificate
+from provisioning.volume.mount import Volume, mount
 
 USUAL_PORTS = (18188, 8188)
 OWN_BENCHMARK = REPOSITORY / "workers" / "comfyui-json" / "misc" / "benchmark.json"
@@ -58,11 +62,23 @@ def prepare_host(workspace: Path, *, host: HostSettings, install: InstallSetting
     around = look_around(timeout_s=install.probe_timeout_s)
     plan = choose_engine(worker, around)
     root = None if plan is EnginePlan.LAUNCH else _known_root(install, worker)
-    device = detect_device()
+    device = install.device or detect_device()
     _operators_script(host, around, _facts(workspace, host, root=root, device=device))
     record = _comfyui(workspace, plan, install=install, worker=worker, around=around)
-    root = record.root if record is not None else root
-    _manifest(host, around, _facts(workspace, host, root=root, device=device))
+    facts = _facts(workspace, host, root=record.root if record is not None else root, device=device)
+    facts = replace(
+        facts,
+        find_interpreter=cache(partial(_interpreter, workspace, facts.comfyui_root, record, install.python)),
+        volume=_volume(facts, record, worker.runpod),
+    )
+    if record is not None:
+        record = _note(record, facts)
+    elif facts.volume is not None:
+        say("    This ComfyUI is started by others: let it have " + ", ".join(map(str, facts.volume.configs)))
+        say("    by --extra-model-paths-config.")
+    _manifest(host, around, facts)
+    if record is not None:
+        _note(record, facts)  # a snapshot may have brought another version
     if record is not None and record.device is Device.CPU and uses_default_benchmark(host):
         ensure_random_checkpoint(record)
 
@@ -145,6 +161,34 @@ def _comfyui(
     return None if worker.engine.attached_bases else read_record(workspace)
 
 
+def _interpreter(
+    workspace: Path, root: Path | None, record: InstallRecord | None, named: Path | None
+) -> Interpreter | None:
+    if record is not None:
+        return interpreter_of(workspace, python=record.python, env=record.env)
+    python = find_python(root, named) if root is not None else None  # takes seconds: asked for packages only
+    return interpreter_of(workspace, python=python, env={}) if python is not None else None
+
+
+def _volume(facts: HostFacts, record: InstallRecord | None, settings: RunPodSettings) -> Volume | None:
+    return mount(
+        settings.volume_path,
+        workspace=facts.workspace,
+        root=facts.comfyui_root,
+        interpreter=_interpreter(facts.workspace, None, record, None),
+        each=settings.volume_debug,
+    )
+
+
+def _note(record: InstallRecord, facts: HostFacts) -> InstallRecord:
+    """Tell the worker which files of model paths its ComfyUI gets, and the version that is there now."""
+    paths = facts.volume.configs if facts.volume else ()
+    noted = record.model_copy(update={"extra_model_paths": paths, "version": comfyui_version(record.root)})
+    if noted != record:
+        write_record(facts.workspace, noted)
+    return noted
+
+
 def _known_root(install: InstallSettings, worker: Settings) -> Path | None:
     """Give the folder of a ComfyUI that we don't start; nothing is guessed for one on another host."""
     if install.install_path is not None:
@@ -157,6 +201,8 @@ def _manifest(host: HostSettings, around: Surroundings, facts: HostFacts) -> Non
     location = DEFAULT_MANIFEST if image_reads_it else manifest_location(host)
     say(f"Provisioning by {without_secrets(location)}")
     report = apply_manifest(load_manifest(location), facts)
+    if around.running_at and any(step.kind == "import" for step in report.steps):
+        say(f"    ComfyUI runs already at {around.running_at}: restart it, so that it loads new node packs.")
     if report.failures:
         say(f"    The worker will start, but not be ready: {causes(report.failures)}")
 
@@ -170,11 +216,18 @@ def apply_only(workspace: Path, *, host: HostSettings, install: InstallSettings,
     """Carry one manifest out for the ComfyUI that is recorded or installed here. Raises if a needed step failed."""
     workspace.mkdir(parents=True, exist_ok=True)
     workspace = workspace.resolve()
-    record = read_record(workspace)
-    root = record.root if record else find_installed(install.install_path)
-    report = apply_manifest(load_manifest(location), _facts(workspace, host, root=root, device=detect_device()))
+    facts = known_host(workspace, host=host, install=install)
+    report = apply_manifest(load_manifest(location), facts)
     if report.failures:
         raise ProvisioningError(causes(report.failures), remedy="Start again to go on: what is done is kept.")
+
+
+def known_host(workspace: Path, *, host: HostSettings, install: InstallSettings) -> HostFacts:
+    """Describe the host as earlier starts left it: the ComfyUI that is recorded, else one that is installed here."""
+    record = read_record(workspace)
+    root = record.root if record else find_installed(install.install_path)
+    facts = _facts(workspace, host, root=root, device=install.device or detect_device())
+    return replace(facts, find_interpreter=cache(partial(_interpreter, workspace, root, record, install.python)))
 
 
 def _facts(workspace: Path, host: HostSettings, *, root: Path | None, device: Device) -> HostFacts:
@@ -185,6 +238,9 @@ def _facts(workspace: Path, host: HostSettings, *, root: Path | None, device: De
         workspace=workspace,
         comfyui_root=root,
         conditions=frozenset(conditions),
+        device=device,
+        registry_url=host.registry_url,
+        snapshot=host.snapshot,
         cron_dir=host.cron_dir,
         hf_token=host.hf_token.get_secret_value() if host.hf_token else None,
         parallel_downloads=host.parallel_downloads,

@@ -14,9 +14,16 @@ YAML, for example::
       - {name: fonts, run: "fc-cache -f"}
     cron:
       - {name: upkeep, schedule: "*/10 * * * *", module: lib.upkeep}
+    custom_nodes:                # git URLs (also /tree/<ref>, /commit/<hash>, @<ref>) or names in the node registry
+      - https://github.com/owner/pack@v1.2
+      - {source: some-pack, ref: 1.0.3, optional: true}
+    pip: ["numpy<3"]             # into the interpreter that ComfyUI runs in
+    apt: [libgl1]
+    snapshot: auto               # ComfyUI-Manager's: a path, a URL, or *snapshot*.json of the volume or the workspace
 
 Every entry takes ``optional: true`` (its failure doesn't hold the worker back) and ``when`` (a list of conditions that
-must all hold: ``gpu``, ``cpu``, ``default_benchmark``). Custom nodes, pip and apt packages are refused for now.
+must all hold: ``gpu``, ``cpu``, ``default_benchmark``); a package that is a bare text here is written as a table for
+that: ``{name: libgl1, when: [gpu]}``. A pack whose ref is not given is pinned to what its first installation found.
 """
 
 import re
@@ -30,10 +37,11 @@ import yaml
 from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from provisioning.apt import PACKAGE
 from provisioning.errors import ProvisioningError
+from provisioning.nodes.source import PackSource, parse_source
 
 LIMIT_BYTES = 1 << 20
-NOT_YET = ("nodes", "custom_nodes", "pip", "pip_packages", "apt", "apt_packages")
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 DEFAULT_MANIFEST = Path(__file__).with_name("default.yaml")
 
@@ -117,6 +125,52 @@ class CronEntry(Entry):
     module: Annotated[str, Field(pattern=r"^[a-z_]+(\.[a-z_]+)*$")] = "lib.upkeep"
 
 
+class CustomNode(Entry):
+    """A node pack; ``name`` is its folder under ``custom_nodes`` where that is not the repository's own name."""
+
+    source: str
+    ref: str | None = None
+    name: Name | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        _ = self.pack
+        return self
+
+    @property
+    def pack(self) -> PackSource:
+        """What is meant. Never fails on a validated entry."""
+        return parse_source(self.source, ref=self.ref)
+
+
+class Package(Entry):
+    """A package by its name, with what its installer takes beside it."""
+
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class PythonPackage(Package):
+    """A requirement as pip takes it."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][^\x00-\x1f]*$")]
+
+
+class DebianPackage(Package):
+    """A package of Debian or Ubuntu, ``name`` or ``name=version``."""
+
+    name: Annotated[str, Field(pattern=rf"^{PACKAGE.pattern}$")]
+
+
 class Manifest(BaseModel):
     """A whole manifest; targets are distinct."""
 
@@ -127,22 +181,16 @@ class Manifest(BaseModel):
     files: tuple[PlainFile, ...] = ()
     scripts: tuple[Script, ...] = ()
     cron: tuple[CronEntry, ...] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_packages(cls, value: Any) -> Any:
-        early = [key for key in NOT_YET if isinstance(value, dict) and key in value]
-        if early:
-            raise ValueError(
-                f"{', '.join(early)}: custom nodes, pip and apt packages can't be provisioned by a manifest yet; "
-                "remove the entry and use a script"
-            )
-        return value
+    custom_nodes: tuple[CustomNode, ...] = ()
+    pip: tuple[PythonPackage, ...] = ()
+    apt: tuple[DebianPackage, ...] = ()
+    snapshot: Annotated[str, Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         targets = [("models", model.path) for model in self.models] + [(file.under, file.path) for file in self.files]
         names = [("script", script.name) for script in self.scripts] + [("cron", entry.name) for entry in self.cron]
+        names += [("custom_nodes", (node.name or node.pack.name).lower()) for node in self.custom_nodes]
         seen: set[tuple[str, str]] = set()
         for item in (*targets, *names):
             if item in seen:

@@ -5,7 +5,8 @@ optional leaves the status ``ok``. Shape::
 
     {"status": "ok" | "failed", "started_at": ISO 8601, "finished_at": ISO 8601 or null,
      "steps": [{"name", "kind", "status": "ok" | "failed" | "skipped", "optional": bool,
-                "error": text or null, "bytes": downloaded, "seconds": taken}]}
+                "error": text or null, "bytes": downloaded, "seconds": taken}],
+     "volume": what is on the network volume (``volume.survey``), or null where there is none}
 """
 
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from provisioning.steps import write_text_atomically
+from provisioning.volume.survey import VolumeReport
 
 FILE_NAME = "provisioning-report.json"
 
@@ -50,6 +52,7 @@ class ProvisioningReport(BaseModel):
     started_at: datetime
     finished_at: datetime | None
     steps: tuple[StepReport, ...]
+    volume: VolumeReport | None = None
 
     @property
     def failures(self) -> tuple[StepReport, ...]:
@@ -63,11 +66,15 @@ def unfinished(started_at: datetime) -> ProvisioningReport:
     return ProvisioningReport(status=Outcome.FAILED, started_at=started_at, finished_at=None, steps=(step,))
 
 
-def finished(started_at: datetime, steps: tuple[StepReport, ...]) -> ProvisioningReport:
+def finished(
+    started_at: datetime, steps: tuple[StepReport, ...], *, volume: VolumeReport | None = None
+) -> ProvisioningReport:
     """Give the final report."""
     failed = any(step.status is Outcome.FAILED and not step.optional for step in steps)
     status = Outcome.FAILED if failed else Outcome.OK
-    return ProvisioningReport(status=status, started_at=started_at, finished_at=datetime.now(UTC), steps=steps)
+    return ProvisioningReport(
+        status=status, started_at=started_at, finished_at=datetime.now(UTC), steps=steps, volume=volume
+    )
 
 
 def write_report(workspace: Path, report: ProvisioningReport) -> None:

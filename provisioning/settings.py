@@ -9,6 +9,7 @@ from typing import TypeVar
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 
 from lib.settings import EnvironmentSettings, Flag
+from provisioning.comfyui.record import Device
 from provisioning.errors import ProvisioningError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -40,6 +41,11 @@ class InstallSettings(EnvironmentSettings):
         validation_alias="TORCH_CPU_INDEX_URL",
         description="Package index of torch without CUDA, for hosts without a GPU.",
     )
+    device: Device | None = Field(
+        None,
+        validation_alias="COMFYUI_DEVICE",
+        description="cpu or cuda, for what torch is installed; the driver is asked when unset (a build has none).",
+    )
     probe_timeout_s: float = Field(
         5.0, validation_alias="PROBE_TIMEOUT_S", gt=0, description="How long a public host may take to answer."
     )
@@ -66,6 +72,22 @@ class HostSettings(EnvironmentSettings):
     )
     parallel_downloads: int = Field(
         4, validation_alias="PROVISIONING_PARALLEL", ge=1, le=32, description="Downloads at the same time."
+    )
+    snapshot: str | None = Field(
+        None,
+        validation_alias="COMFYUI_SNAPSHOT",
+        description="Snapshot of ComfyUI-Manager to be restored (URL or path); auto = *snapshot*.json of the network "
+        "volume, else of the workspace.",
+    )
+    registry_url: str = Field(
+        "https://api.comfy.org",
+        validation_alias="COMFY_REGISTRY_URL",
+        description="Registry of node packs, for packs that are named without a URL.",
+    )
+    manager_config: Path | None = Field(
+        None,
+        validation_alias="COMFYUI_MANAGER_CONFIG",
+        description="config.ini of ComfyUI-Manager; that of each ComfyUI which we start when unset.",
     )
     hf_token: SecretStr | None = Field(
         None, validation_alias="HF_TOKEN", description="Sent to huggingface.co, and only there."

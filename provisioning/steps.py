@@ -3,6 +3,8 @@
 import fcntl
 import hashlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -77,18 +79,34 @@ def run_command(
 ) -> None:
     """Run a program; on a terminal its progress bars show, elsewhere its last lines show when it fails.
 
-    Raises ProvisioningError with ``failure`` and ``remedy`` when the program is absent, fails or takes too long.
+    Raises ProvisioningError with ``failure`` and ``remedy`` when the program is absent, fails or takes too long; then
+    what it started ends with it.
     """
     visible = sys.stdout.isatty()
     output = None if visible else subprocess.PIPE
     try:
-        done = subprocess.run(
-            args, env=env, cwd=cwd, timeout=timeout_s, stdout=output, stderr=subprocess.STDOUT, check=False
-        )
+        with subprocess.Popen(
+            args, env=env, cwd=cwd, stdout=output, stderr=subprocess.STDOUT, start_new_session=timeout_s is not None
+        ) as process:
+            try:
+                said, _ = process.communicate(timeout=timeout_s)
+            except BaseException:
+                _end(process, group=timeout_s is not None)
+                raise
     except FileNotFoundError as error:
         raise ProvisioningError(f"{failure} {args[0]} is not installed.", remedy=remedy) from error
     except subprocess.TimeoutExpired as error:
         raise ProvisioningError(f"{failure} It took over {timeout_s:.0f} s.", remedy=remedy) from error
-    if done.returncode:
-        tail = "\n".join(done.stdout.decode(errors="replace").splitlines()[-TAIL_LINES:]) if done.stdout else ""
-        raise ProvisioningError(f"{failure} (exit status {done.returncode})\n{tail}".strip(), remedy=remedy)
+    if process.returncode:
+        tail = "\n".join(said.decode(errors="replace").splitlines()[-TAIL_LINES:]) if said else ""
+        raise ProvisioningError(f"{failure} (exit status {process.returncode})\n{tail}".strip(), remedy=remedy)
+
+
+def _end(process: subprocess.Popen[bytes], *, group: bool) -> None:
+    if not group:
+        process.kill()
+        return
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        process.kill()

@@ -62,7 +62,8 @@ def build_environment(
         _create(folder)
         stamps.mark("environment", key)
 
-    key = digest(key, TORCH, TORCHVISION, device, settings.torch_index_url, settings.torch_cpu_index_url)
+    keys = {each: _torch_key(key, each, settings) for each in (device, Device.CUDA)}  # CUDA's torch runs on a CPU too
+    key = next((each for each in keys.values() if stamps.fresh("torch", each)), keys[device])
     if not stamps.fresh("torch", key):
         _install_torch(python, device=device, settings=settings)
         stamps.mark("torch", key)
@@ -74,6 +75,10 @@ def build_environment(
         _pip(python, "install", *wanted, *LIMITS, failure="pip could not install ComfyUI's packages.")
         stamps.mark("packages", key)
     return Environment(python=python, env=_stand_ins(python, workspace / "comfyui-shims"))
+
+
+def _torch_key(key: str, device: Device, settings: InstallSettings) -> str:
+    return digest(key, TORCH, TORCHVISION, device, settings.torch_index_url, settings.torch_cpu_index_url)
 
 
 def wanted_packages(requirements: str) -> tuple[str, ...]:
@@ -107,6 +112,8 @@ def _install_cuda_torch(python: Path, *, settings: InstallSettings) -> None:
     say("    torch with CUDA (several GB)")
     index = ("--index-url", settings.torch_index_url) if settings.torch_index_url else ()
     _pip(python, "install", TORCH, TORCHVISION, TORCHAUDIO, *index, failure="pip could not install torch with CUDA.")
+    if detect_device() is not Device.CUDA:
+        return  # an image is built where there is no GPU
     check = "import sys, torch; sys.exit(0 if torch.cuda.is_available() else 1)"
     run_command(
         [python, "-c", check],

@@ -20,9 +20,10 @@ def ensure_comfyui(workspace: Path, *, settings: InstallSettings, search: bool =
     workspace.mkdir(parents=True, exist_ok=True)
     workspace = workspace.resolve()
     with exclusive(workspace / ".provisioning" / "lock"):
-        device = detect_device()
+        device = settings.device or detect_device()
         pins = (TORCH, TORCHVISION, WHEEL)
-        key = digest(sys.version, device, search, pins, settings.model_dump(mode="json", exclude={"probe_timeout_s"}))
+        asked = settings.model_dump(mode="json", exclude={"probe_timeout_s", "device"})
+        key = digest(sys.version, device, search, pins, asked)
         record = read_record(workspace)
         if record is not None and record.key == key:
             say(f"ComfyUI {record.version} is there ({record.source}, {record.device}): {record.root}")

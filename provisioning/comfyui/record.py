@@ -2,7 +2,7 @@
 
 Keys: ``python`` (interpreter), ``root`` (folder with ``main.py``), ``env`` (variables to add when starting it),
 ``version`` (ComfyUI's), ``source`` (``git``, ``wheel``, ``existing``), ``device`` (``cpu``, ``cuda``), ``key`` (hash of
-the settings that it was made for).
+the settings that it was made for), ``extra_model_paths`` (files that it gets as ``--extra-model-paths-config``).
 """
 
 from enum import StrEnum
@@ -42,6 +42,7 @@ class InstallRecord(BaseModel):
     source: Source
     device: Device
     key: str
+    extra_model_paths: tuple[Path, ...] = ()
 
 
 def read_record(workspace: Path) -> InstallRecord | None:

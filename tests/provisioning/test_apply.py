@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from provisioning.apply import HostFacts, apply_manifest, causes
+from provisioning.apply import apply_manifest, causes
+from provisioning.facts import HostFacts
 from provisioning.manifest import Condition, Manifest
 from provisioning.report import FILE_NAME, ProvisioningReport
 from tests.provisioning.servers import FileServer

@@ -49,8 +49,14 @@ def test_no_target_leaves_its_folder(tmp_path: Path, kind: str, path: str) -> No
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ({"nodes": ["x"]}, "nodes: custom nodes, pip and apt packages can't be provisioned by a manifest yet"),
-        ({"apt": ["x"], "pip": []}, "pip, apt: custom nodes"),
+        ({"nodes": ["x"]}, "nodes: Extra inputs"),
+        ({"custom_nodes": ["https://example.com/"]}, r"custom_nodes\.0.*expected the URL of a git repository"),
+        ({"custom_nodes": ["--upload-pack=x"]}, r"custom_nodes\.0"),
+        ({"custom_nodes": ["https://example.com/o/p@--x"]}, "no branch, tag or commit"),
+        ({"custom_nodes": ["a", "https://example.com/o/A"]}, "a is given twice"),
+        ({"pip": ["--index-url=x"]}, r"pip\.0\.name"),
+        ({"apt": ["-oDebug=1"]}, r"apt\.0\.name"),
+        ({"snapshot": ""}, "snapshot"),
         ({"model": []}, "model: Extra inputs"),
         ({"version": 2}, "version"),
         ({"models": [{"path": "a", "url": "ftp://x"}]}, r"models\.0\.url"),

@@ -26,7 +26,7 @@ def test_installed_one_is_used_as_it_is(tmp_path: Path, installed: InstallRecord
     assert (record.root, record.python, record.source) == (root, installed.python, Source.EXISTING)
     written = json.loads((tmp_path / "w" / FILE_NAME).read_text())
     assert written["version"] == "1.2.3"
-    assert set(written) == {"python", "root", "env", "version", "source", "device", "key"}
+    assert set(written) == {"python", "root", "env", "version", "source", "device", "key", "extra_model_paths"}
     assert not (tmp_path / "w" / "ComfyUI").exists()
 
 

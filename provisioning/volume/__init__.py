@@ -1,0 +1,1 @@
+"""A network volume with models: which of its folders ComfyUI looks at, and what lies where nobody looks."""

@@ -220,6 +220,7 @@ class Attempts:
             outputs=collected.outputs,
             response=collected.response,
             warnings=job.warnings + collected.warnings,
+            problems=job.problems + collected.problems,
             stage=Stage.DELIVER,
             message="Generation complete. Queued for post-processing.",
         )

@@ -72,6 +72,8 @@ class Collected:
     outputs: tuple[Output, ...]
     response: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    """Those of the ``warnings`` that tell what is missing."""
 
 
 class Withdrawn(Exception):

@@ -373,7 +373,8 @@ def _without(collected: Collected, key: str) -> Collected:
     return Collected(
         outputs=tuple(replace(output, text=partner.without(output.text, key)) for output in collected.outputs),
         response=partner.without(collected.response, key),
-        warnings=tuple(partner.without(list(collected.warnings), key)),
+        warnings=tuple(partner.without(collected.warnings, key)),
+        problems=tuple(partner.without(collected.problems, key)),
     )
 
 

@@ -110,7 +110,8 @@ class Harvester:
         if ticket.story.blocked is not None and not found:
             raise _blocked(ticket)
         response = _response(entry, ticket, restorer) if spec.keep_response else {}
-        return Collected(outputs=found, response=response, warnings=problems + _warnings(ticket, missing))
+        problems += _problems(ticket, missing)
+        return Collected(outputs=found, response=response, warnings=problems, problems=problems)
 
     async def _entry(self, ticket: Ticket) -> dict[str, Any]:
         try:
@@ -302,18 +303,18 @@ def _blocked(ticket: Ticket) -> ExecutionFailed:
     )
 
 
-def _warnings(ticket: Ticket, missing: list[str]) -> tuple[str, ...]:
+def _problems(ticket: Ticket, missing: list[str]) -> tuple[str, ...]:
     """``missing`` has a reason where this life of the worker posted the prompt."""
-    story, warnings = ticket.story, list(ticket.dropped)
-    if missing and not warnings:
-        warnings.append(_not_run(missing).message)
+    story, problems = ticket.story, list(ticket.dropped)
+    if missing and not problems:
+        problems.append(_not_run(missing).message)
     if ticket.failure is not None:
-        warnings.append(kept_in_spite_of(ticket.failure))
+        problems.append(kept_in_spite_of(ticket.failure))
     if story.blocked is not None:
-        warnings.append(f"node {story.blocked.node_id} blocked a branch: {scrub(story.blocked.message)}")
+        problems.append(f"node {story.blocked.node_id} blocked a branch: {scrub(story.blocked.message)}")
     if story.pictures_dropped:
-        warnings.append(f"{story.pictures_dropped} pictures sent over the socket were too large to keep")
-    return tuple(warnings)
+        problems.append(f"{story.pictures_dropped} pictures sent over the socket were too large to keep")
+    return tuple(problems)
 
 
 def _response(entry: Mapping[str, Any], ticket: Ticket, restorer: Restorer) -> dict[str, Any]:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from lib.storage.s3_client import S3Client, S3Clients
 
 KEPT_CLIENTS = 16
+FOREIGN_THREADS = 4
+"""Threads for callers' places, for each one of the operator's: as many as one job has files under way, so that one
+whose endpoint hangs leaves threads to the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +61,7 @@ class S3Stores:
     def __init__(self, *, guard: AddressGuard, threads: int = 8) -> None:
         self._guard = guard
         self._trusted = ThreadPoolExecutor(threads, thread_name_prefix="s3")
-        self._foreign = ThreadPoolExecutor(threads, thread_name_prefix="s3-foreign")
+        self._foreign = ThreadPoolExecutor(FOREIGN_THREADS * threads, thread_name_prefix="s3-foreign")
         self._maker: S3Clients | None = None
         self._clients: OrderedDict[S3Place, S3Client] = OrderedDict()
         self._lock = threading.Lock()

@@ -131,7 +131,8 @@ async def test_an_endpoint_that_is_no_s3(stores: S3Stores, place: S3Place, pictu
 
 
 async def test_a_hanging_endpoint_is_given_up_and_delays_nobody(place: S3Place, picture: Path) -> None:
-    """A caller's endpoint that never answers ends by its time-out, while the operator's uploads go on."""
+    """A caller's endpoint that never answers ends by its time-out, while the operator's uploads go on, and those of
+    other callers."""
     guard = AddressGuard(allow=["127.0.0.1"])
     async with WebHost() as web, S3Stores(guard=guard, threads=1) as stores:
         web.files.clear()
@@ -139,6 +140,7 @@ async def test_a_hanging_endpoint_is_given_up_and_delays_nobody(place: S3Place, 
         hanging = asyncio.create_task(publish(stores, slow, picture))
         await web.arrived.wait()
         assert await publish(stores, place, picture)
+        assert await publish(stores, replace(place, trusted=False), picture)
         assert not hanging.done()
         with pytest.raises(StorageFailed) as caught:
             await hanging

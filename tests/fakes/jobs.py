@@ -11,12 +11,15 @@ from lib.jobs.model import Job, JobEvent, JobSpec, OutboxItem
 from lib.jobs.pipeline import PipelineLimits
 from lib.jobs.ports import JobStore, LoadLedger
 from lib.jobs.queue import SlotQueue
+from lib.jobs.retention import Retention
 from lib.jobs.service import JobService, ServiceLimits
 from lib.jobs.speed import SpeedGauge
 from lib.jobs.store import MemoryJobStore
 from lib.lifecycle import Tasks
 from tests.fakes.clock import FakeClock
 from tests.fakes.engine import FakeDelivery, FakeEngine, FakeLedger, FakePreparer
+
+RETENTION = Retention(ttl_s=600, max_results=50)
 
 
 class FakeAnnouncer:
@@ -54,7 +57,7 @@ class SlowStore(MemoryJobStore):
     """Writes when ``gate`` is open, fails with ``error`` where there is one."""
 
     def __init__(self, *, clock: Clock) -> None:
-        super().__init__(clock=clock, ttl_s=600, max_results=50)
+        super().__init__(clock=clock, retention=RETENTION)
         self.gate = asyncio.Event()
         self.gate.set()
         self.error: ServiceError | None = None
@@ -110,6 +113,7 @@ def build_jobs(
     ledger: LoadLedger | None = None,
     store: JobStore | None = None,
     preparer: FakePreparer | None = None,
+    delivery: FakeDelivery | None = None,
     durable: bool = True,
     in_flight: int = 100,
     backlog_bytes: int = 1000,
@@ -117,15 +121,21 @@ def build_jobs(
     prepare_workers: int = 2,
     prepared_bytes: int = 1 << 20,
     watch_interval_s: float = 0.0,
+    ready: asyncio.Event | None = None,
 ) -> JobWorld:
-    """Build a service over fakes; give a ``store`` that another one has used to play a restart."""
+    """Build a service over fakes; give a ``store`` that another one has used to play a restart. Until ``ready`` the
+    worker starts."""
     engines = list(engines if engines is not None else [FakeEngine()])
     clock, tasks, speed = clock or FakeClock(), tasks or Tasks(), SpeedGauge()
-    queue, delivery, blocked = SlotQueue(engines, clock=clock), FakeDelivery(), list[str]()
-    preparer = preparer or FakePreparer()
-    store, announcer = store or MemoryJobStore(clock=clock, ttl_s=600, max_results=50), FakeAnnouncer(clock)
+    queue, blocked = SlotQueue(engines, clock=clock), list[str]()
+    preparer, delivery = preparer or FakePreparer(), delivery or FakeDelivery()
+    store, announcer = store or MemoryJobStore(clock=clock, retention=RETENTION), FakeAnnouncer(clock)
     ledger = ledger or FakeLedger()  # type: ignore[assignment]
     assert ledger is not None
+
+    def starting() -> bool:
+        return ready is not None and not ready.is_set()
+
     service = JobService(
         queue=queue,
         preparer=preparer,
@@ -143,8 +153,10 @@ def build_jobs(
             watch_interval_s=watch_interval_s,
             pipeline=PipelineLimits(prepare_workers=prepare_workers, deliver_workers=2, prepared_bytes=prepared_bytes),
         ),
-        readiness=lambda: blocked[0] if blocked else None,
+        readiness=lambda: blocked[0] if blocked else "starting" if starting() else None,
         durable=durable,
+        starting=starting,
+        until_ready=None if ready is None else ready.wait,
     )
     return JobWorld(
         service=service,

@@ -2,18 +2,23 @@
 # Host entry: tools, Python, packages, host (python -m provisioning host), worker. No logic that Python could hold.
 #   ./start_server.sh                       start the service; safe to run again at any time
 #   ./start_server.sh --setup-only [--dev]  make the Python environment only (--dev: with the tools for tests)
+#   ./start_server.sh --test_input [JOB]    do one job and end; this and --rp_* are the worker's (its --help has them)
 set -euo pipefail
 here="$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)"
 cd "$here"
 
 setup_only=""
 requirements=(requirements.txt)
-for argument in "$@"; do
-    case "$argument" in
+[[ -z "${RUNPOD_WEBHOOK_GET_JOB:-}" ]] || requirements+=(requirements-runpod.txt)
+arguments=("$@")
+while [[ $# -gt 0 ]]; do
+    case "$1" in
         --setup-only) setup_only=1 ;;
         --dev) requirements=(requirements.txt requirements-dev.txt) ;;
-        *) echo "usage: $0 [--setup-only [--dev]]" >&2; exit 2 ;;
+        --test_input | --test_input=* | --rp_*) break ;;  # from here on they are the worker's
+        *) echo "usage: $0 [--setup-only [--dev]] [flags of the worker]" >&2; exit 2 ;;
     esac
+    shift
 done
 
 venv="${PYWORKER_VENV:-$here/.venv}"
@@ -157,7 +162,7 @@ install_packages() {
 
 run_worker() {  # gives the worker's exit status; SIGTERM reaches the worker, which drains
     local status="" worker interrupted=1 ended
-    "$venv/bin/python" "workers/$BACKEND/worker.py" &
+    "$venv/bin/python" "workers/$BACKEND/worker.py" "$@" &
     worker=$!
     trap 'interrupted=1; kill -TERM "$worker" 2>/dev/null || true' TERM INT
     while [[ -n "$interrupted" ]]; do  # a trap ends wait early, with a status that is not the worker's
@@ -169,7 +174,6 @@ run_worker() {  # gives the worker's exit status; SIGTERM reaches the worker, wh
     return "$status"
 }
 
-arguments=("$@")
 choose_environment
 if [[ -z "$setup_only" ]]; then
     update_if_asked
@@ -201,9 +205,9 @@ esac
 export PYWORKER_HOST_READY=1
 
 announce "Worker ($BACKEND)"
-[[ -n "$serverless" ]] || exec "$venv/bin/python" "workers/$BACKEND/worker.py"
+[[ -n "$serverless" ]] || exec "$venv/bin/python" "workers/$BACKEND/worker.py" "$@"
 status=0
-run_worker || status=$?
+run_worker "$@" || status=$?
 if [[ "$status" -ne 0 ]]; then
     echo "The worker exited with status $status." >&2
     report "PyWorker exited with status $status"

@@ -22,21 +22,31 @@ from provisioning.settings import REPOSITORY
 from tests.comfyui_fixture import free_port, install_record
 from tests.provisioning.servers import FileServer, Signer, serve
 
-COPIED = ("start_server.sh", "requirements.txt", "requirements-dev.txt", "provisioning", "lib", "benchmark")
+COPIED = (
+    "start_server.sh",
+    "requirements.txt",
+    "requirements-dev.txt",
+    "requirements-runpod.txt",
+    "provisioning",
+    "lib",
+    "benchmark",
+)
 LAUNCHER = REPOSITORY / "workers" / "comfyui-json" / "worker.py"
 STUB = """
 import json, os, signal, sys
 names = ("WORKSPACE_DIR", "PYWORKER_HOST_READY", "REPORT_ADDR", "BACKEND")
 signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b"DRAINED\\n"), sys.exit(5)))
 print("WORKER", json.dumps({name: os.environ.get(name) for name in names}), flush=True)
+print("FLAGS", json.dumps(sys.argv[1:]), flush=True)
 if os.environ.get("STUB_WAITS"):
     signal.pause()
 sys.exit(int(os.environ.get("STUB_STATUS", "0")))
 """
 RUN_STUB = """
 import sys
-def run(settings, *, boot_benchmark):
+def run(settings, *, boot_benchmark, test_job):
     print("SERVED", sys.version_info[:2] >= (3, 11), settings.engine.api_base, boot_benchmark.__name__, flush=True)
+    print("TEST", test_job, settings.server.api_port, settings.runpod.serve_locally, settings.telemetry.log_level)
     return 6
 """
 
@@ -135,6 +145,33 @@ def test_unknown_option_is_refused(checkout: Checkout) -> None:
     done = checkout.start("--fast")
     assert done.returncode == 2
     assert "usage" in done.stdout
+
+
+@pytest.mark.parametrize("given", [(), ("--test_input", '{"input": {"a b": 1}}'), ("--rp_api_port=9000", "--fast")])
+def test_flags_of_the_worker_reach_it(
+    checkout: Checkout, autoscalers: list[FileServer], given: tuple[str, ...]
+) -> None:
+    """From the first one on, as they are, whichever way it is started."""
+    for environ in ({}, serverless(autoscalers)):
+        done = checkout.start(*given, **environ)
+        assert json.loads(done.stdout.split("FLAGS ")[1].splitlines()[0]) == list(given)
+
+
+def test_packages_for_runpods_queue_are_installed_where_it_is(checkout: Checkout, tmp_path: Path) -> None:
+    """RUNPOD_WEBHOOK_GET_JOB says so; a stand-in for pip shows what is asked for."""
+    python = tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\n[ "$2" != pip ] || echo "PIP $*"\n[ "$1" = -m ] || [ "$1" = -c ] || echo Python 3\n')
+    python.chmod(0o755)
+    environ = {
+        "PYWORKER_VENV": str(tmp_path / "venv"),
+        "RUNPOD_WEBHOOK_GET_JOB": "https://api.example/job-take/$ID?gpu=x",
+    }
+    done = checkout.start("--setup-only", **environ)
+    assert done.returncode == 0, done.stdout
+    assert "PIP -m pip install" in done.stdout
+    assert "-r requirements-runpod.txt" in done.stdout
+    assert "nothing has changed" in checkout.start("--setup-only", **environ).stdout
 
 
 def test_crashed_worker_is_reported_to_every_address(checkout: Checkout, autoscalers: list[FileServer]) -> None:
@@ -369,7 +406,9 @@ def launched(checkout: Checkout) -> Checkout:
 
 def test_stock_script_launches_it_with_python_310(launched: Checkout, autoscalers: list[FileServer]) -> None:
     """As Vast's script does: ``python3 -m workers.comfyui-json.worker`` at the root, in a 3.10 interpreter."""
-    done = launched.call([_python310(), "-m", "workers.comfyui-json.worker"], **serverless(autoscalers))
+    flags = ("--test_input", '{"input": 1}')
+    done = launched.call([_python310(), "-m", "workers.comfyui-json.worker", *flags], **serverless(autoscalers))
+    assert "TEST {'input': 1}" in done.stdout, done.stdout
     assert "SERVED True http://127.0.0.1:9 boot_benchmark" in done.stdout, done.stdout
     assert done.returncode == 6
     assert (launched.workspace / "provisioning-report.json").is_file()
@@ -402,6 +441,57 @@ def test_launcher_ends_with_the_status_of_a_failed_preparation(
     assert done.returncode == 1
     assert "SERVED" not in done.stdout
     assert len(messages(autoscalers[1])) == 1
+
+
+def _told(launched: Checkout, *flags: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    worker = str(launched.folder / "workers" / "comfyui-json" / "worker.py")
+    return launched.call([sys.executable, worker, *flags], PYWORKER_HOST_READY="1", **environ)
+
+
+def test_the_flags_of_runpods_sdk_are_understood(launched: Checkout) -> None:
+    """They say what variables say, and win over them; without them nothing changes."""
+    assert "TEST None None False INFO" in _told(launched).stdout
+    assert "TEST None None True INFO" in _told(launched, "--rp_serve_api", "--rp_api_concurrency", "4").stdout
+    done = _told(
+        launched,
+        "--rp_api_host=127.0.0.1",
+        "--rp_api_port=9001",
+        "--rp_log_level",
+        "warn",
+        API_PORT="1",
+        LOG_LEVEL="ERROR",
+    )
+    assert "TEST None 9001 False WARNING" in done.stdout
+    assert "TEST None None False DEBUG" in _told(launched, "--rp_debugger").stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--fast",), "unrecognized arguments: --fast"),
+        (("--test_input", "{not json"), "is not JSON"),
+        (("--test_input", '{"workflow": {}}'), 'expected {"input"'),
+        (("--test_input", "absent.json"), "absent.json is not there"),
+        (("--test_input",), "test_input.json or"),
+        (("--rp_api_port", "many"), "--rp_api_port"),
+    ],
+)
+def test_what_is_wrong_with_a_flag_is_said(launched: Checkout, flags: tuple[str, ...], said: str) -> None:
+    done = _told(launched, *flags)
+    assert done.returncode == 2
+    assert said in done.stdout
+    assert "SERVED" not in done.stdout
+
+
+def test_the_test_job_is_given_or_in_a_file(launched: Checkout, tmp_path: Path) -> None:
+    """As JSON, as a file's name, or in test_input.json, here or in the repository; such a file alone does nothing."""
+    job = {"input": {"workflow": {"1": {}}}}
+    (launched.folder / "test_input.json").write_text(json.dumps(job))
+    assert "TEST None" in _told(launched).stdout
+    assert f"TEST {job}" in _told(launched, "--test_input").stdout
+    assert f"TEST {job}" in _told(launched, "--test_input", json.dumps(job)).stdout
+    (tmp_path / "mine.json").write_text(json.dumps({"input": "mine"}))
+    assert "TEST {'input': 'mine'}" in _told(launched, "--test_input", str(tmp_path / "mine.json")).stdout
 
 
 def test_launcher_imports_only_what_is_agreed() -> None:

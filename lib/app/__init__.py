@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import stamina
 import uvloop
@@ -16,12 +18,12 @@ __all__ = ["BootBenchmark", "run"]
 log = logging.getLogger(__name__)
 
 
-def run(settings: Settings, *, boot_benchmark: BootBenchmark) -> int:
-    """Run the worker until it is told to stop (SIGTERM, SIGINT); return the process's exit status."""
+def run(settings: Settings, *, boot_benchmark: BootBenchmark, test_job: Mapping[str, Any] | None = None) -> int:
+    """Run the worker until it is told to stop (SIGTERM, SIGINT), or has done ``test_job``; return the exit status."""
     stamina.instrumentation.set_on_retry_hooks(())  # its default registers metrics of its own, at the first retry
     configure_logging(level=settings.telemetry.log_level, log_format=settings.telemetry.log_format)
     try:
-        return uvloop.run(Worker(settings, boot_benchmark=boot_benchmark).run())
+        return uvloop.run(Worker(settings, boot_benchmark=boot_benchmark, test_job=test_job).run())
     except KeyboardInterrupt:
         return 130
     except Exception as error:

@@ -4,7 +4,8 @@ import asyncio
 import gc
 import logging
 import signal
-from collections.abc import Callable, Coroutine
+import sys
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
@@ -18,12 +19,15 @@ from lib.app.engines import EngineWatch
 from lib.app.front import Front, build_front
 from lib.app.health import Health
 from lib.app.live import build_upkeep
+from lib.app.queue_mode import build_bridge, enter_queue_mode, run_test_job
 from lib.app.recovery import take_up
+from lib.app.runpod import runpod_payload
 from lib.clock import SystemClock
 from lib.errors import ServiceError
 from lib.fleet.ledger import Ledger
 from lib.fleet.pubkey import PubkeySource
 from lib.fleet.reporter import Reporter, WorkerState
+from lib.fleet.runpod.bridge import Bridge
 from lib.fleet.uplink import Uplink
 from lib.jobs.speed import SpeedGauge
 from lib.lifecycle import Tasks, every
@@ -38,11 +42,16 @@ VERSION = "0.1.0"
 
 
 class Worker:
-    """The whole process. ``run`` returns its exit status."""
+    """The whole process. ``run`` returns its exit status. ``test_job``: one job to do, in the form of RunPod's queue;
+    then the worker ends."""
 
-    def __init__(self, settings: Settings, *, boot_benchmark: BootBenchmark) -> None:
+    def __init__(
+        self, settings: Settings, *, boot_benchmark: BootBenchmark, test_job: Mapping[str, Any] | None = None
+    ) -> None:
         self._settings = settings
         self._boot_benchmark = boot_benchmark
+        self._test_job = test_job
+        self._status = 0
         self._clock = SystemClock()
         self._workspace = settings.engine.workspace.resolve()
         self._speed = SpeedGauge()
@@ -131,7 +140,28 @@ class Worker:
         tasks.spawn(watch_lag(self._metrics.loop_late), name="event loop")
         sweeps = partial(upkeep.run, CronClock(self._settings.upkeep.schedule, self._clock))
         tasks.spawn(self._boot(core, front, health, tasks, sweeps=sweeps), name="boot", vital=True)
+        await self._take_from_runpod(core, stack, tasks)
         return await self._until_the_end(core, tasks)
+
+    async def _take_from_runpod(self, core: Core, stack: AsyncExitStack, tasks: Tasks) -> None:
+        """Jobs that come neither from the listeners nor from the store: RunPod's queue, or the one of a test."""
+        settings, condition = self._settings, self._condition
+        if self._test_job is None and settings.runpod.job_url is None:
+            return
+        payload = runpod_payload(settings, guard=core.guard, clock=self._clock)
+        bridge = build_bridge(
+            settings, jobs=core.service, payload=payload, condition=condition, tasks=tasks, clock=self._clock
+        )
+        if self._test_job is not None:
+            tasks.spawn(self._test(self._test_job, bridge), name="test job", vital=True)
+        else:
+            await enter_queue_mode(
+                settings, bridge=bridge, condition=condition, stack=stack, tasks=tasks, stop=self._stop.set
+            )
+
+    async def _test(self, job: Mapping[str, Any], bridge: Bridge) -> None:
+        self._status = await run_test_job(job, bridge=bridge, say=sys.stdout.buffer.write)
+        self._stop.set()
 
     def _follow_store(self, core: Core) -> None:
         """What can't be recorded is not accepted."""
@@ -203,7 +233,7 @@ class Worker:
         gc.collect()
         gc.freeze()  # what is there now stays for good: collections under load need not walk it
         self._condition.opened()
-        if not self._settings.serverless:
+        if not self._settings.serverless and self._test_job is None:
             self._summarise(core, front, score)
 
     async def _benchmark(self, core: Core, health: Health) -> dict[str, object] | None:
@@ -236,7 +266,7 @@ class Worker:
         self._condition.drain()
         log.info("draining", extra={"event": "worker.draining", "jobs": core.service.in_flight_count})
         await core.service.drain(self._settings.server.drain_timeout_s)
-        return 0
+        return self._status
 
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()

@@ -11,8 +11,9 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _IN_HOST = r"(?:(?P<bucket>.+)\.)?"
+_EVERYWHERE = "s3.amazonaws.com"
 _AWS = re.compile(
-    _IN_HOST + r"(?P<server>s3(?P<kind>(?:-fips|-accelerate)?(?:\.dualstack)?)"
+    _IN_HOST + r"(?P<server>s3(?:-fips|-accelerate)?(?:\.dualstack)?"
     r"(?:[.-](?P<region>[a-z]{2}(?:-[a-z]+)+-\d+))?\.amazonaws\.com(?:\.cn)?)"
 )
 _PUBLISHED = (
@@ -36,8 +37,8 @@ class Unclear(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """``url`` ``None``: AWS itself, where the region says it all. ``folder`` is what the URL has behind its bucket; it
-    ends in "/" unless it is empty."""
+    """``url`` ``None``: AWS, in a region that the URL does not tell. ``folder`` is what the URL has behind its bucket;
+    it ends in "/" unless it is empty."""
 
     url: str | None
     bucket_name: str | None = None
@@ -47,13 +48,13 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Host:
-    """``published``: the whole path is bucket and key. ``plain``: AWS as it is reached without being told where."""
+    """``published``: the whole path is bucket and key. ``everywhere``: AWS, whatever the region."""
 
     server: str
     bucket_name: str | None = None
     region: str | None = None
     published: bool = False
-    plain: bool = False
+    everywhere: bool = False
 
 
 def read_endpoint(url: str, *, bucket_name: str | None = None) -> Endpoint:
@@ -73,7 +74,7 @@ def read_endpoint(url: str, *, bucket_name: str | None = None) -> Endpoint:
     if named is not None and not is_bucket(named):
         raise Unclear(f"names a bucket that can't be one: {named!r}")
     return Endpoint(
-        url=None if host.plain else _url(parts, host.server),
+        url=None if host.everywhere else _url(parts, host.server),
         bucket_name=named or bucket_name,
         region=host.region,
         folder="".join(f"{unquote(part)}/" for part in folders),
@@ -101,10 +102,12 @@ def _split(url: str) -> SplitResult:
 def _host(name: str, bucket_name: str | None) -> _Host:
     for form in _PUBLISHED:
         if found := form.fullmatch(name):
-            region = found["region"] if "region" in form.groupindex else _ONE_REGION
-            plain = form is _AWS and not found["kind"]
             return _Host(
-                server=found["server"], bucket_name=found["bucket"], region=region, published=True, plain=plain
+                server=found["server"],
+                bucket_name=found["bucket"],
+                region=found["region"] if "region" in form.groupindex else _ONE_REGION,
+                published=True,
+                everywhere=found["server"] == _EVERYWHERE,
             )
     found = _USUAL.fullmatch(name)
     if found is None or (bucket_name is not None and found["bucket"] not in (None, bucket_name)):

@@ -1,6 +1,7 @@
 """S3 and what speaks like it, off the event loop: threads, a few clients kept, boto3 loaded at first use."""
 
 import asyncio
+import re
 import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from lib.storage.guard import AddressGuard
 if TYPE_CHECKING:
     from lib.storage.s3_client import S3Client, S3Clients
 
+_HOST_PART = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 KEPT_CLIENTS = 16
 FOREIGN_THREADS = 4
 """Threads for callers' places, for each one of the operator's: as many as one job has files under way, so that one
@@ -39,6 +41,11 @@ class S3Place:
     attempts: int = 3
     trusted: bool = False
     public_base_url: str | None = None
+
+
+def fits_host(bucket_name: str) -> bool:
+    """Whether a bucket's name may be part of a host's, and of one that a certificate for ``*.<server>`` covers."""
+    return _HOST_PART.fullmatch(bucket_name) is not None
 
 
 class S3Bucket:

@@ -29,7 +29,7 @@ from s3transfer.manager import TransferConfig, TransferManager
 
 from lib.errors import StorageFailed, UnsafeInput
 from lib.storage.guard import AddressGuard
-from lib.storage.s3 import S3Place
+from lib.storage.s3 import S3Place, fits_host
 from lib.storage.s3_guarded import AWS_DOMAIN, GuardedSession
 
 MULTIPART_BYTES = 16 << 20
@@ -200,8 +200,11 @@ def _config(place: S3Place) -> Config:
 
 
 def _addressing(place: S3Place) -> str:
-    """``auto``: AWS as boto3 does it, any other endpoint with the bucket in the path, where no DNS entry is needed."""
-    if place.addressing != "auto" or place.endpoint_url is None:
+    """``auto``: the bucket in the host on AWS, where boto3's own choice would presign URLs for the host of no region,
+    which does not know new buckets; in the path on any other endpoint, where no DNS entry is needed."""
+    if place.addressing != "auto":
         return place.addressing
-    host = urlsplit(place.endpoint_url).hostname or ""
-    return "auto" if host.endswith(AWS_DOMAIN) else "path"
+    host = urlsplit(place.endpoint_url).hostname or "" if place.endpoint_url else AWS_DOMAIN
+    if not host.removesuffix(".cn").endswith(AWS_DOMAIN):
+        return "path"
+    return "virtual" if fits_host(place.bucket_name) else "auto"

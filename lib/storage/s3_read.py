@@ -7,14 +7,13 @@ it. Of botocore only the signing is loaded.
 import re
 from urllib.parse import quote, urlsplit
 
-from lib.storage.s3 import S3Place
+from lib.storage.s3 import S3Place, fits_host
 
 DEFAULT_REGION = "us-east-1"
 SIGNED_S = 3600
 ERROR_BYTES = 4096
 """So much of a refusal's body is read."""
 
-_DNS_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 _REGION = re.compile(r"[a-z0-9-]{1,40}")
 _IN_BODY = re.compile(rb"<(Code|Region)>([A-Za-z0-9.-]{1,60})</")
 _AWS = ".amazonaws.com"
@@ -51,7 +50,6 @@ def _object_url(place: S3Place, key: str, region: str) -> str:
     endpoint = place.endpoint_url or f"https://s3.{region}{_AWS}" + (".cn" if region.startswith("cn-") else "")
     parts = urlsplit(endpoint.rstrip("/"))
     on_aws = (parts.hostname or "").removesuffix(".cn").endswith(_AWS)
-    fits = _DNS_BUCKET.fullmatch(place.bucket_name) is not None
-    if place.addressing == "virtual" or (place.addressing == "auto" and on_aws and fits):
+    if place.addressing == "virtual" or (place.addressing == "auto" and on_aws and fits_host(place.bucket_name)):
         return f"{parts.scheme}://{place.bucket_name}.{parts.netloc}{parts.path}/{path}"
     return f"{parts.scheme}://{parts.netloc}{parts.path}/{place.bucket_name}/{path}"

@@ -13,6 +13,7 @@ from lib.settings import DeliverySettings, RunPodSettings, SettingsError
 
 NOVEMBER = datetime(2026, 11, 30, 23, 59, 59, tzinfo=UTC)
 DECEMBER = datetime(2026, 12, 1, tzinfo=UTC)
+AWS = "https://s3.eu-west-1.amazonaws.com"
 R2 = "https://0123456789abcdef0123456789abcdef.r2.cloudflarestorage.com"
 KEYS = {"BUCKET_ACCESS_KEY_ID": "RPKEY", "BUCKET_SECRET_ACCESS_KEY": "RPSECRET"}
 S3 = {
@@ -49,7 +50,7 @@ def test_nothing_configured() -> None:
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
-        ({"BUCKET_ENDPOINT_URL": "https://b.s3.eu-west-1.amazonaws.com"}, (None, "eu-west-1", "b", "")),
+        ({"BUCKET_ENDPOINT_URL": "https://b.s3.eu-west-1.amazonaws.com"}, (AWS, "eu-west-1", "b", "")),
         ({"BUCKET_ENDPOINT_URL": f"{R2}/b/renders"}, (R2, "auto", "b", "renders/")),
         ({"BUCKET_ENDPOINT_URL": R2, "BUCKET_NAME": "b", "BUCKET_PREFIX": "a/b"}, (R2, "auto", "b", "a/b/")),
         ({"BUCKET_ENDPOINT_URL": f"{R2}/b", "BUCKET_PREFIX": "/a/"}, (R2, "auto", "b", "a/")),
@@ -122,7 +123,7 @@ def test_a_requests_own_bucket() -> None:
     ):
         target = plan_s3(block, delivery, fields=S3_CONFIG)
         assert target is not None
-        assert (target.bucket_name, target.region, target.endpoint_url) == ("b", "eu-west-1", None)
+        assert (target.bucket_name, target.region, target.endpoint_url) == ("b", "eu-west-1", AWS)
         assert (target.prefix, target.folder, target.operator) == ("", "mine/", False)
 
 

@@ -10,8 +10,8 @@ ACCOUNT = "0123456789abcdef0123456789abcdef"
 R2 = f"https://{ACCOUNT}.r2.cloudflarestorage.com"
 
 
-def aws(region: str | None, bucket_name: str | None = "b", folder: str = "") -> Endpoint:
-    return Endpoint(url=None, bucket_name=bucket_name, region=region, folder=folder)
+def aws(region: str, bucket_name: str | None = "b", folder: str = "") -> Endpoint:
+    return at(f"https://s3.{region}.amazonaws.com", region, bucket_name, folder)
 
 
 def at(url: str, region: str | None, bucket_name: str | None = "b", folder: str = "") -> Endpoint:
@@ -22,11 +22,11 @@ def at(url: str, region: str | None, bucket_name: str | None = "b", folder: str 
     ("url", "expected"),
     [
         ("https://b.s3.us-west-2.amazonaws.com", aws("us-west-2")),
-        ("https://b.s3-us-west-2.amazonaws.com/", aws("us-west-2")),
-        ("https://b.s3.amazonaws.com", aws(None)),
+        ("https://b.s3-us-west-2.amazonaws.com/", at("https://s3-us-west-2.amazonaws.com", "us-west-2")),
+        ("https://b.s3.amazonaws.com", Endpoint(url=None, bucket_name="b")),
         ("https://my.dotted.b.s3.eu-central-1.amazonaws.com", aws("eu-central-1", "my.dotted.b")),
         ("https://s3.us-gov-west-1.amazonaws.com/b", aws("us-gov-west-1")),
-        ("https://b.s3.cn-north-1.amazonaws.com.cn", aws("cn-north-1")),
+        ("https://b.s3.cn-north-1.amazonaws.com.cn", at("https://s3.cn-north-1.amazonaws.com.cn", "cn-north-1")),
         ("https://s3.us-west-2.amazonaws.com", aws("us-west-2", None)),
         ("https://b.s3.us-east-1.amazonaws.com/in/here%20it", aws("us-east-1", folder="in/here it/")),
         (

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
 import pytest
@@ -19,11 +20,14 @@ from lib.jobs.model import Job, Output, OutputKind, S3Target
 from lib.settings import DeliverySettings, RunPodSettings
 from lib.storage.guard import AddressGuard
 from lib.storage.s3 import S3Bucket, S3Place, S3Stores
+from lib.storage.s3_client import S3Clients
 from tests.fakes.blobs import MemoryBlobs
 from tests.fakes.clock import START, FakeClock
 from tests.fakes.http_hosts import png
 from tests.s3_fixture import S3Server
 
+AWS_WEST = "https://s3.us-west-2.amazonaws.com"
+ACCOUNT = "0123456789abcdef0123456789abcdef"
 TARGET = S3Target(bucket_name="b", access_key_id="k", secret_access_key="s", prefix="pre/")
 
 
@@ -270,6 +274,34 @@ async def test_a_runpod_bucket_on_a_real_server(
         assert f"/outputs/renders/{START:%m-%y}/mine/req-1/clip.mp4?" in done.url
         async with session.get(done.url) as response:
             assert (response.status, response.content_type) == (200, "video/mp4")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "at", "region"),
+    [
+        ("https://bkt.s3.us-west-2.amazonaws.com", "bkt.s3.us-west-2.amazonaws.com/", "us-west-2"),
+        (f"{AWS_WEST}/bkt", "bkt.s3.us-west-2.amazonaws.com/", "us-west-2"),
+        ("https://bkt.s3.amazonaws.com", "bkt.s3.amazonaws.com/", "us-east-1"),
+        ("https://bkt.s3.dualstack.eu-west-1.amazonaws.com", "bkt.s3.dualstack.eu-west-1.amazonaws.com/", "eu-west-1"),
+        ("https://bkt.s3.cn-north-1.amazonaws.com.cn", "bkt.s3.cn-north-1.amazonaws.com.cn/", "cn-north-1"),
+        ("https://bkt.fra1.digitaloceanspaces.com", "fra1.digitaloceanspaces.com/bkt/", "fra1"),
+        (f"https://{ACCOUNT}.r2.cloudflarestorage.com/bkt/in", f"{ACCOUNT}.r2.cloudflarestorage.com/bkt/in/", "auto"),
+        ("https://storage.googleapis.com/bkt", "storage.googleapis.com/bkt/", "auto"),
+        ("http://minio:9000/bkt", "minio:9000/bkt/", "us-east-1"),
+        (f"{AWS_WEST}/my.bkt", "s3.us-west-2.amazonaws.com/my.bkt/", "us-west-2"),
+    ],
+)
+def test_where_a_runpod_bucket_is_reached(endpoint: str, at: str, region: str) -> None:
+    """The bucket is named once, the signature is for the region of its server (worker-comfyui signs for ``amazonaws``
+    and ``us-east-1``), and no month is invented."""
+    variables = {"BUCKET_ENDPOINT_URL": endpoint, "BUCKET_ACCESS_KEY_ID": "k", "BUCKET_SECRET_ACCESS_KEY": "s"}
+    settings = DeliverySettings.model_validate({})
+    target = plan_s3(None, effective(settings, RunPodSettings.model_validate(variables), now=START))
+    assert target is not None
+    (place,) = recorded(settings, target)
+    url = urlsplit(S3Clients(AddressGuard()).make(place).presign(f"{target.prefix}id/a.png", expires_s=60))
+    assert f"{url.netloc}{url.path}" == f"{at}id/a.png"
+    assert parse_qs(url.query)["X-Amz-Credential"][0].split("/")[2] == region
 
 
 async def test_a_callers_private_endpoint_is_refused(

@@ -12,7 +12,7 @@ import pytest
 from lib.errors import StorageFailed
 from lib.storage.guard import AddressGuard
 from lib.storage.s3 import S3Place, S3Stores
-from lib.storage.s3_client import MULTIPART_BYTES
+from lib.storage.s3_client import MULTIPART_BYTES, S3Clients
 from tests.fakes.http_hosts import Names, WebHost, png
 from tests.fakes.put_store import S3Stub
 from tests.s3_fixture import S3Server, free_ports
@@ -240,3 +240,20 @@ async def test_what_may_pass_is_marked(stores: S3Stores, place: S3Place, tmp_pat
         with pytest.raises(StorageFailed) as caught:
             await publish(stores, there, path)
         assert caught.value.retryable == passes
+
+
+@pytest.mark.parametrize(
+    ("region", "host"),
+    [
+        (None, "bkt.s3.amazonaws.com"),
+        ("us-east-1", "bkt.s3.amazonaws.com"),
+        ("eu-west-1", "bkt.s3.eu-west-1.amazonaws.com"),
+        ("cn-north-1", "bkt.s3.cn-north-1.amazonaws.com.cn"),
+    ],
+)
+def test_urls_on_aws_lead_to_the_buckets_own_region(place: S3Place, region: str | None, host: str) -> None:
+    """The host of no region sends its visitors on for hours after a bucket was made, and a signed URL does not survive
+    that."""
+    on_aws = replace(place, endpoint_url=None, region=region, bucket_name="bkt")
+    url = urlsplit(S3Clients(AddressGuard()).make(on_aws).presign("k", expires_s=60))
+    assert (url.netloc, url.path) == (host, "/k")

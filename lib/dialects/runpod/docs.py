@@ -90,8 +90,8 @@ _BUSY = _refused(
 )
 _SUBMIT: Mapping[int, Answer] = {
     HTTPStatus.BAD_REQUEST: _refused(
-        "What RunPod itself refuses: no JSON, no `input`, a bad `policy`, `webhook` or `s3Config`. With a mistake inside "
-        "`input` it is a job that FAILED.",
+        "What RunPod itself refuses: no JSON, no `input`, a bad `policy`, `webhook` or `s3Config`. With a mistake "
+        "inside `input` it is a job that FAILED.",
         ErrorCode.INVALID_REQUEST,
         "Please provide input",
     ),
@@ -157,7 +157,8 @@ _ROUTES: tuple[_Route, ...] = (
         path="/runsync",
         summary="Run a workflow and wait for its result",
         description=f"Waits {queries.USUAL_WAIT_MS} ms unless `wait` says otherwise; a job that takes longer goes on, "
-        "and `status-sync` waits for it. Leaving before that cancels it, unless a `webhook` or `s3Config` gets its result.",
+        "and `status-sync` waits for it. Leaving before that cancels it, unless a `webhook` or `s3Config` gets its "
+        "result.",
         parameters=(_WAIT,),
         done=_job("The job, however it came out; without `output` if it is not over.", examples.COMPLETED),
         answers=_SUBMIT,

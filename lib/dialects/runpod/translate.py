@@ -47,7 +47,8 @@ class RunPodPayload:
 
     ``plan_s3`` decides on the bucket of a request that has this block (``access_key_id``, ``secret_access_key``,
     ``bucket_name``, ``endpoint_url``, ``prefix``), or none; ``plan_webhook`` on whom to tell of one that names this
-    URL, or "". Both raise InvalidRequest or UnsafeInput in RunPod's words. ``worker_id`` is who we are in answers: RunPod's pod id, or a name that stays the same.
+    URL, or "". Both raise InvalidRequest or UnsafeInput in RunPod's words. ``worker_id`` is who we are in answers:
+    RunPod's pod id, or a name that stays the same.
     """
 
     name = NAME

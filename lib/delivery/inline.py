@@ -111,5 +111,7 @@ def _inline(output: Output, caps: InlineCaps, left: int) -> Output:
 
 
 def _with_error(output: Output, text: str) -> Output:
-    """Say it after what is said already (a conversion that failed)."""
-    return replace(output, error=f"{output.error}; {text}" if output.error else text)
+    """Say it after what is said already (a conversion that failed), once: a result is made anew for each who asks."""
+    if not output.error:
+        return replace(output, error=text)
+    return output if text in output.error else replace(output, error=f"{output.error}; {text}")

@@ -133,6 +133,7 @@ async def test_what_is_too_large_for_base64_is_linked(
     assert [bool(item.data_base64) for item in linked] == [False, True, True, False]
     assert all(item.url for item in linked)
     alone = await delivery(MemoryBlobs()).deliver(job(inline_base64=True), outputs)
+    assert await delivery(MemoryBlobs()).deliver(job(inline_base64=True), alone) == alone  # as a stored result is
     for item, other in zip(linked, alone, strict=True):
         assert bool(item.error) is not bool(item.data_base64)
         assert "BUCKET_ENDPOINT_URL" not in (item.error or "")

@@ -245,6 +245,8 @@ class FakeComfyUI:
         prompt_id = str(body.get("prompt_id") or uuid.uuid4())
         if not self._take("lose_posts"):
             extra = {**body.get("extra_data", {}), "client_id": body.get("client_id"), "create_time": 1795223674983}
+            if (key := extra.pop("api_key_comfy_org", None)) is not None:
+                self.executor.keys[prompt_id] = key
             self.executor.put((number, prompt_id, body["prompt"], extra, outputs))
         if self._take("fail_posts"):
             return web.Response(status=500, text="500 Internal Server Error\n\nServer got itself in trouble")

@@ -52,6 +52,8 @@ class Executor:
         self.history: dict[str, dict[str, Any]] = {}
         self.interrupted = False
         self.freed: list[dict[str, Any]] = []
+        self.keys: dict[str, str] = {}
+        """Of partner nodes, by prompt id: neither queue nor history tell of them."""
         self._emit = emit
         self._picture = picture
         self._died = died
@@ -153,7 +155,8 @@ class _Prompt:
                 "\nThis error means you ran out of memory on your GPU." if "Memory" in error.kind else ""
             )
             facts = {"exception_message": text + "\n", "exception_type": error.kind}
-            hidden = {"traceback": ['  File "/opt/fake/execution.py"'], "current_inputs": {}, "current_outputs": []}
+            inputs = {"key": [self._executor.keys.get(self._id)]}
+            hidden = {"traceback": ['  File "/opt/fake/execution.py"'], "current_inputs": inputs, "current_outputs": []}
             self._tell("execution_error", self._where(node_id) | facts | hidden)
             status = "error"
         self._record(status)
@@ -191,7 +194,7 @@ class _Prompt:
         except NodeError as error:
             error.add_note(node_id)
             raise
-        except (AttributeError, TypeError, KeyError, ValueError) as error:
+        except (AttributeError, TypeError, KeyError, ValueError, OSError) as error:
             raised = NodeError(type(error).__name__, str(error))
             raised.add_note(node_id)
             raise raised from error
@@ -232,6 +235,7 @@ class _Prompt:
             tick=tick,
             picture=picture,
             preview=lambda: picture(b"\xff\xd8\xff\xe0 small", "image/jpeg") if executor.previews() else None,
+            api_key=executor.keys.get(self._id),
         )
 
     def _order(self) -> list[str]:

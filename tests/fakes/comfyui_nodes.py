@@ -62,6 +62,8 @@ class Context:
     picture: Callable[[bytes], None]
     preview: Callable[[], None]
     """Send a small picture of the work so far, where that is switched on."""
+    api_key: str | None = None
+    """Of partner nodes."""
 
 
 Outcome = tuple[tuple[Any, ...], dict[str, Any] | None]
@@ -265,6 +267,16 @@ async def _report(_: Context, inputs: dict[str, Any]) -> Outcome:
     return (), json.loads(inputs["ui"])
 
 
+async def _read(context: Context, inputs: dict[str, Any]) -> Outcome:
+    return (), {"text": [str((context.input / inputs["where"]).stat().st_size)]}
+
+
+async def _pay(context: Context, inputs: dict[str, Any]) -> Outcome:
+    if inputs["fail"]:
+        raise NodeError("ValueError", f"the key {context.api_key} is not welcome")
+    return (), {"text": [f"paid with {context.api_key}"]}
+
+
 async def _sample(context: Context, inputs: dict[str, Any]) -> Outcome:
     for step in range(1, inputs["steps"] + 1):
         await asyncio.sleep(0.005)
@@ -404,6 +416,8 @@ NODES: dict[str, Node] = {
     ),
     "HWBlock": Node(run=_block, required={"image": _IMAGE, "message": _STRING}, outputs=("IMAGE",)),
     "HWReport": _output(_report, image=_IMAGE, ui=_STRING),
+    "HWRead": _output(_read, where=_STRING),
+    "HWPay": _output(_pay, image=_IMAGE, fail=["BOOLEAN"]),
 }
 
 
@@ -452,12 +466,13 @@ def validate(graph: dict[str, Any], input_folder: Path) -> tuple[dict[str, Any] 
     checked: dict[str, list[dict[str, Any]]] = {}
     for node_id in outputs:
         _validate_node(graph, node_id, input_folder, checked)
+    good = [node_id for node_id in outputs if not _tainted(graph, node_id, checked)]
+    bad = [node_id for node_id in outputs if node_id not in good]
     node_errors = {
-        node_id: {"errors": errors, "dependent_outputs": outputs, "class_type": graph[node_id]["class_type"]}
+        node_id: {"errors": errors, "dependent_outputs": bad, "class_type": graph[node_id]["class_type"]}
         for node_id, errors in checked.items()
         if errors
     }
-    good = [node_id for node_id in outputs if not _tainted(graph, node_id, checked)]
     if good:
         return None, good, node_errors
     return _error("prompt_outputs_failed_validation", "Prompt outputs failed validation"), [], node_errors

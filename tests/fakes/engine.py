@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from lib.errors import EngineDied, EngineUnreachable, ServiceError
+from lib.errors import EngineDied, EngineUnreachable, ExecutionFailed, ServiceError
 from lib.jobs.model import Job, Output, OutputKind, Preview, Progress, Workflow
 from lib.jobs.ports import Collected, Execution, ExecutionObserver, Prepared, Withdrawn
 
@@ -56,6 +56,8 @@ class FakeEngine:
         self.deaf = False
         """It can't be asked for its prompts."""
         self.collect_errors: list[ServiceError] = []
+        self.left_files = True
+        """Whether there is a file of a prompt in which a node failed."""
         self.removal: asyncio.Event | None = None
         """A cancelled prompt is off the engine when this is set, where there is one."""
 
@@ -90,8 +92,11 @@ class FakeEngine:
     async def collect(self, job: Job, execution: Execution) -> Collected:
         if self.collect_errors:
             raise self.collect_errors.pop()
+        if execution.failure is not None and not self.left_files:
+            raise execution.failure
+        problems = (execution.failure.message,) if execution.failure is not None else ()
         output = Output(node_id="9", kind=OutputKind.IMAGE, source_key="images", filename="a.png", size_bytes=10)
-        return Collected(outputs=(output,), response={"p": {}})
+        return Collected(outputs=(output,), response={"p": {}}, warnings=problems, problems=problems)
 
     def forget(self, prompt_id: str) -> None:
         self.history.pop(prompt_id, None)
@@ -154,9 +159,15 @@ class FakeEngine:
             await asyncio.wait({end, asked}, return_when=asyncio.FIRST_COMPLETED)
             if not end.done() and not entry.running:
                 raise Withdrawn
-            await asyncio.shield(end)
-            now = datetime.now(UTC)
-            return Execution(engine=self.name, prompt_id=entry.prompt_id, started_at=now, execute_s=self.execute_s)
+            failure = await _failure(end, keep=entry.job.spec.keep_partial)
+            return Execution(
+                engine=self.name,
+                prompt_id=entry.prompt_id,
+                started_at=datetime.now(UTC),
+                execute_s=self.execute_s,
+                failure=failure,
+                partial=failure is not None,
+            )
         except asyncio.CancelledError:
             if entry.end is end:
                 self.cancelled.append(entry.job.spec.request_id)
@@ -178,6 +189,16 @@ class FakeEngine:
         entry.observer.started()
         if self.automatic and not entry.end.done():
             self.finish()
+
+
+async def _failure(end: "asyncio.Future[None]", *, keep: bool) -> ExecutionFailed | None:
+    try:
+        await asyncio.shield(end)
+    except ExecutionFailed as error:
+        if not keep:
+            raise
+        return error
+    return None
 
 
 class FakePreparer:

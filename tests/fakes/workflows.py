@@ -112,6 +112,17 @@ def invalid() -> Graph:
     }
 
 
+def partly_failing(kind: str = "value") -> Graph:
+    """Two outputs, and a node that fails before a third: output nodes that are ready go first."""
+    return {
+        "1": empty(),
+        "2": node("SaveImage", images=["1", 0], filename_prefix="hw/a"),
+        "3": node("SaveImage", images=["1", 0], filename_prefix="hw/b"),
+        "4": node("HWFail", image=["1", 0], kind=kind),
+        "5": node("SaveImage", images=["4", 0], filename_prefix="hw/c"),
+    }
+
+
 def partly_valid() -> Graph:
     """One output validates, the other does not (W17)."""
     return {**picture("hw/w17"), "3": node("SaveImage", images=["1", 0])}

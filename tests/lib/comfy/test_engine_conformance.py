@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
+from lib.comfy.ports import CareAction
 from lib.errors import (
     ErrorCode,
     ExecutionFailed,
@@ -18,8 +19,8 @@ from lib.errors import (
     OutOfMemory,
     UnsafeInput,
 )
-from lib.jobs.model import OutputKind
-from lib.jobs.ports import Withdrawn
+from lib.jobs.model import Credential, OutputKind
+from lib.jobs.ports import Collected, Withdrawn
 from tests.fakes import workflows as w
 from tests.fakes.comfyui_nodes import image_png
 from tests.fakes.engine_world import Recorder, World, engine_world, job_of, until
@@ -231,6 +232,129 @@ async def test_a_partly_valid_workflow_does_not_run_by_half(world: World) -> Non
         await world.execute(w.partly_valid())
     assert set(caught.value.details["node_errors"]) == {"3"}  # type: ignore[call-overload]
     assert await world.queued() == 0
+
+
+def _files(collected: Collected) -> list[tuple[str, str]]:
+    assert all(output.error is None and Path(output.local_path).is_file() for output in collected.outputs)
+    return [(output.node_id, output.filename) for output in collected.outputs]
+
+
+async def test_what_was_there_when_a_node_failed_is_kept_on_request(world: World) -> None:
+    """With ComfyUI's message in worker-comfyui's words; no traceback, input or host path comes along."""
+    job = job_of(keep_partial=True)
+    execution = await world.execute(w.partly_failing(), job=job)
+    assert isinstance(execution.failure, ExecutionFailed) and execution.partial
+    collected = await world.engine.collect(job, execution)
+    assert _files(collected) == [("2", "a_00001_.png"), ("3", "b_00001_.png")]
+    words = "Workflow execution error: Node Type: HWFail, Node ID: 4, Message: boom from test node, see file.bin"
+    assert collected.problems == collected.warnings == (words,)
+    told = json.dumps(dict(collected.response))
+    assert "boom from test node" in told
+    assert not any(text in told for text in ("traceback", "current_inputs", "/opt/", job.spec.request_id, "_nonce"))
+    details = collected.response["execution_details"]
+    assert details["completed"] is False and "boom" in details["error"]
+    world.engine.forget(execution.prompt_id)
+    await world.run(w.picture())
+
+
+@pytest.mark.parametrize(("include_temp", "kept"), [(False, 0), (True, 1)])
+async def test_a_failure_that_left_no_file_is_a_failure(world: World, include_temp: bool, kept: int) -> None:
+    """Previews and texts are none, unless previews are wanted; the history entry goes."""
+    saved, whole = ("2", "3"), {"6": w.node("PreviewImage", images=["1", 0]), **_text(), **w.partly_failing()}
+    graph = {node_id: node for node_id, node in whole.items() if node_id not in saved}
+    job = job_of(keep_partial=True, include_temp=include_temp)
+    execution = await world.execute(graph, job=job)
+    if kept:
+        collected = await world.engine.collect(job, execution)
+        assert [output.node_id for output in collected.outputs if output.text is None] == ["6"]
+        return
+    with pytest.raises(ExecutionFailed) as caught:
+        await world.engine.collect(job, execution)
+    assert caught.value is execution.failure and caught.value.details["node_id"] == "4"
+
+    async def gone() -> bool:
+        return await world.client.history(execution.prompt_id) is None
+
+    await until(gone)
+
+
+def _text() -> w.Graph:
+    return {f"t{node_id}": node for node_id, node in w.text().items()} | {"t2": w.node("PreviewAny", source=["t1", 0])}
+
+
+async def test_a_failure_without_that_wish_is_raised(world: World) -> None:
+    """As ever; files or not."""
+    with pytest.raises(ExecutionFailed, match="boom"):
+        await world.execute(w.partly_failing(), job=job_of())
+
+
+async def test_what_an_earlier_life_left_half_done_is_kept_too(world: World) -> None:
+    """By its history entry, which is all that there is of it."""
+    job = job_of(keep_partial=True)
+    prompt_id = await world.leave_behind(w.partly_failing(), job=job)
+
+    async def ended() -> bool:
+        return await world.client.history(prompt_id) is not None
+
+    await until(ended)
+    collected = await world.run(w.partly_failing(), job=job, prompt_id=prompt_id, attach=True)
+    assert _files(collected) == [("2", "a_00001_.png"), ("3", "b_00001_.png")]
+    assert "Node ID: 4" in collected.problems[0]
+
+
+async def test_memory_that_ran_out_leaves_what_was_there_and_unloads(world: World) -> None:
+    """Whether it is tried again is for others to say."""
+    job = job_of(keep_partial=True)
+    execution = await world.execute(w.partly_failing("oom"), job=job)
+    assert isinstance(execution.failure, OutOfMemory)
+    assert CareAction.FREED in world.cared
+    assert len((await world.engine.collect(job, execution)).outputs) == 2
+
+
+async def test_outputs_that_comfyui_refuses_are_named_beside_the_others_on_request(world: World) -> None:
+    """Its 200 goes on, with its own words for each output that it dropped."""
+    job = job_of(keep_partial=True)
+    graph = w.partly_valid() | {
+        "4": w.node("ImageScale", image=["1", 0], upscale_method="by magic", width=8, height=8, crop="center"),
+        "5": w.node("SaveImage", images=["4", 0], filename_prefix="hw/never"),
+    }
+    execution = await world.execute(graph, job=job)
+    assert execution.partial and execution.failure is None
+    collected = await world.engine.collect(job, execution)
+    assert _files(collected) == [("2", "w17_00001_.png")]
+    first, second = collected.problems
+    assert first.startswith("Output node 3 (SaveImage) was dropped: node 3 (SaveImage): Required input is missing")
+    assert "filename_prefix" in first
+    assert second.startswith("Output node 5 (SaveImage) was dropped: node 4 (ImageScale): Value not in list: ")
+    assert "by magic" in second
+    assert collected.warnings == collected.problems
+    world.engine.forget(execution.prompt_id)
+
+
+KEY = "comfyui-0123456789abcdef"
+
+
+def _paid(*, fail: bool) -> w.Graph:
+    return {"7": w.empty(), "8": w.node("ImageInvert", image=["7", 0]), "9": w.node("HWPay", image=["8", 0], fail=fail)}
+
+
+async def test_the_callers_key_pays_and_nobody_sees_it_again(world: World) -> None:
+    """Partner nodes get it; results, errors, ComfyUI's queue and history don't have it."""
+    own = (Credential(kind="comfy_org", values={"api_key": KEY}),)
+    job = job_of(credentials=own)
+    execution = await world.execute(_paid(fail=False), job=job)
+    entry = await world.client.history(execution.prompt_id)
+    assert entry is not None and KEY not in json.dumps(entry["prompt"])
+    collected = await world.engine.collect(job, execution)
+    assert [output.text for output in collected.outputs] == ["paid with ***"]
+    assert KEY not in json.dumps(dict(collected.response))
+    with pytest.raises(ExecutionFailed, match=r"the key \*\*\* is not welcome") as caught:
+        await world.execute(_paid(fail=True), job=job_of(credentials=own))
+    assert KEY not in repr(caught.value) + json.dumps(dict(caught.value.details))
+    job = job_of(credentials=own, keep_partial=True)
+    kept = await world.run(w.picture() | _paid(fail=True), job=job)
+    assert KEY not in json.dumps(dict(kept.response)) + "".join(kept.warnings + kept.problems)
+    assert KEY.encode() not in b"".join(Path(o.local_path).read_bytes() for o in kept.outputs if o.local_path)
 
 
 async def test_an_unknown_class_comes_with_the_nearest_names(world: World) -> None:

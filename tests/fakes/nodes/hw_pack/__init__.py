@@ -157,5 +157,35 @@ class HWReport:
         return {"ui": json.loads(ui)}
 
 
-NODES = (HWSleep, HWTicks, HWTally, HWStubborn, HWFail, HWBlock, HWReport)
+class HWRead:
+    """Tells the size of a file of the input folder; its name is a text like any other."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"where": ("STRING", {"default": ""})}}
+
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "run", "test", True
+
+    def run(self, where):
+        path = Path(sys.modules["folder_paths"].get_input_directory(), where)
+        return {"ui": {"text": [str(path.stat().st_size)]}}
+
+
+class HWPay:
+    """A partner node that tells the key it was given, or repeats it when it fails."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        required = {"image": ("IMAGE",), "fail": ("BOOLEAN", {"default": False})}
+        return {"required": required, "hidden": {"key": "API_KEY_COMFY_ORG"}}
+
+    RETURN_TYPES, FUNCTION, CATEGORY, OUTPUT_NODE = (), "run", "test", True
+
+    def run(self, image, fail, key=None):
+        if fail:
+            raise ValueError(f"the key {key} is not welcome")
+        return {"ui": {"text": [f"paid with {key}"]}}
+
+
+NODES = (HWSleep, HWTicks, HWTally, HWStubborn, HWFail, HWBlock, HWReport, HWRead, HWPay)
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}

@@ -9,8 +9,11 @@ from typing import Any
 import aiohttp
 import pytest
 import pytest_asyncio
+from pydantic import SecretStr
 
+from lib.clock import SystemClock
 from lib.comfy.attached import AttachedServer
+from lib.comfy.care import PAUSE_S
 from lib.comfy.engine import ComfyEngine
 from lib.comfy.ports import CareAction
 from lib.errors import (
@@ -21,6 +24,7 @@ from lib.errors import (
     OutOfMemory,
     StorageFailed,
 )
+from lib.jobs.model import Credential
 from lib.jobs.ports import Prepared, Withdrawn
 from lib.lifecycle import Tasks
 from tests.fakes import workflows as w
@@ -77,6 +81,78 @@ async def test_posts_nothing_of_the_callers_but_the_graph(world: World, fake: Fa
     assert set(body) == {"prompt", "prompt_id", "client_id", "extra_data"}
     assert set(body["extra_data"]) == {"pyworker"}
     assert body["client_id"] in fake.client_ids
+
+
+async def test_partner_nodes_are_paid_by_the_operator_unless_the_caller_has_a_key(
+    fake: FakeComfyUI, tmp_path: Path
+) -> None:
+    """In a prompt's ``extra_data``; a job that waits in ComfyUI's queue does not show it."""
+    settings = SETTINGS.model_copy(update={"comfy_org_api_key": SecretStr("comfyui-operators")})
+    own = Credential(kind="comfy_org", values={"api_key": "comfyui-callers-own"})
+    async with engine_world(comfyui=fake, root=fake.folder, fetched=tmp_path, settings=settings) as world:
+        await world.run(w.picture())
+        await world.run(w.picture(), job=job_of(credentials=(own,)))
+    paid = [body["extra_data"]["api_key_comfy_org"] for body in fake.posted]
+    assert paid == ["comfyui-operators", "comfyui-callers-own"]
+
+
+async def test_a_history_of_an_older_comfyui_tells_no_key_either(world: World, fake: FakeComfyUI) -> None:
+    """Before 0.3.70 it kept what it was given."""
+
+    def older(entry: dict[str, Any]) -> dict[str, Any]:
+        entry["prompt"][3]["api_key_comfy_org"] = "k"
+        return entry
+
+    fake.wrong.spoil = older
+    collected = await world.run(w.picture())
+    entry = next(iter(collected.response.values()))
+    assert set(entry["prompt"][3]) == {"client_id", "create_time"}
+
+
+async def test_the_socket_is_traced_on_request(
+    fake: FakeComfyUI, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Types of its messages, at level DEBUG; never what they say."""
+    for traced in (False, True):
+        caplog.clear()
+        settings = SETTINGS.model_copy(update={"socket_trace": traced})
+        with caplog.at_level("DEBUG", logger="lib.comfy.link"):
+            async with engine_world(comfyui=fake, root=fake.folder, fetched=tmp_path, settings=settings) as world:
+                await world.run(w.text("a secret wish"))
+        found = [vars(record) for record in caplog.records if vars(record).get("event") == "engine.message"]
+        assert {"execution_start", "executing", "executed"} <= {record["type"] for record in found} or not traced
+        assert bool(found) is traced and "a secret wish" not in str(found)
+
+
+async def test_the_first_pause_before_a_new_socket_is_a_setting(
+    fake: FakeComfyUI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later ones are longer, also where the first is none at all."""
+    clock = SlowClock()
+    settings = SETTINGS.model_copy(update={"reconnect_delay_s": 0.0})
+    async with engine_world(
+        comfyui=fake, root=fake.folder, fetched=tmp_path, settings=settings, clock=clock, supervised=True
+    ) as world:
+        await fake.kill()
+        await asyncio.wait_for(clock.fifth.wait(), 10)
+        assert clock.slept[:5] == [0.0, 0.1, 0.2, 0.4, 0.8]
+        assert not world.engine.healthy
+
+
+class SlowClock(SystemClock):
+    """Notes how long somebody wants to sleep, and lets nobody sleep for long."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+        self.fifth = asyncio.Event()
+
+    async def sleep(self, delay_s: float) -> None:
+        if delay_s < PAUSE_S:  # longer ones are the care's
+            self.slept.append(round(delay_s, 3))
+            if len(self.slept) >= 5:
+                self.fifth.set()
+            delay_s = 0.001
+        await super().sleep(delay_s)
 
 
 async def test_what_no_output_needs_is_left_out_of_the_post(world: World, fake: FakeComfyUI) -> None:

@@ -36,6 +36,23 @@ def test_messages_that_are_used(text: str, expected: m.Message) -> None:
     assert m.parse_text(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("frame", "kind"),
+    [
+        (_text("progress_state", nodes={"3": "a prompt of somebody's"}), "progress_state"),
+        ('{"type":"logs","data":{}}', "logs"),
+        ('{"type": "crystools.monitor", "data": {}}', "crystools.monitor"),
+        (struct.pack(">II", 4, 2) + b"{}", "binary 4"),
+        ('["type"]', "unknown"),
+        ("", "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_a_trace_tells_the_type_and_nothing_else(frame: object, kind: str) -> None:
+    """Of messages that are not used as well."""
+    assert m.kind_of(frame) == kind
+
+
 def test_an_error_keeps_type_and_message_only() -> None:
     """Traceback and inputs are the caller's text and the host's paths: they go no further."""
     error = m.parse_text(

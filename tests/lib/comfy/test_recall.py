@@ -23,6 +23,8 @@ def test_a_plan_comes_back_as_it_was() -> None:
     extra = {"client_id": "c", **mark(planned, owner="me")}
     assert recalled(_item(planned.graph, extra), folder="other") == planned
     assert without_mark(extra) == {"client_id": "c"}
+    paid = {"client_id": "c", **mark(planned, owner="me", api_key="k"), "auth_token_comfy_org": "t"}
+    assert paid["api_key_comfy_org"] == "k" and without_mark(paid) == {"client_id": "c"}
     assert is_owned(_item({}, extra), "me")
     assert not is_owned(_item({}, extra), "you")
 

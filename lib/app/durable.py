@@ -8,6 +8,7 @@ from typing import Protocol
 
 from lib.clock import Clock
 from lib.jobs.ports import JobStore, Outbox
+from lib.jobs.retention import Retention
 from lib.jobs.sqlite_store import SqliteJobStore
 from lib.jobs.store import MemoryJobStore
 from lib.jobs.vault import Vault
@@ -37,22 +38,22 @@ class Records:
 async def open_records(settings: Settings, stack: AsyncExitStack, *, clock: Clock) -> Records:
     """Open the store on ``stack``. Raises StorageFailed: the state folder can't be used, or another worker has it."""
     jobs = settings.jobs
-    limits = {
-        "ttl_s": jobs.result_ttl_s,
-        "max_results": jobs.max_results,
-        "results_max_bytes": jobs.results_max_bytes,
-        "idempotency_ttl_s": jobs.idempotency_ttl_s,
-        "dead_ttl_s": settings.delivery.webhook_dead_ttl_s,
-    }
+    retention = Retention(
+        ttl_s=jobs.result_ttl_s,
+        max_results=jobs.max_results,
+        results_max_bytes=jobs.results_max_bytes,
+        idempotency_ttl_s=jobs.idempotency_ttl_s,
+        dead_ttl_s=settings.delivery.webhook_dead_ttl_s,
+    )
     if jobs.store == "memory":
         return Records(
-            store=MemoryJobStore(clock=clock, **limits),  # type: ignore[arg-type]
+            store=MemoryJobStore(clock=clock, retention=retention),
             derive=Vault.random().derive,
             durable=False,
             on_trouble=lambda listener: None,
             on_commit=lambda listener: None,
         )
-    store = SqliteJobStore(state_folder(settings), clock=clock, **limits)  # type: ignore[arg-type]
+    store = SqliteJobStore(state_folder(settings), clock=clock, retention=retention)
     await stack.enter_async_context(store)
     return Records(
         store=store,

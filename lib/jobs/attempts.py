@@ -57,8 +57,16 @@ class Attempts:
         """Wait until an engine has room; a prompt that is with one already waits for nobody."""
         expected_s, sequence = self._ahead.expected_s(live.size), live.job.sequence
         if held is not None:
-            return self._queue.adopt(held.engine, sequence, expected_s=expected_s)
-        return await self._queue.acquire(sequence, expected_s=expected_s, engine=live.job.spec.engine)
+            lease = self._queue.adopt(held.engine, sequence, expected_s=expected_s)
+        else:
+            spec = live.job.spec
+            lease = await self._queue.acquire(
+                sequence, expected_s=expected_s, engine=spec.engine, low_priority=spec.low_priority
+            )
+        if live.yields:
+            live.yields = False
+            self._ahead.turned(live.size)
+        return lease
 
     async def run(self, live: LiveJob, prepared: Prepared, lease: Lease, held: Held | None) -> Execution:
         """Execute until the outputs are collected. Raises what went wrong for good."""
@@ -274,7 +282,7 @@ class _Observer:
         self._live.advance(
             JobStatus.RUNNING,
             attempts=job.attempts + 1,
-            message="Generation started",
+            message=job.message if job.stopping else "Generation started",
             timings=replace(job.timings, execution_started_at=self._clock.now()),
         )
         self._journal.started(self._live)

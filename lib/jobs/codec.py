@@ -2,11 +2,13 @@
 
 Every field of the values in ``lib.jobs.model`` is written under its own name, so a field that is renamed there needs
 a step here. Reading takes what an older or a newer version wrote: unknown keys are passed over, missing ones get
-their default. Workflow, response and message body are not part of it: a store keeps those apart.
+their default. The request itself (workflow and files), response and message body are not part of it: a store keeps
+those apart.
 """
 
 import dataclasses
 import json
+import struct
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -19,11 +21,14 @@ import orjson
 
 from lib import errors
 from lib.errors import EngineDied, ServiceError
-from lib.jobs.model import Job, JobSpec, OutboxItem
+from lib.jobs.model import Job, JobSpec, NamedInput, OutboxItem
 
 VERSION = 1
 PLAIN = b" "
 """First byte of what Python's own encoder wrote: orjson would read its big integers as floats."""
+FILES = b"\0"
+"""First byte of a request with files, before their size, themselves and the workflow; no JSON begins with it."""
+FILES_SIZE = struct.Struct(">Q")
 
 Decoder = Callable[[Any], Any]
 T = TypeVar("T")
@@ -85,23 +90,46 @@ def _plain_error(error: ServiceError) -> dict[str, object]:
 # -- what is stored ----------------------------------------------------------------------------------------------------
 
 _JOB_FIELDS = tuple(field.name for field in dataclasses.fields(Job) if field.name not in ("spec", "response"))
-_SPEC_FIELDS = tuple(field.name for field in dataclasses.fields(JobSpec) if field.name != "workflow")
+_SPEC_FIELDS = tuple(field.name for field in dataclasses.fields(JobSpec) if field.name not in ("workflow", "files"))
+
+
+def encode_request(spec: JobSpec) -> bytes:
+    """Return workflow and files as one; a workflow alone is itself. Raises CodecError."""
+    if not spec.files and spec.workflow[:1] != FILES:
+        return spec.workflow
+    files = pack(spec.files)
+    return b"".join((FILES, FILES_SIZE.pack(len(files)), files, spec.workflow))
+
+
+def decode_request(packed: bytes) -> tuple[bytes, tuple[NamedInput, ...]]:
+    """Return the workflow and files that ``encode_request`` was given. Raises CodecError."""
+    if packed[:1] != FILES:
+        return packed, ()
+    start = len(FILES) + FILES_SIZE.size
+    end = start + FILES_SIZE.unpack_from(packed, len(FILES))[0] if len(packed) >= start else 0
+    if not start <= end <= len(packed):
+        raise CodecError("not a request")
+    files = unpack(packed[start:end])
+    if not isinstance(files, list):
+        raise CodecError("not files")
+    return packed[end:], tuple(_built(NamedInput, file) for file in files)
 
 
 def encode_job(job: Job) -> bytes:
-    """Return a job without its workflow and response. Raises CodecError."""
+    """Return a job without its request and response. Raises CodecError."""
     spec = job.spec
     fields: dict[str, object] = {"v": VERSION, "spec": {name: getattr(spec, name) for name in _SPEC_FIELDS}}
     fields |= {name: getattr(job, name) for name in _JOB_FIELDS}
     return pack(fields)
 
 
-def decode_job(packed: bytes, *, workflow: bytes = b"", response: Mapping[str, Any] | None = None) -> Job:
+def decode_job(packed: bytes, *, request: bytes = b"", response: Mapping[str, Any] | None = None) -> Job:
     """Return the job that ``encode_job`` was given, completed with what was kept apart. Raises CodecError."""
     fields = unpack(packed)
     if not isinstance(fields, dict) or not isinstance(fields.get("spec"), dict):
         raise CodecError("not a job")
-    spec = _built(JobSpec, fields["spec"], workflow=workflow)
+    workflow, files = decode_request(request)
+    spec = _built(JobSpec, fields["spec"], workflow=workflow, files=files)
     return _built(Job, fields, spec=spec, response=response or {})
 
 

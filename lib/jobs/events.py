@@ -61,7 +61,7 @@ class Watchers:
             self._pass_in(self._interval_s)
 
     def _find_place(self, live: LiveJob) -> None:
-        if live.job.status is not JobStatus.QUEUED:
+        if not live.waits:
             return
         if asyncio.get_running_loop().time() - self._passed_at >= self._interval_s:
             self._pass()
@@ -87,8 +87,8 @@ class Watchers:
             self._timer = None
         self._passed_at = asyncio.get_running_loop().time()
         jobs = list(self._line())
-        waiting = [live for live in jobs if live.job.status is JobStatus.QUEUED]
-        waiting.sort(key=attrgetter("job.sequence"))
+        waiting = [live for live in jobs if live.waits]
+        waiting.sort(key=attrgetter("job.spec.low_priority", "job.sequence"))
         self._waiting_count = len(waiting)
         waits = self._ahead.waits_s((live.size for live in jobs if _runs(live.job)), (live.size for live in waiting))
         watched = False

@@ -5,17 +5,17 @@ Our own benchmark runs leave no trace.
 
 import asyncio
 import logging
-from dataclasses import replace
 
 from lib.errors import ServiceError
 from lib.jobs.live import LiveJob
-from lib.jobs.model import Job, JobEvent, OutboxItem, Output, S3Target
+from lib.jobs.model import Job, JobEvent, OutboxItem
 from lib.jobs.ports import Announcer, JobStore
+from lib.jobs.requests import spent, without_content
 
 log = logging.getLogger(__name__)
 
 BIG_BYTES = 256 * 1024
-"""Messages of jobs with more inlined data are rendered in a thread."""
+"""Messages of jobs with more inlined data, or a larger workflow, are rendered in a thread."""
 
 
 class Journal:
@@ -27,11 +27,13 @@ class Journal:
 
     async def add(self, live: LiveJob) -> None:
         """Record an accepted job under the number of its run. Raises what the store raises."""
-        spec = live.job.spec
-        run = await self._store.run_number(spec.request_id, owner=spec.owner)
-        if run != live.job.run:
-            live.note(run=run)
+        await self._number(live)
         await self._store.add(live.job)
+
+    async def add_ended(self, live: LiveJob) -> None:
+        """Record a job that was over when it came, with its messages. Raises what the store raises."""
+        await self._number(live)
+        await self.finish(live.job)
 
     def update(self, live: LiveJob) -> None:
         """Have the job's state written soon."""
@@ -58,16 +60,23 @@ class Journal:
         if job.spec.internal:
             return
         event = JobEvent(str(job.status))
-        big = sum(len(output.data_base64 or "") for output in job.outputs) > BIG_BYTES
-        items = await asyncio.to_thread(self._messages, job, event) if big else self._messages(job, event)
+        big = len(job.spec.workflow) + sum(len(output.data_base64 or "") for output in job.outputs) > BIG_BYTES
+        told = big and job.spec.delivery.webhooks
+        items = await asyncio.to_thread(self._messages, job, event) if told else self._messages(job, event)
         try:
-            await self._store.finish(_spent(job), items)
+            await self._store.finish(spent(job), items)
         except ServiceError as error:
             facts = {"event": "job.unrecorded", "cause": error.message, "webhooks": len(items)}
             log.error("the outcome of a job could not be recorded", extra=facts)
             return
         if items:
             self._announcer.stored(items)
+
+    async def _number(self, live: LiveJob) -> None:
+        spec = live.job.spec
+        run = await self._store.run_number(spec.request_id, owner=spec.owner)
+        if run != live.job.run:
+            live.note(run=run)
 
     def _messages(self, job: Job, event: JobEvent) -> tuple[OutboxItem, ...]:
         return self._announcer.messages(job, event) if job.spec.delivery.webhooks else ()
@@ -76,21 +85,3 @@ class Journal:
 def _slim(job: Job) -> Job:
     """Without inlined files: those are on disk."""
     return job.with_(outputs=without_content(job.outputs)) if job.outputs else job
-
-
-def _spent(job: Job) -> Job:
-    """What is worth keeping of a finished job: no workflow, none of the caller's secrets, no inlined files."""
-    delivery = job.spec.delivery
-    if delivery.s3 is not None or delivery.put is not None or delivery.webhooks:
-        delivery = replace(delivery, s3=_without_keys(delivery.s3), put=None, webhooks=())
-    spec = replace(job.spec, workflow=b"", credentials=(), delivery=delivery)
-    return job.with_(spec=spec, outputs=without_content(job.outputs))
-
-
-def _without_keys(target: S3Target | None) -> S3Target | None:
-    return None if target is None else replace(target, access_key_id="", secret_access_key="", session_token=None)
-
-
-def without_content(outputs: tuple[Output, ...]) -> tuple[Output, ...]:
-    """The entries of the files, without the files."""
-    return tuple(replace(output, data_base64=None) if output.data_base64 is not None else output for output in outputs)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from lib.errors import Draining, ServiceError
+from lib.errors import Draining, JobCancelled, ServiceError
 from lib.jobs.model import Estimate, Job, JobStatus, JobView, OnDisconnect, Preview, Progress
+from lib.jobs.requests import request_size
 from lib.jobs.transitions import advance
 
 HEAD_START = 1000
@@ -76,8 +77,10 @@ class LiveJob:
         "cancel_error",
         "done",
         "ending",
+        "forgotten",
         "grace",
         "job",
+        "lifetime",
         "mailboxes",
         "orphaned",
         "over",
@@ -86,18 +89,22 @@ class LiveJob:
         "recorded",
         "recovered",
         "refused",
+        "request_bytes",
         "shown_status",
         "size",
         "task",
         "unasked",
         "version",
         "waiter_count",
+        "yields",
     )
 
     def __init__(self, job: Job, publish: Callable[["LiveJob"], None], *, size: Estimate, version: int) -> None:
         loop = asyncio.get_running_loop()
         self.job = job
         self.size = size
+        self.request_bytes = request_size(job.spec)
+        """Counted for it as long as it lives."""
         self.version = version
         self._publish = publish
         self._view: JobView | None = None
@@ -111,6 +118,12 @@ class LiveJob:
         """The status of the snapshot that was told last."""
         self.waiter_count = 0
         self.grace: asyncio.TimerHandle | None = None
+        self.lifetime: asyncio.TimerHandle | None = None
+        """Runs until ``job.expires_at``."""
+        self.forgotten = False
+        """Its time to live is over: it is there only until it is off the engine and recorded."""
+        self.yields = job.spec.low_priority
+        """It lets others pass, and has not had its turn yet."""
         self.recovered = False
         """It comes from an earlier life of the worker."""
         self.unasked: frozenset[str] = frozenset()
@@ -178,7 +191,7 @@ class LiveJob:
     def view(self) -> JobView:
         """What watchers see now, previews aside; the same object until something changes."""
         if self._view is None:
-            place = self.place if self.job.status is JobStatus.QUEUED else None
+            place = self.place if self.waits else None
             self._view = JobView(
                 job=self.job,
                 version=self.version,
@@ -187,6 +200,11 @@ class LiveJob:
                 expected_wait_s=None if place is None else place.wait_s,
             )
         return self._view
+
+    @property
+    def waits(self) -> bool:
+        """Whether it stands in the line for an engine."""
+        return self.job.status is JobStatus.QUEUED and not self.job.stopping
 
     # -- its life --------------------------------------------------------------------------------------------------
 
@@ -208,10 +226,20 @@ class LiveJob:
             self.grace = None
 
     def cancel(self, error: ServiceError) -> None:
-        """End it with ``error``, unless its outcome is known already; the first error counts."""
+        """End it with ``error``, unless its outcome is known already; the first error counts. That its caller gave it
+        up is seen at once."""
         if not self.ending and not self.over:
             self.cancel_error, self.ending = error, True
+            if isinstance(error, JobCancelled):
+                self.change(stopping=True, message=error.message)
         self._stop()
+
+    def release(self) -> None:
+        """It lives no longer: its timers go."""
+        self.stay()
+        if self.lifetime is not None:
+            self.lifetime.cancel()
+            self.lifetime = None
 
     def park(self) -> None:
         """Take it off the engine and leave it to the worker's next life, unless it ends anyway."""

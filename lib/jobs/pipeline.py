@@ -16,20 +16,26 @@ from lib.jobs.ahead import Ahead
 from lib.jobs.attempts import Attempts, Held
 from lib.jobs.journal import Journal
 from lib.jobs.live import LiveJob
-from lib.jobs.model import Job, JobStatus, Output, Stage, Timings
+from lib.jobs.model import Job, JobSpec, JobStatus, Output, Stage, Timings
+from lib.jobs.patience import Patience
 from lib.jobs.ports import Delivery, Execution, Prepared, Preparer
 from lib.jobs.queue import SlotQueue
+from lib.jobs.requests import lightened
 from lib.jobs.seats import Seats
 from lib.jobs.speed import SpeedGauge
 
 BIG_WORKFLOW_BYTES = 256 * 1024
 """Workflows above this (inputs inside) are decoded in a thread."""
+LOW_SHARE = 2
+"""Jobs of low priority are prepared in a pool of their own, one part in so many as large as the others': however many
+of them wait there for their turn, they keep nobody from getting ready."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineLimits:
     """Pool sizes in jobs; ``timeout_s`` bounds one execution. ``prepared_bytes`` is the size of the requests that are
-    decoded at the same time: decoded they take several times as much."""
+    decoded at the same time: decoded they take several times as much. Both are without jobs of low priority
+    (``LOW_SHARE``)."""
 
     prepare_workers: int
     deliver_workers: int
@@ -56,6 +62,7 @@ class Pipeline:
         delivery: Delivery,
         journal: Journal,
         ahead: Ahead,
+        patience: Patience,
         speed: SpeedGauge,
         clock: Clock,
         limits: PipelineLimits,
@@ -64,10 +71,13 @@ class Pipeline:
         self._preparer = preparer
         self._delivery = delivery
         self._ahead = ahead
+        self._patience = patience
         self._speed = speed
         self._clock = clock
         self._attempts = Attempts(queue=queue, ahead=ahead, journal=journal, clock=clock, timeout_s=limits.timeout_s)
-        self._prepared_seats = Seats(limits.prepare_workers + queue.slot_count, most_bytes=limits.prepared_bytes)
+        count = limits.prepare_workers + queue.slot_count
+        self._prepared_seats = Seats(count, most_bytes=limits.prepared_bytes)
+        self._low_seats = Seats(max(count // LOW_SHARE, 1), most_bytes=limits.prepared_bytes // LOW_SHARE)
         self._deliver_seats = Seats(limits.deliver_workers)
         self._foreign_seats = Seats(limits.deliver_workers)
         """Uploads to places that callers name have seats of their own: one that hangs holds up its like only."""
@@ -83,18 +93,18 @@ class Pipeline:
         if live.recovered:
             live.unasked = self._engines
         if _executes(live):
-            self._ahead.joined(live.size)
+            self._ahead.joined(live.size, yields=live.yields)
 
     async def run(self, live: LiveJob) -> Delivered:
         """Work on an accepted job until its outputs are delivered."""
         if live.orphaned:
-            async with self._prepared_seats.seat():
+            async with self._seats(live.job.spec).seat():
                 await self._attempts.remove(live)
         if _executes(live):
             try:
                 execution = await self._to_outputs(live)
             finally:
-                self._ahead.left(live.size)
+                self._ahead.left(live.size, yields=live.yields)
             if not execution.partial:
                 self._speed.served(live.size, execution.execute_s, engine=execution.engine)
         return await self._deliver(live)
@@ -106,7 +116,9 @@ class Pipeline:
     async def _to_outputs(self, live: LiveJob) -> Execution:
         _check_wanted(live)
         spec = live.job.spec
-        async with nullcontext() if spec.internal else self._prepared_seats.seat(len(spec.workflow)):
+        if spec.patient:
+            await self._patience.wait(live)
+        async with nullcontext() if spec.internal else self._seats(spec).seat(live.request_bytes):
             held = await self._attempts.locate(live) if live.unasked else None
             prepared, held = await self._prepare(live, held)
             begun = self._clock.monotonic()
@@ -115,6 +127,9 @@ class Pipeline:
             lease = await self._attempts.turn(live, held)
         live.note(timings=replace(live.job.timings, wait_s=self._clock.monotonic() - begun))
         return await self._attempts.run(live, prepared, lease, held)
+
+    def _seats(self, spec: JobSpec) -> Seats:
+        return self._low_seats if spec.low_priority else self._prepared_seats
 
     async def _prepare(self, live: LiveJob, held: Held | None) -> tuple[Prepared, Held | None]:
         """Prepare the graph. Of a prompt that is with an engine already, inputs may be gone where they came from: that
@@ -130,6 +145,8 @@ class Pipeline:
             prepared, held = Prepared(graph=workflow, caller_graph=workflow), replace(held, spoiled=error)
         finally:
             self.preparing_count -= 1
+        if live.job.spec.files:  # they are where engines find them
+            live.note(spec=lightened(live.job.spec))
         changes = {} if live.job.status is JobStatus.RUNNING else {"message": "Waiting for a GPU"}
         live.change(
             timings=replace(live.job.timings, prepare_s=self._clock.monotonic() - begun),

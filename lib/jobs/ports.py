@@ -181,7 +181,10 @@ class Announcer(Protocol):
 
 class JobStore(Protocol):
     """Remembers jobs. A durable one has written when ``add``, ``write`` and ``finish`` return; ``update`` returns at
-    once and is written soon, or never if ``finish`` comes first."""
+    once and is written soon, or never if ``finish`` comes first.
+
+    A job whose ``expires_at`` is past is not found any more, although it is there until it is over. A ``repeatable``
+    one that failed is found complete with its request; other finished ones are kept without it."""
 
     async def add(self, job: Job) -> None: ...
 
@@ -192,7 +195,7 @@ class JobStore(Protocol):
         ...
 
     async def finish(self, job: Job, outbox: tuple[OutboxItem, ...] = ()) -> None:
-        """Write the terminal state and its webhook messages in one step."""
+        """Write the terminal state and its webhook messages in one step, also of a job that was never added."""
         ...
 
     async def get(self, job_id: str) -> Job | None: ...
@@ -220,6 +223,10 @@ class JobStore(Protocol):
 
     async def last_sequence(self) -> int:
         """The highest ``Job.sequence`` ever recorded, 0 for none."""
+        ...
+
+    async def shorten(self, job_id: str, ttl_s: float) -> Job | None:
+        """Have a job be forgotten so many seconds from now at the latest; return it, ``None`` for none."""
         ...
 
     async def expire(self) -> None:

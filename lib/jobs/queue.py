@@ -1,8 +1,9 @@
-"""FIFO turns over the engines' slots, event-driven.
+"""Turns over the engines' slots, event-driven: first come, first served, those of low priority after all others.
 
 An engine holds at most two prompts: one running, one pending behind it. A job goes to an idle engine first, else to
 the one expected to be free first. When an engine falls idle while another still holds a pending prompt and nobody
-waits, that prompt is asked back (``Lease.withdraw``) and posted where the GPU is free.
+waits, that prompt is asked back (``Lease.withdraw``) and posted where the GPU is free. A job of low priority that has
+its turn keeps it: its prompt may be pending when others come, and runs before them.
 """
 
 import asyncio
@@ -24,6 +25,7 @@ class Lease:
     engine: Engine
     sequence: int
     expected_s: float
+    low_priority: bool = False
     withdraw: asyncio.Event = field(default_factory=asyncio.Event)
     started_at: float | None = None
 
@@ -33,14 +35,18 @@ class _Waiter:
     sequence: int
     engine: str | None
     expected_s: float
+    low_priority: bool
     future: asyncio.Future[Lease]
 
     def __lt__(self, other: "_Waiter") -> bool:
+        if self.low_priority is not other.low_priority:
+            return other.low_priority
         return self.sequence < other.sequence
 
 
 class SlotQueue:
-    """Gives out leases in the order of ``sequence``, among those who ask at the moment."""
+    """Gives out leases in the order of ``sequence``, among those who ask at the moment; ``low_priority`` ones when
+    nobody else does."""
 
     def __init__(self, engines: Sequence[Engine], *, clock: Clock) -> None:
         self._engines = tuple(engines)
@@ -82,9 +88,11 @@ class SlotQueue:
         self._reserved = False
         self.dispatch()
 
-    async def acquire(self, sequence: int, *, expected_s: float, engine: str | None = None) -> Lease:
+    async def acquire(
+        self, sequence: int, *, expected_s: float, engine: str | None = None, low_priority: bool = False
+    ) -> Lease:
         """Wait for a turn. ``engine`` pins it to one; ``expected_s`` is how long the job will likely run."""
-        waiter = _Waiter(sequence, engine, expected_s, asyncio.get_running_loop().create_future())
+        waiter = _Waiter(sequence, engine, expected_s, low_priority, asyncio.get_running_loop().create_future())
         heapq.heappush(self._waiting, waiter)
         self.dispatch()
         try:
@@ -128,7 +136,7 @@ class SlotQueue:
             if engine is None:
                 kept.append(waiter)
                 continue
-            lease = Lease(engine, waiter.sequence, waiter.expected_s)
+            lease = Lease(engine, waiter.sequence, waiter.expected_s, waiter.low_priority)
             self._leases[engine.name].append(lease)
             waiter.future.set_result(lease)
         for waiter in kept:
@@ -161,7 +169,7 @@ class SlotQueue:
             for leases in self._leases.values()
             if len(leases) >= DEPTH and leases[-1].started_at is None and not leases[-1].withdraw.is_set()
         ]
-        pending.sort(key=lambda lease: lease.sequence)
+        pending.sort(key=lambda lease: (lease.low_priority, lease.sequence))
         for _, lease in zip(idle, pending, strict=False):
             lease.withdraw.set()
 

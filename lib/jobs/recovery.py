@@ -1,8 +1,11 @@
 """What a job of an earlier life of the worker is when it is taken up again. Pure."""
 
+from datetime import datetime
+
 from lib.errors import JobCancelled
+from lib.jobs.lifetimes import OUTLIVED
 from lib.jobs.live import LiveJob
-from lib.jobs.model import Job, JobStatus, Progress, Stage
+from lib.jobs.model import Job, JobStatus, OnDisconnect, Progress, Stage
 
 GONE = "The worker was restarted, and with it went the connection of the caller who waited for this job."
 
@@ -32,7 +35,19 @@ def parked(job: Job) -> Job:
     )
 
 
-def orphan(live: LiveJob) -> None:
-    """Nobody waits for it any more, and nobody can come back: only its prompt is to go."""
+def abandoned(job: Job, now: datetime) -> JobCancelled | None:
+    """Why nobody wants a recorded job any more, ``None`` where somebody may: it was being cancelled, its time to live
+    is over, or nobody waits for it and nobody can come back."""
+    if job.stopping:
+        return JobCancelled(job.message)
+    if job.expires_at is not None and job.expires_at <= now:
+        return JobCancelled(OUTLIVED)
+    gone = job.spec.on_disconnect is OnDisconnect.CANCEL and job.spec.disconnect_grace_s <= 0
+    return JobCancelled(GONE) if gone else None
+
+
+def orphan(live: LiveJob, reason: JobCancelled) -> None:
+    """Nobody wants it any more: only its prompt is to go."""
     live.ending, live.orphaned = True, True
-    live.cancel_error = JobCancelled(GONE)
+    live.cancel_error = reason
+    live.note(stopping=True, message=reason.message)

@@ -49,6 +49,9 @@ class LiveJobs:
     def __len__(self) -> int:
         return len(self._jobs)
 
+    def __contains__(self, job_id: str) -> bool:
+        return job_id in self._jobs
+
     def __iter__(self) -> Iterator[LiveJob]:
         return iter(self._jobs.values())
 
@@ -62,11 +65,12 @@ class LiveJobs:
         if (tag := tag_of(job.spec)) is not None:
             self._by_tag[tag] = job.job_id
         self.load += job.cost
-        self.request_bytes += len(job.spec.workflow)
+        self.request_bytes += live.request_bytes
         self.idle.clear()
 
     def drop(self, live: LiveJob) -> None:
         """It lives no longer; its tag is remembered for a while if it completed."""
+        live.release()
         job = live.job
         del self._jobs[job.job_id]
         _forget(self._by_name, _name(job.spec), job.job_id)
@@ -76,7 +80,7 @@ class LiveJobs:
             keep_s = REPLAY_S if job.status is JobStatus.COMPLETED else 0.0
             loop = asyncio.get_running_loop()
             loop.call_later(keep_s, _forget, self._by_tag, tag, job.job_id)  # ids: no job stays alive
-        self.request_bytes -= len(job.spec.workflow)
+        self.request_bytes -= live.request_bytes
         self.load = self.load - job.cost if self._jobs else 0.0  # what rounding left goes with the last one
         if not self._jobs:
             self.idle.set()

@@ -4,7 +4,7 @@ Sizes are what a store keeps, in bytes. The stores decide nothing; they ask ``su
 """
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
@@ -109,11 +109,6 @@ def within(items: Iterable[T], size_of: Callable[[T], int], most_bytes: int) -> 
         if number and taken_bytes > most_bytes:
             return
         yield item
-
-
-def remains(job: Job) -> Job:
-    """What is kept of a finished job: its workflow goes, with the inputs in it."""
-    return job.with_(spec=replace(job.spec, workflow=b"")) if job.spec.workflow else job
 
 
 def run_is_remembered(job: Job) -> bool:

@@ -1,29 +1,29 @@
-"""JobService: submit, wait, watch, find, cancel, listen. All that a dialect ever calls."""
+"""JobService: submit, refuse, wait, watch, find, cancel, shorten, listen. All that a dialect ever calls."""
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from lib.clock import Clock
-from lib.errors import EngineUnreachable, JobAlreadyFinished, JobCancelled, JobNotFound, NotReady, ServiceError
+from lib.errors import EngineUnreachable, JobAlreadyFinished, JobCancelled, NotReady, ServiceError
 from lib.jobs.admission import Situation
 from lib.jobs.ahead import Ahead
 from lib.jobs.events import Watchers, last_view
-from lib.jobs.ids import is_job_id
 from lib.jobs.intake import Intake
 from lib.jobs.journal import Journal
-from lib.jobs.live import LiveJob, draining, last_version
+from lib.jobs.lifetimes import Lifetimes
+from lib.jobs.live import LiveJob, draining
+from lib.jobs.lives import Lives
+from lib.jobs.lookup import Lookup, missing
 from lib.jobs.model import DeliverySpec, Job, JobFilter, JobSpec, JobStatus, JobView, OnDisconnect
-from lib.jobs.pipeline import Delivered, Pipeline, PipelineLimits
+from lib.jobs.patience import Patience
+from lib.jobs.pipeline import Pipeline, PipelineLimits
 from lib.jobs.ports import Announcer, Delivery, JobListener, JobStore, LoadLedger, Preparer
 from lib.jobs.queue import SlotQueue
-from lib.jobs.recovery import parked
 from lib.jobs.registry import LiveJobs, QueueCounts
 from lib.jobs.speed import SpeedGauge
-from lib.jobs.transitions import advance, outcome_of
 from lib.lifecycle import Tasks
-from lib.telemetry.logs import job_context
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +44,9 @@ class ServiceLimits:
 class JobService:
     """Owns every accepted job until its terminal state. Handlers only wait on it.
 
-    ``readiness`` answers ``None`` when jobs may come in, else the reason why not. ``durable``: the store outlives the
-    worker, so that a drain may leave jobs in it.
+    ``readiness`` answers ``None`` when jobs may come in, else the reason why not. Jobs that are ``patient`` come in too
+    while ``starting``, and wait for ``until_ready``. ``durable``: the store outlives the worker, so that a drain may
+    leave jobs in it.
     """
 
     def __init__(
@@ -63,14 +64,17 @@ class JobService:
         limits: ServiceLimits,
         readiness: Callable[[], str | None],
         durable: bool,
+        starting: Callable[[], bool] = lambda: False,
+        until_ready: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
-        self._queue, self._store, self._delivery, self._ledger = queue, store, delivery, ledger
-        self._clock, self._tasks = clock, tasks
+        self._queue, self._store, self._delivery = queue, store, delivery
         self._limits = limits
         self._readiness = readiness
-        self._durable = durable
         self._live = LiveJobs()
+        self._lookup = Lookup(live=self._live, store=store)
         self._ahead = Ahead(queue=queue, speed=speed)
+        self._patience = Patience(starting=starting, until_ready=until_ready, tasks=tasks)
+        self._lifetimes = Lifetimes(clock=clock, cancel=self._cancel)
         self._journal = Journal(store=store, announcer=announcer)
         self._watchers = Watchers(line=lambda: self._live, ahead=self._ahead, interval_s=limits.watch_interval_s)
         self._pipeline = Pipeline(
@@ -79,23 +83,37 @@ class JobService:
             delivery=delivery,
             journal=self._journal,
             ahead=self._ahead,
+            patience=self._patience,
             speed=speed,
             clock=clock,
             limits=limits.pipeline,
         )
-        self._intake = Intake(
+        self._lives = Lives(
+            pipeline=self._pipeline,
+            journal=self._journal,
             live=self._live,
-            store=store,
+            ledger=ledger,
+            clock=clock,
+            tasks=tasks,
+            durable=durable,
+        )
+        self._intake = self._door(ledger, clock, tasks)
+        self._listeners: list[JobListener] = []
+
+    def _door(self, ledger: LoadLedger, clock: Clock, tasks: Tasks) -> Intake:
+        return Intake(
+            live=self._live,
+            store=self._store,
             journal=self._journal,
             ledger=ledger,
             ahead=self._ahead,
+            patience=self._patience,
             clock=clock,
             tasks=tasks,
             situation=self._situation,
             publish=self._publish,
             start=self._start,
         )
-        self._listeners: list[JobListener] = []
 
     # -- what dialects call ------------------------------------------------------------------------------------
 
@@ -105,21 +123,21 @@ class JobService:
 
         Raises: Overloaded, NotReady, Draining, JobConflict, IdempotencyMismatch.
         """
-        found = await self._intake.admit(spec)
-        if isinstance(found, Job):
-            return found
-        if not found.recorded.done():
-            await self._until_recorded(found)
-        if found.refused is not None:
-            raise found.refused
-        return found.job
+        return await self._entered(spec)
+
+    async def refuse(self, spec: JobSpec, error: ServiceError) -> Job:
+        """Record a job that ends before it begins: failed with ``error``, its webhooks told, no load for anybody. It
+        repeats others as ``submit`` does, and comes in when that would take it.
+
+        Raises: as ``submit``."""
+        return await self._entered(spec, error)
 
     async def wait(self, job_id: str) -> Job:
         """Return the terminal snapshot. Whoever leaves early (cancelled) as the last one leaves the job to its
         ``on_disconnect``.
 
         Raises: JobNotFound, Draining (it is left to the worker's next life), NotReady (not taken up yet)."""
-        live = self._live.get(job_id)
+        live = self._lookup.live(job_id)
         if live is None:
             job = await self.get(job_id)
             if not job.status.terminal:
@@ -135,7 +153,7 @@ class JobService:
     async def wait_for(self, job_id: str, timeout_s: float) -> Job:
         """Return the terminal snapshot, or the newest one after ``timeout_s`` seconds. Leaving means nothing to the
         job. Raises: JobNotFound."""
-        live = self._live.get(job_id)
+        live = self._lookup.live(job_id)
         if live is None:
             return await self.get(job_id)
         await asyncio.wait((live.done,), timeout=timeout_s)
@@ -143,44 +161,28 @@ class JobService:
 
     async def get(self, job_id: str) -> Job:
         """Return the newest snapshot. Raises: JobNotFound."""
-        if (live := self._live.get(job_id)) is not None:
-            return live.job
-        if (job := await self._store.get(job_id)) is None:
-            raise JobNotFound("No such job; results are kept for a limited time.")
-        return job
+        return await self._lookup.get(job_id)
 
     async def find(self, name: str, *, owner: str | None) -> Job:
         """Return the owner's job of this id, else the newest run of the owner's request id: a request may call itself
         by another job's id, and stands in nobody's way. ``None`` is the operator, who finds everybody's.
         Raises: JobNotFound."""
-        for live in (self._live.get(name), self._live.named(name, owner=owner or "")):
-            if live is not None and owner in (None, live.job.spec.owner):
-                return live.job
-        job = await self._store.get(name) if is_job_id(name) else None
-        if job is None or owner not in (None, job.spec.owner):
-            job = await self._store.latest(name, owner=owner or "")
-        if job is None and owner is None and (others := await self.listed(JobFilter(request_id=name, limit=1))):
-            job = await self.get(others[0].job_id)
-        if job is None or owner not in (None, job.spec.owner):
-            raise JobNotFound("No such job; results are kept for a limited time.")
-        return job
+        return await self._lookup.find(name, owner=owner)
 
     async def listed(self, asked: JobFilter) -> list[Job]:
         """Jobs that fit, newest first, live ones as they are now."""
-        found = await self._store.listed(asked)
-        newest = (live.job if (live := self._live.get(job.job_id)) is not None else job for job in found)
-        return [job for job in newest if not asked.statuses or job.status in asked.statuses]
+        return await self._lookup.listed(asked)
 
     def watch(self, job_id: str, *, previews: bool = False) -> AsyncGenerator[JobView, None]:
         """Yield the newest view, then each change; a reader that is slow gets only the newest one. Ends after the
         terminal view, or with the last view of a job that is left to the worker's next life. Close it
         (``contextlib.aclosing``) if you leave early. Raises, when it is iterated: JobNotFound."""
-        live = self._live.get(job_id)
+        live = self._lookup.live(job_id)
         return self._stored_view(job_id) if live is None else self._watchers.watch(live, previews=previews)
 
     async def keep(self, job_id: str) -> Job:
         """Have a job go on without its caller; that is recorded when this returns. Raises: JobNotFound."""
-        if (live := self._live.get(job_id)) is None:
+        if (live := self._lookup.live(job_id)) is None:
             return await self.get(job_id)
         live.stay()
         if not live.kept:
@@ -189,14 +191,31 @@ class JobService:
                 await self._journal.write(live)
         return live.job
 
-    async def cancel(self, job_id: str, *, reason: str) -> Job:
-        """Cancel a live job and return once it is off the GPU.
+    async def shorten(self, job_id: str, ttl_s: float) -> Job:
+        """Have a job be forgotten so many seconds from now at the latest, and cancelled if it is not over by then; that
+        is recorded when this returns. Raises: JobNotFound, StorageFailed."""
+        live = self._lookup.live(job_id)
+        if live is not None and live.over:
+            await asyncio.wait((live.done,))
+        elif live is not None:
+            self._lifetimes.shorten(live, ttl_s)
+            if await live.is_recorded() and not live.over:
+                self._journal.update(live)
+        if (job := await self._store.shorten(job_id, ttl_s)) is None:
+            raise missing()
+        return job if live is None or live.over else live.job
+
+    async def cancel(self, job_id: str, *, reason: str, wait: bool = True) -> Job:
+        """Cancel a live job and return once it is off the GPU, or, without ``wait``, while it is ``stopping``: then too
+        it will not run again, whatever happens to the worker.
 
         Raises: JobNotFound, JobAlreadyFinished, Draining or NotReady (as ``wait``)."""
-        live = self._live.get(job_id)
+        live = self._lookup.live(job_id)
         if live is not None and not live.over:
-            live.cancel(JobCancelled(reason))
-            return await asyncio.shield(live.done)
+            self._cancel(live, JobCancelled(reason))
+            if wait or not await live.is_recorded() or live.done.done():
+                return await asyncio.shield(live.done)
+            return live.job
         job = await asyncio.shield(live.done) if live is not None else await self.get(job_id)
         if not job.status.terminal:
             raise self._untouched()
@@ -254,27 +273,44 @@ class JobService:
         that a caller waits for fail: our failure, so that the caller goes elsewhere."""
         self._intake.draining = True
         for live in list(self._live):
-            if self._parks(live) and live.job.status is JobStatus.QUEUED:
+            if self._lives.parks(live) and live.job.status is JobStatus.QUEUED:
                 live.park()
         try:
             await asyncio.wait_for(self._live.idle.wait(), timeout_s)
         except TimeoutError:
             for live in list(self._live):
-                if self._parks(live):
+                if self._lives.parks(live):
                     live.park()
                 else:
                     live.cancel(draining())
             await self._live.idle.wait()
 
     def engines_lost(self, reason: str) -> None:
-        """No engine came back in time: fail every job that waits for one."""
-        self._queue.fail_waiting(EngineUnreachable(f"No ComfyUI to run the job: {reason}", retry_after_s=30))
+        """No engine came (back) in time: fail every job that waits for one."""
+        error = EngineUnreachable(f"No ComfyUI to run the job: {reason}", retry_after_s=30)
+        self._queue.fail_waiting(error)
+        self._patience.fail(error)
 
     # -- a job's life ------------------------------------------------------------------------------------------
 
     def _start(self, live: LiveJob) -> None:
-        self._pipeline.accept(live)
-        live.task = self._tasks.spawn(self._work(live), name=f"job:{live.job.job_id}")
+        self._lives.start(live)
+        self._lifetimes.begin(live)
+
+    def _cancel(self, live: LiveJob, error: ServiceError) -> None:
+        live.cancel(error)
+        if live.job.stopping and live.recorded.done() and not live.over:
+            self._journal.update(live)
+
+    async def _entered(self, spec: JobSpec, refusal: ServiceError | None = None) -> Job:
+        found = await self._intake.admit(spec, refusal)
+        if isinstance(found, Job):
+            return found
+        if not found.recorded.done():
+            await self._until_recorded(found)
+        if found.refused is not None:
+            raise found.refused
+        return found.job
 
     async def _until_recorded(self, live: LiveJob) -> None:
         """Who leaves here leaves the job as one who waits for it would."""
@@ -286,74 +322,22 @@ class JobService:
             raise
         live.waiter_count -= 1
 
-    async def _work(self, live: LiveJob) -> None:
-        live.begun, spec = True, live.job.spec
-        try:
-            with job_context(live.job.job_id, request_id=spec.request_id, dialect=spec.dialect, owner=spec.owner):
-                delivered = await self._pipeline.run(live)
-        except asyncio.CancelledError:
-            await self._cut_short(live)
-            raise
-        except ServiceError as error:
-            await self._finish(live, outcome_of(error), error)
-        except Exception:
-            log.exception("job failed by a defect of ours", extra={"event": "job.defect"})
-            await self._finish(live, JobStatus.FAILED, ServiceError("The worker failed; its log has the trace."))
-        else:
-            await self._finish(live, JobStatus.COMPLETED, None, delivered)
-
-    async def _cut_short(self, live: LiveJob) -> None:
-        """Cancelled by somebody; or put aside, and so it is when the worker ends without asking."""
-        if live.ending or not self._parks(live):
-            await self._finish(live, outcome_of(live.cancel_error), live.cancel_error)
-        elif await live.is_recorded():
-            live.job = parked(live.job)
-            self._journal.update(live)
-            self._live.drop(live)
-            live.leave(draining())
-
-    async def _finish(
-        self, live: LiveJob, status: JobStatus, error: ServiceError | None, delivered: Delivered | None = None
-    ) -> None:
-        """Make it terminal: recorded with its messages first, then told."""
-        live.over = True
-        live.stay()
-        if not await live.is_recorded():
-            return
-        now = self._clock.now()
-        made, message = delivered or live.job, "Processing complete." if error is None else error.message
-        changes = {"timings": replace(made.timings, finished_at=now), "outputs": made.outputs}
-        if error is None:
-            changes["progress"] = replace(live.job.progress, percent=100.0)
-        job = advance(live.job, status, error=error, message=message, **changes)
-        try:
-            await self._journal.finish(job)
-            self._pipeline.forget(job)
-        finally:
-            live.job, live.version = job, max(live.version, last_version(now) - 1)
-            self._live.drop(live)
-            if not job.spec.internal:
-                self._ledger.finished(job)
-            live.tell()
-            live.done.set_result(job)
-
     def _left(self, live: LiveJob) -> None:
         """One who waited is gone; the last one leaves the job to its ``on_disconnect``."""
         live.waiter_count -= 1
         if live.waiter_count == 0 and not live.done.done() and not live.kept:
             self._abandoned(live)
 
-    @staticmethod
-    def _abandoned(live: LiveJob) -> None:
+    def _abandoned(self, live: LiveJob) -> None:
         live.stay()
         error = JobCancelled("Request cancelled due to client disconnection")
         grace_s = live.job.spec.disconnect_grace_s
         if grace_s <= 0:
-            live.cancel(error)
+            self._cancel(live, error)
         else:
-            live.grace = asyncio.get_running_loop().call_later(grace_s, live.cancel, error)
+            live.grace = asyncio.get_running_loop().call_later(grace_s, self._cancel, live, error)
 
-    def _situation(self) -> Situation:
+    def _situation(self, spec: JobSpec) -> Situation:
         reason = self._readiness()
         return Situation(
             ready=reason is None,
@@ -362,15 +346,12 @@ class JobService:
             in_flight_limit=self._limits.in_flight,
             request_bytes=self._live.request_bytes,
             request_limit_bytes=self._limits.request_bytes,
-            executing_count=self._ahead.count,
+            executing_count=self._ahead.count(low=spec.low_priority),
             engine_count=self._queue.serving_count,
-            wait_s=self.predicted_wait_s(),
+            wait_s=self._ahead.wait_s(low=spec.low_priority),
             backlog_bytes=self._pipeline.backlog_bytes,
             backlog_limit_bytes=self._limits.backlog_bytes,
         )
-
-    def _parks(self, live: LiveJob) -> bool:
-        return self._durable and live.kept and not live.job.spec.internal
 
     def _untouched(self) -> ServiceError:
         """Why a recorded job that is not over can't be waited for."""

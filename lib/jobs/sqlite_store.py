@@ -8,6 +8,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -17,15 +18,13 @@ from lib.jobs.codec import CodecError
 from lib.jobs.durable import queries
 from lib.jobs.durable.database import Connect, connect, open_database
 from lib.jobs.durable.outbox import SqliteOutbox
-from lib.jobs.durable.rows import SLIM, WHOLE, Rows, Seen
+from lib.jobs.durable.rows import SLIM, VISIBLE, WHOLE, Rows, Seen
 from lib.jobs.durable.threads import Reader, Writer
 from lib.jobs.durable.unwritten import Unwritten
 from lib.jobs.model import Idempotency, Job, JobFilter, OutboxItem
-from lib.jobs.retention import SECOND, Retention, StoreTime, remains
+from lib.jobs.requests import is_repeatable, remains, without_request
+from lib.jobs.retention import SECOND, Retention, StoreTime
 from lib.jobs.vault import Vault
-
-VISIBLE = "(j.finished_at IS NULL OR j.finished_at > CASE WHEN j.keyed IS NULL THEN ? ELSE ? END)"
-"""Results past their time are not shown, although ``expire`` has not come by yet."""
 
 
 class SqliteJobStore(SqliteOutbox):
@@ -44,23 +43,13 @@ class SqliteJobStore(SqliteOutbox):
         folder: Path,
         *,
         clock: Clock,
-        ttl_s: float,
-        max_results: int,
-        results_max_bytes: int = 1 << 30,
-        idempotency_ttl_s: float = 86400.0,
-        dead_ttl_s: float = 604800.0,
+        retention: Retention,
         retry_s: float = 1.0,
         connect: Connect = connect,
     ) -> None:
         self._folder = folder
         self._clock = clock
-        self._retention = Retention(
-            ttl_s=ttl_s,
-            max_results=max_results,
-            results_max_bytes=results_max_bytes,
-            idempotency_ttl_s=idempotency_ttl_s,
-            dead_ttl_s=dead_ttl_s,
-        )
+        self._retention = retention
         self._retry_s = retry_s
         self._connect = connect
         self._listeners: list[Callable[[str | None], None]] = []
@@ -117,9 +106,7 @@ class SqliteJobStore(SqliteOutbox):
 
     async def add(self, job: Job) -> None:
         """Raises StorageFailed. An ``add`` that is cancelled leaves no job behind."""
-        self._seen.add(self._rows.named(job.spec.request_id, job.spec.owner))
-        if job.spec.idempotency is not None:
-            self._seen.add(self._rows.keyed(job.spec.idempotency))
+        self._see(job)
         written = self._unwritten.begin(job)
         try:
             await written
@@ -127,7 +114,6 @@ class SqliteJobStore(SqliteOutbox):
             with suppress(StorageFailed):  # closed: it was done before, or never will be
                 self._writer.submit(queries.withdrawal(job.job_id))
             raise
-        self._last_sequence = max(self._last_sequence, job.sequence)
 
     def update(self, job: Job, outbox: tuple[OutboxItem, ...] = ()) -> None:
         self._unwritten.news(job, outbox)
@@ -140,15 +126,28 @@ class SqliteJobStore(SqliteOutbox):
 
     async def finish(self, job: Job, outbox: tuple[OutboxItem, ...] = ()) -> None:
         """Write the terminal state; returns also when that can't be done now, and tries on until it works."""
+        self._see(job)  # it may never have been added
         self._finished_at = max(self._time.now(), self._finished_at + 1)
         written = self._unwritten.end(remains(job), outbox, at=self._finished_at)
         with suppress(StorageFailed, CodecError):  # logged where it is kept for later
             await asyncio.shield(written)
 
+    async def shorten(self, job_id: str, ttl_s: float) -> Job | None:
+        """Raises StorageFailed."""
+        at, horizon = self._time.now() + round(ttl_s * SECOND), self._horizon()
+        return await self._writer.submit(lambda db: self._rows.shorten(db, job_id, at=at, horizon=horizon))
+
+    def _see(self, job: Job) -> None:
+        self._seen.add(self._rows.named(job.spec.request_id, job.spec.owner))
+        if job.spec.idempotency is not None:
+            self._seen.add(self._rows.keyed(job.spec.idempotency))
+        self._last_sequence = max(self._last_sequence, job.sequence)
+
     # -- reading -------------------------------------------------------------------------------------------------------
 
     async def get(self, job_id: str) -> Job | None:
-        if (unwritten := self._unwritten.newest(job_id)) is not None:
+        unwritten = self._unwritten.newest(job_id)
+        if unwritten is not None and unwritten.expires_at is None and not is_repeatable(unwritten):
             return unwritten
         return await self._one(f"{WHOLE} WHERE j.job_id = ? AND {VISIBLE}", job_id, *self._horizon())
 
@@ -175,14 +174,14 @@ class SqliteJobStore(SqliteOutbox):
             return None
         oldest = self._time.now() - round(self._retention.idempotency_ttl_s * SECOND)
         query = f"{WHOLE} WHERE j.keyed = ? AND {VISIBLE} ORDER BY j.sequence DESC LIMIT 1"
-        return await self._one(query, keyed, oldest, oldest)
+        return await self._one(query, keyed, oldest, oldest, self._time.now())
 
     async def listed(self, asked: JobFilter) -> list[Job]:
         """Jobs that fit, newest first, without workflow and response."""
         where, values = queries.conditions(asked)
         query = f"{SLIM} WHERE {where} AND {VISIBLE} ORDER BY j.sequence DESC LIMIT ?"
         found = await self._many(query, *values, *self._horizon(), asked.limit)
-        newest = [remains(self._newest(job)).with_(response={}) for job in found]
+        newest = [without_request(self._newest(job)).with_(response={}) for job in found]
         return [job for job in newest if not asked.statuses or job.status in asked.statuses]
 
     async def unfinished(self) -> list[Job]:
@@ -201,12 +200,15 @@ class SqliteJobStore(SqliteOutbox):
         return await self._reader.read(lambda db: self._rows.jobs(db.execute(query, values)))
 
     def _newest(self, job: Job) -> Job:
-        return self._unwritten.newest(job.job_id) or job
+        newest = self._unwritten.newest(job.job_id) or job
+        if newest is not job and is_repeatable(newest):
+            return newest.with_(spec=replace(newest.spec, workflow=job.spec.workflow, files=job.spec.files))
+        return newest
 
-    def _horizon(self) -> tuple[int, int]:
-        """Since when a result must have been there to be too old: any, and under an idempotency key."""
+    def _horizon(self) -> tuple[int, int, int]:
+        """Since when a result must have been there to be too old: any, and under an idempotency key; and the time."""
         now = self._time.now()
-        return now - round(self._retention.ttl_s * SECOND), now - round(self._retention.keyed_ttl_s * SECOND)
+        return now - round(self._retention.ttl_s * SECOND), now - round(self._retention.keyed_ttl_s * SECOND), now
 
     # -- bounds --------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from lib.jobs.model import Job, JobStatus, OutboxItem
 from lib.jobs.store import MemoryJobStore
 from tests.fakes.clock import FakeClock
 from tests.fakes.engine import FakeEngine
-from tests.fakes.jobs import build_jobs, finish_all, finished, spec
+from tests.fakes.jobs import RETENTION, build_jobs, finish_all, finished, spec
 
 
 class Forgetful(MemoryJobStore):
@@ -32,7 +32,7 @@ class Forgetful(MemoryJobStore):
 async def test_a_job_without_a_record_ends_and_the_next_one_runs() -> None:
     """Both callers have their results; only the lost one can't be asked for later."""
     clock = FakeClock()
-    world = build_jobs([FakeEngine()], clock=clock, store=Forgetful(clock=clock, ttl_s=600, max_results=50))
+    world = build_jobs([FakeEngine()], clock=clock, store=Forgetful(clock=clock, retention=RETENTION))
     accepted = [await world.service.submit(spec(name)) for name in ("lost", "next")]
     async with asyncio.TaskGroup() as group:
         waits = [group.create_task(world.service.wait(job.job_id)) for job in accepted]

@@ -46,13 +46,15 @@ def last_run(db: sqlite3.Connection, named: bytes) -> int:
 def surplus_jobs(db: sqlite3.Connection, retention: Retention, *, now: int) -> list[int]:
     """The sequences of finished jobs that have to go."""
     query = """SELECT keyed IS NOT NULL, job_id, sequence, finished_at, size_bytes FROM jobs
-        WHERE finished_at IS NOT NULL ORDER BY finished_at"""
+        WHERE finished_at IS NOT NULL AND sequence NOT IN (SELECT sequence FROM jobs WHERE forget_at <= ?)
+        ORDER BY finished_at"""
     shelves: tuple[list[Kept], list[Kept]] = ([], [])
-    for keyed, job_id, sequence, finished_at, size in db.execute(query):
+    for keyed, job_id, sequence, finished_at, size in db.execute(query, (now,)):
         shelves[keyed].append(Kept(job_id=job_id, sequence=sequence, finished_at=finished_at, size_bytes=size))
     total = sum(entry.size_bytes for shelf in shelves for entry in shelf)
     going = surplus(retention, loose=shelves[0], keyed=shelves[1], total_bytes=total, now=now)
-    return [entry.sequence for entry in going]
+    forgotten = db.execute("SELECT sequence FROM jobs WHERE forget_at <= ? AND finished_at IS NOT NULL", (now,))
+    return [*(sequence for (sequence,) in forgotten), *(entry.sequence for entry in going)]
 
 
 def removal(sequences: Sequence[int], *, now: int = 0) -> Operation[None]:

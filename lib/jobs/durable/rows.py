@@ -8,28 +8,48 @@ import zlib
 from collections.abc import Iterable
 from typing import Any
 
-from lib.jobs.codec import CodecError, decode_job, decode_message, encode_job, encode_message, pack, unpack
+from lib.jobs.codec import (
+    CodecError,
+    decode_job,
+    decode_message,
+    encode_job,
+    encode_message,
+    encode_request,
+    pack,
+    unpack,
+)
 from lib.jobs.model import Idempotency, Job, OutboxItem
+from lib.jobs.requests import is_repeatable, request_size
 from lib.jobs.retention import StoreTime, run_is_remembered
 from lib.jobs.vault import Unreadable, Vault
 
 log = logging.getLogger(__name__)
 
 BULKY_BYTES = 32 * 1024
-"""A larger workflow has a row of its own, so that news of its job don't write it again."""
+"""A larger request (workflow and files) has a row of its own, so that news of its job don't write it again."""
 COMPRESSED_BYTES = 16 * 1024
 """A larger response is compressed; below, it costs more time than room."""
 COMPRESSED = b"z"
 
 INSERT = """INSERT INTO jobs (sequence, job_id, named, keyed, request_id, owner, dialect, status, run,
-    run_is_remembered, finished_at, size_bytes, head, workflow, response)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+    run_is_remembered, finished_at, forget_at, size_bytes, head, workflow, response)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 UPDATE = """UPDATE jobs SET status = ?, head = ?, response = ?
     WHERE sequence = ? AND job_id = ? AND finished_at IS NULL"""
 FINISH = """UPDATE jobs SET status = ?, run_is_remembered = ?, finished_at = ?, size_bytes = ?, head = ?,
     workflow = NULL, response = ? WHERE sequence = ? AND job_id = ? AND finished_at IS NULL"""
+FINISH_WHOLE = """UPDATE jobs SET status = ?, run_is_remembered = ?, finished_at = ?, size_bytes = ? + coalesce(
+        length(workflow), (SELECT length(w.workflow) FROM workflows w WHERE w.sequence = jobs.sequence), 0),
+    head = ?, response = ? WHERE sequence = ? AND job_id = ? AND finished_at IS NULL"""
+"""The request stays."""
+ADD_REQUEST = "INSERT OR REPLACE INTO workflows VALUES (?, ?)"
+SHORTEN = "UPDATE jobs SET head = ?, forget_at = ? WHERE job_id = ?"
 WHOLE = """SELECT j.job_id, j.head, coalesce(j.workflow, w.workflow), j.response
     FROM jobs j LEFT JOIN workflows w ON w.sequence = j.sequence"""
+VISIBLE = """(j.finished_at IS NULL OR j.finished_at > CASE WHEN j.keyed IS NULL THEN ? ELSE ? END)
+    AND j.sequence NOT IN (SELECT sequence FROM jobs WHERE forget_at <= ?)"""
+"""What is past its time is not shown, although ``expire`` has not come by yet. ``forget_at`` is read from its index: in
+the rows it lies behind the blobs."""
 SLIM = "SELECT j.job_id, j.head, NULL, NULL FROM jobs j"
 ADD_MESSAGE = """INSERT OR IGNORE INTO outbox (message_id, job_id, owner, host, created_at, due_at, attempts, dead,
     size_bytes, head, body) VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, ?, ?)"""
@@ -69,27 +89,44 @@ class Rows:
     def insert(self, db: sqlite3.Connection, job: Job) -> None:
         """Write a job that is accepted; one statement, unless ``is_bulky``."""
         head = self._seal(encode_job(job), job.job_id, "head")
-        workflow = self._seal(job.spec.workflow, job.job_id, "workflow")
+        request = self._request(job)
         bulky = is_bulky(job)
-        db.execute(INSERT, self._row(job, head=head, workflow=None if bulky else workflow))
+        db.execute(INSERT, self._row(job, head=head, request=None if bulky else request))
         if bulky:
-            db.execute("INSERT OR REPLACE INTO workflows VALUES (?, ?)", (job.sequence, workflow))
+            db.execute(ADD_REQUEST, (job.sequence, request))
 
     def update(self, db: sqlite3.Connection, job: Job) -> None:
         head = self._seal(encode_job(job), job.job_id, "head")
         db.execute(UPDATE, (job.status.value, head, self._response(job), job.sequence, job.job_id))
 
     def finish(self, db: sqlite3.Connection, job: Job, *, at: int, bulky: bool) -> None:
-        """Write a terminal state; ``at`` is store time, greater for each job. A job that is not there is added."""
+        """Write a terminal state; ``at`` is store time, greater for each job. A job that is not there is added. The
+        request of one that may be repeated stays as it was added."""
         head = self._seal(encode_job(job), job.job_id, "head")
         response = self._response(job)
+        whole = is_repeatable(job)
         size = len(head) + len(response or b"")
         values = (job.status.value, run_is_remembered(job), at, size, head, response, job.sequence, job.job_id)
-        if db.execute(FINISH, values).rowcount == 0:
-            row = self._row(job, head=head, finished_at=at, size_bytes=size, response=response)
+        if db.execute(FINISH_WHOLE if whole else FINISH, values).rowcount == 0:
+            request = self._request(job) if whole else None
+            size += len(request or b"")
+            row = self._row(job, head=head, finished_at=at, size_bytes=size, response=response, request=request)
             db.execute(INSERT.replace("INSERT", "INSERT OR IGNORE"), row)
-        if bulky:
+        if bulky and not whole:
             db.execute("DELETE FROM workflows WHERE sequence = ?", (job.sequence,))
+
+    def shorten(self, db: sqlite3.Connection, job_id: str, *, at: int, horizon: tuple[int, int, int]) -> Job | None:
+        """Have a job that is visible be forgotten at ``at`` (store time), unless it is sooner anyway; return it."""
+        found = db.execute(f"{WHOLE} WHERE j.job_id = ? AND {VISIBLE}", (job_id, *horizon))
+        job = next(iter(self.jobs(found)), None)
+        if job is None:
+            return None
+        (known,) = db.execute("SELECT forget_at FROM jobs WHERE job_id = ?", (job_id,)).fetchone()
+        if known is not None and known <= at:
+            return job
+        job = job.with_(expires_at=self._time.wall(at))
+        db.execute(SHORTEN, (self._seal(encode_job(job), job_id, "head"), at, job_id))
+        return job
 
     def jobs(self, found: Iterable[tuple[Any, ...]]) -> list[Job]:
         """The jobs of rows of ``WHOLE`` or ``SLIM``; what can't be read is left out, and logged."""
@@ -97,11 +134,11 @@ class Rows:
         return [job for _, job in read if job is not None]
 
     def _job(self, row: tuple[Any, ...]) -> Job | None:
-        job_id, head, workflow, response = row
+        job_id, head, request, response = row
         try:
             return decode_job(
                 self._unseal(head, job_id, "head"),
-                workflow=self._unseal(workflow, job_id, "workflow") if workflow else b"",
+                request=self._unseal(request, job_id, "workflow") if request else b"",
                 response=_unpacked(self._unseal(response, job_id, "response")) if response else None,
             )
         except (Unreadable, CodecError, zlib.error) as error:
@@ -115,7 +152,7 @@ class Rows:
         job: Job,
         *,
         head: bytes,
-        workflow: bytes | None = None,
+        request: bytes | None = None,
         finished_at: int | None = None,
         size_bytes: int = 0,
         response: bytes | None = None,
@@ -133,11 +170,15 @@ class Rows:
             job.run,
             run_is_remembered(job),
             finished_at,
+            None if job.expires_at is None else self._time.of(job.expires_at),
             size_bytes,
             head,
-            workflow,
+            request,
             response,
         )
+
+    def _request(self, job: Job) -> bytes:
+        return self._seal(encode_request(job.spec), job.job_id, "workflow")
 
     def _response(self, job: Job) -> bytes | None:
         if not job.response:
@@ -219,7 +260,7 @@ class Seen:
 
 
 def is_bulky(job: Job) -> bool:
-    return len(job.spec.workflow) > BULKY_BYTES
+    return request_size(job.spec) > BULKY_BYTES
 
 
 def _unpacked(packed: bytes) -> Any:

@@ -48,7 +48,11 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_by_time ON outbox (dead, due_at, host);
 CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID;
 """
-MIGRATIONS: tuple[str, ...] = (FIRST,)
+FORGETTING = """
+ALTER TABLE jobs ADD COLUMN forget_at INTEGER;
+CREATE INDEX jobs_by_end ON jobs (forget_at) WHERE forget_at IS NOT NULL;
+"""
+MIGRATIONS: tuple[str, ...] = (FIRST, FORGETTING)
 """The n-th script leads from version n to n + 1."""
 
 

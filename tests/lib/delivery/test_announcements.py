@@ -15,6 +15,7 @@ from lib.delivery.posting import Posts
 from lib.delivery.schedules import schedules
 from lib.errors import ExecutionFailed
 from lib.jobs.model import Job, JobEvent, JobStatus, Output, OutputKind, WebhookScheme, WebhookTarget
+from lib.jobs.retention import Retention
 from lib.jobs.store import MemoryJobStore
 from lib.lifecycle import Tasks
 from lib.settings import DeliverySettings
@@ -198,7 +199,7 @@ def test_text_that_is_no_unicode_is_told_all_the_same(announcements: Announcemen
 async def test_stored_messages_are_sent(job: Make) -> None:
     """From a job's end to its target: rendered, recorded, sent, forgotten."""
     clock = FakeClock()
-    store = MemoryJobStore(clock=clock, ttl_s=60, max_results=10)
+    store = MemoryJobStore(clock=clock, retention=Retention(ttl_s=60, max_results=10))
     when = schedules(DeliverySettings())
     async with WebHost() as host, GuardedHttp(AddressGuard(allow=["127.0.0.1"])) as http, Tasks() as tasks:
         posts = Posts(http=http, schedules=when, clock=clock)

@@ -9,12 +9,15 @@ from pathlib import Path
 
 from lib.clock import SystemClock
 from lib.jobs.model import JobStatus
+from lib.jobs.retention import Retention
 from lib.jobs.sqlite_store import SqliteJobStore
 from tests.lib.jobs.store_values import ended, job, message
 
+RETENTION = Retention(ttl_s=3600, max_results=100_000)
+
 
 async def write(folder: Path) -> None:
-    async with SqliteJobStore(folder, clock=SystemClock(), ttl_s=3600, max_results=100_000) as store:
+    async with SqliteJobStore(folder, clock=SystemClock(), retention=RETENTION) as store:
         last = await store.last_sequence()
         print("open", flush=True)
 

@@ -16,8 +16,18 @@ from hypothesis import strategies as st
 
 from lib import errors
 from lib.errors import EngineDied, ErrorCode, ExecutionFailed, RateLimited, ServiceError
-from lib.jobs.codec import CodecError, decode_job, decode_message, encode_job, encode_message, pack, unpack
-from lib.jobs.model import Job, JobStatus, OutboxItem
+from lib.jobs.codec import (
+    CodecError,
+    decode_job,
+    decode_message,
+    decode_request,
+    encode_job,
+    encode_message,
+    encode_request,
+    pack,
+    unpack,
+)
+from lib.jobs.model import Job, JobStatus, NamedInput, OutboxItem
 from tests.lib.jobs.store_values import TO_S3, ended, job, message
 
 TEXT = st.text(st.characters(codec=None), max_size=8)
@@ -93,7 +103,25 @@ def seen(value: Any) -> Any:
 def test_every_job_comes_back(given: Job) -> None:
     """All fields of all values in it; workflow and response are kept apart."""
     packed = encode_job(given)
-    assert seen(decode_job(packed, workflow=given.spec.workflow, response=given.response)) == seen(given)
+    back = decode_job(packed, request=encode_request(given.spec), response=given.response)
+    assert seen(back) == seen(given)
+
+
+def test_files_are_no_part_of_a_job_s_own_bytes() -> None:
+    """News of a job don't write megabytes again; a request without files is its workflow, as it always was."""
+    with_files = job(1, files=(NamedInput(name="a.png", value="picture" * 1000),))
+    assert b"picture" not in encode_job(with_files)
+    assert decode_request(encode_request(with_files.spec)) == (with_files.spec.workflow, with_files.spec.files)
+    assert encode_request(job(1).spec) == job(1).spec.workflow
+
+
+@pytest.mark.parametrize(
+    "stored", [b"\0", b"\0" + b"\xff" * 8, b"\0" + bytes(7) + b"\x02{}", b"\0" + bytes(7) + b"\x03[1]{}"]
+)
+def test_a_torn_request_is_a_codec_error(stored: bytes) -> None:
+    """And never half a request."""
+    with pytest.raises(CodecError):
+        decode_request(stored)
 
 
 @settings(max_examples=50, deadline=None)
@@ -136,7 +164,7 @@ def test_unknown_keys_are_passed_over() -> None:
     fields["spec"]["mood"] = 1
     fields["spec"]["delivery"]["s3"]["mood"] = {}
     fields["timings"]["mood"] = None
-    assert decode_job(orjson.dumps(fields), workflow=job(1).spec.workflow) == job(1, delivery=TO_S3)
+    assert decode_job(orjson.dumps(fields), request=job(1).spec.workflow) == job(1, delivery=TO_S3)
 
 
 def test_missing_keys_have_their_default() -> None:
@@ -145,7 +173,7 @@ def test_missing_keys_have_their_default() -> None:
     for name in ("warnings", "inputs", "posts", "expected_s", "stage"):
         del fields[name]
     del fields["spec"]["traceparent"]
-    assert decode_job(orjson.dumps(fields), workflow=job(1).spec.workflow) == job(1)
+    assert decode_job(orjson.dumps(fields), request=job(1).spec.workflow) == job(1)
 
 
 def test_version_one_stays_readable() -> None:

@@ -15,7 +15,7 @@ from lib.jobs.model import DeliverySpec, Job, JobEvent, JobStatus, OnDisconnect,
 from lib.jobs.sqlite_store import SqliteJobStore
 from tests.fakes.clock import settle
 from tests.fakes.engine import FakeEngine
-from tests.fakes.jobs import JobWorld, build_jobs, finish_all, finished, restart, spec
+from tests.fakes.jobs import RETENTION, JobWorld, build_jobs, finish_all, finished, restart, spec
 
 KEPT = OnDisconnect.KEEP
 TOLD = DeliverySpec(webhooks=(WebhookTarget(url="https://hooks.example/1", events=frozenset(JobEvent)),))
@@ -261,7 +261,7 @@ async def test_a_history_entry_goes_when_the_end_is_recorded() -> None:
 
 async def test_what_a_delivery_of_an_earlier_life_needs_is_recorded(tmp_path: Path) -> None:
     """ComfyUI's response too: the entry that it came from may be gone."""
-    async with SqliteJobStore(tmp_path, clock=SystemClock(), ttl_s=60, max_results=50) as store:
+    async with SqliteJobStore(tmp_path, clock=SystemClock(), retention=RETENTION) as store:
         world = build_jobs(store=store)
         world.delivery.gate.clear()
         (job,) = await submitted(world, "r")
@@ -450,7 +450,7 @@ async def test_our_own_runs_leave_no_trace() -> None:
 async def test_over_the_durable_store(tmp_path: Path) -> None:
     """The files as they were in the moment of the kill are enough: running, pending, queued, uploaded and gone."""
     clock, engine = SystemClock(), FakeEngine()
-    async with SqliteJobStore(tmp_path / "one", clock=clock, ttl_s=600, max_results=50) as store:
+    async with SqliteJobStore(tmp_path / "one", clock=clock, retention=RETENTION) as store:
         world = build_jobs([engine], clock=clock, store=store)
         world.delivery.gate.clear()
         names = ("uploading", "running", "pending", "queued")
@@ -464,7 +464,7 @@ async def test_over_the_durable_store(tmp_path: Path) -> None:
         await _recorded(store, Stage.DELIVER)
         await asyncio.to_thread(shutil.copytree, tmp_path / "one", tmp_path / "two")
         engine.sever()
-        async with SqliteJobStore(tmp_path / "two", clock=clock, ttl_s=600, max_results=50) as copy:
+        async with SqliteJobStore(tmp_path / "two", clock=clock, retention=RETENTION) as copy:
             again = build_jobs([engine], clock=clock, store=copy)
             assert await again.service.recover() == 5
             ends = [asyncio.ensure_future(again.service.wait_for(job.job_id, 10)) for job in (*jobs, sync)]

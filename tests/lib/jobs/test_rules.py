@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from lib.errors import Draining, NotReady, Overloaded
 from lib.jobs.admission import Situation, decide
 from lib.jobs.model import Job, JobSpec, JobStatus, Timings
+from lib.jobs.retention import Retention
 from lib.jobs.store import MemoryJobStore
 from lib.jobs.transitions import IllegalTransition, advance
 from tests.fakes.clock import FakeClock
@@ -79,7 +80,7 @@ def test_admission_order() -> None:
 async def test_the_store_is_bounded() -> None:
     """Finished jobs go after their time and over the count, the oldest first; live ones stay."""
     clock = FakeClock()
-    store = MemoryJobStore(clock=clock, ttl_s=10, max_results=2)
+    store = MemoryJobStore(clock=clock, retention=Retention(ttl_s=10, max_results=2))
     await store.add(job("live", "live"))
     for i in range(3):
         await store.add(job(f"r{i}", f"j{i}"))

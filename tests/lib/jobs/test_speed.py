@@ -144,7 +144,7 @@ async def test_the_wait_is_the_work_ahead_over_the_engines_that_serve() -> None:
     engines[1].healthy = False
     assert ahead.wait_s() == pytest.approx(46)
     ahead.left(size(300))
-    assert (ahead.count, ahead.wait_s()) == (2, pytest.approx(16))
+    assert (ahead.count(), ahead.wait_s()) == (2, pytest.approx(16))
 
 
 async def test_what_is_learned_counts_for_the_jobs_that_wait_already() -> None:

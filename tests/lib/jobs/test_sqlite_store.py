@@ -18,6 +18,7 @@ from lib.jobs.durable.database import connect
 from lib.jobs.durable.queries import CHUNK
 from lib.jobs.model import Credential, DeliverySpec, JobFilter, JobStatus, PutTarget, WebhookTarget
 from lib.jobs.ports import Busy
+from lib.jobs.retention import Retention
 from lib.jobs.sqlite_store import SqliteJobStore
 from tests.fakes.clock import START, FakeClock
 from tests.lib.jobs.store_values import KEY, TO_S3, ended, job, message
@@ -38,8 +39,10 @@ class JumpingClock(FakeClock):
 
 
 def opened(folder: Path, clock: FakeClock | None = None, **changes: Any) -> SqliteJobStore:
+    """``changes`` to the bounds, or to what the store takes besides."""
     bounds: dict[str, Any] = {"ttl_s": 60.0, "max_results": 10_000} | changes
-    return SqliteJobStore(folder, clock=clock or FakeClock(), **bounds)
+    others = {name: bounds.pop(name) for name in ("connect", "retry_s") if name in bounds}
+    return SqliteJobStore(folder, clock=clock or FakeClock(), retention=Retention(**bounds), **others)
 
 
 # -- restarts --------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import pytest
 from lib.errors import EngineDied
 from lib.jobs.model import Idempotency, JobFilter, JobStatus, OnDisconnect
 from lib.jobs.ports import DUE_BYTES, Busy
-from lib.jobs.retention import KEYED_FACTOR, RUN_MEMORY_S
+from lib.jobs.retention import KEYED_FACTOR, RUN_MEMORY_S, Retention
 from lib.jobs.sqlite_store import SqliteJobStore
 from lib.jobs.store import MemoryJobStore
 from tests.fakes.clock import START, FakeClock
@@ -38,9 +38,10 @@ async def make(request: pytest.FixtureRequest, clock: FakeClock, tmp_path: Path)
 
         async def made(**changes: Any) -> Store:
             bounds: dict[str, Any] = BOUNDS | changes
+            retention = Retention(**bounds)
             if request.param == "memory":
-                return MemoryJobStore(clock=clock, **bounds)
-            return await stack.enter_async_context(SqliteJobStore(tmp_path, clock=clock, **bounds))
+                return MemoryJobStore(clock=clock, retention=retention)
+            return await stack.enter_async_context(SqliteJobStore(tmp_path, clock=clock, retention=retention))
 
         yield made
 

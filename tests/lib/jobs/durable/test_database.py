@@ -11,6 +11,7 @@ import pytest
 from lib.errors import StorageFailed
 from lib.jobs.durable.database import connect, open_database
 from lib.jobs.durable.schema import FIRST, MIGRATIONS, NewerSchema, migrate
+from lib.jobs.retention import Retention
 from lib.jobs.sqlite_store import SqliteJobStore
 from tests.fakes.clock import FakeClock
 from tests.lib.jobs.store_values import ended, job
@@ -19,7 +20,7 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 def opened(folder: Path, **changes: Any) -> SqliteJobStore:
-    return SqliteJobStore(folder, clock=FakeClock(), ttl_s=60, max_results=10_000, **changes)
+    return SqliteJobStore(folder, clock=FakeClock(), retention=Retention(ttl_s=60, max_results=10_000), **changes)
 
 
 async def refused(folder: Path, **changes: Any) -> str:

@@ -28,8 +28,8 @@ class Choices:
 NO_CHOICES = Choices(())
 _FOLDER_FIELDS = frozenset({"subfolder", "directory", "folder", PREFIX})
 _FIELD = re.compile(
-    r"(?:^|_)(?:name|path|file|filename|lora|model|ckpt|vae|unet|clip|checkpoint|controlnet|embeddings?|hypernetwork"
-    r"|image|mask|video|audio|mesh)_?\d*\Z",
+    r"(?:^|_)(?:name|path|file|filename|lora|model|ckpt|vae|unet|clip|checkpoint|controlnet|embedding|hypernetwork"
+    r"|image|mask|video|audio|mesh)s?_?\d*\Z",
     re.IGNORECASE,
 )
 _FILE = re.compile(

@@ -131,6 +131,16 @@ async def test_a_silent_server_is_an_error_that_names_the_limit(attach: Attach) 
         await attach.server(startup_timeout_s=0.2).wait_answering()
 
 
+async def test_a_silent_server_may_be_asked_so_many_times_only(attach: Attach) -> None:
+    """As often, and as fast, as the operator says; another one of several is asked on."""
+    attach.elsewhere.refusals = 5
+    with pytest.raises(EngineUnreachable, match=r"within 3 attempts \(COMFY_API_AVAILABLE_MAX_RETRIES\)"):
+        await attach.server(probe_attempts=3, probe_interval_ms=1).wait_answering()
+    assert attach.elsewhere.refusals == 2
+    await attach.server(probe_attempts=1, probe_interval_ms=1, alone=False).wait_answering()
+    assert attach.elsewhere.refusals == 0
+
+
 async def test_one_of_several_is_waited_for_without_limit(attach: Attach) -> None:
     """The others serve meanwhile; its absence must not end the worker."""
     attach.elsewhere.refusals = 4

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import orjson
 import pytest
+from pydantic import SecretStr
 
 from lib.comfy.install import Install, parse_args, plan, read_install
 from lib.errors import EngineUnreachable
@@ -90,6 +91,36 @@ def test_previews_are_made_only_when_they_are_wanted(tmp_path: Path) -> None:
     assert "--preview-method" not in flags_of(tmp_path)
     flags = flags_of(tmp_path, preview_method="latent2rgb")
     assert flags[flags.index("--preview-method") + 1] == "latent2rgb"
+
+
+def test_a_key_for_partner_nodes_enables_them(tmp_path: Path) -> None:
+    """It would be of no use otherwise; it is on no command line."""
+    flags = flags_of(tmp_path, comfy_org_api_key=SecretStr("comfyui-key"))
+    assert "--disable-api-nodes" not in flags and "comfyui-key" not in str(flags)
+
+
+@pytest.mark.parametrize(
+    ("level", "flag"),
+    [("INFO", None), ("info", None), ("debug", "DEBUG"), ("ERROR", "ERROR"), ("WARN", "WARNING"), ("NOTSET", "DEBUG")],
+)
+def test_the_log_level_is_one_that_comfyui_knows(tmp_path: Path, level: str, flag: str | None) -> None:
+    """Its own choice needs no flag."""
+    make_install(tmp_path / "ComfyUI", flags=("--verbose",))
+    flags = flags_of(tmp_path, log_level=level)
+    assert (flags[flags.index("--verbose") + 1] if "--verbose" in flags else None) == flag
+
+
+def test_lists_of_model_folders_are_handed_on_after_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As whole paths: ComfyUI runs in its own folder. One that is not there stops the start."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "extra.yaml").write_text("a: {}")
+    flags = flags_of(tmp_path, extra_model_paths=("extra.yaml",))
+    at = flags.index("--extra-model-paths-config")
+    assert flags[at + 1].endswith("pyworker_paths.yaml") and flags[at + 2] == str(tmp_path / "extra.yaml")
+    with pytest.raises(
+        SettingsError, match=r"COMFYUI_EXTRA_MODEL_PATHS=extra\.yaml,gone\.yaml: .*gone\.yaml is no file"
+    ):
+        flags_of(tmp_path, extra_model_paths=("extra.yaml", "gone.yaml"))
 
 
 def test_a_gpu_by_uuid_is_a_variable(tmp_path: Path) -> None:

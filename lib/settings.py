@@ -398,6 +398,12 @@ class DeliverySettings(EnvironmentSettings):
         "WEBHOOK_EVENTS",
         help="What the default webhook is told: every outcome when unset; started can be asked for.",
     )
+    salad_webhook_attempts: int = _env(
+        3, "PROMPT_WEBHOOK_RETRIES", help="Attempts of one webhook in Salad's schemes, in all; 0 = none is sent.", ge=0
+    )
+    salad_webhook_secret: SecretStr | None = _env(
+        None, "SALAD_WEBHOOK_SECRET", help="Signs webhook_v2 of Salad's API; WEBHOOK_SECRET when unset. Base64."
+    )
     webhook_dead_ttl_s: float = _env(
         604800.0, "WEBHOOK_DEAD_TTL_S", help="Undeliverable webhooks are shown at /webhooks/dead so long.", gt=0
     )

@@ -4,7 +4,7 @@ Knows neither how nor when messages are sent (``lib.delivery.outbox``).
 """
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +18,8 @@ BODY_BYTES = 20_000
 """Standard Webhooks want bodies under about 20 KB: links instead of files, and of many outputs the first ones."""
 TEXT_CHARS = 512
 
-Render = Callable[[Job, WebhookTarget], bytes]
+Render = Callable[[Job, WebhookTarget], bytes | Sequence[bytes]]
+"""A body, or one for each message where a dialect tells of every output apart."""
 Send = Callable[[tuple[OutboxItem, ...]], None]
 Link = Callable[[Job], str | None]
 
@@ -44,30 +45,33 @@ class Announcements:
         self._result_url = result_url
 
     def messages(self, job: Job, event: JobEvent) -> tuple[OutboxItem, ...]:
-        """Return one message for each target that wants this event; none for our own benchmark."""
+        """Return the messages for each target that wants this event; none for our own benchmark."""
         targets = () if job.spec.internal else job.spec.delivery.webhooks
-        return tuple(self._message(job, event, target) for target in targets if event in target.events)
+        wanting = [target for target in targets if event in target.events]
+        return tuple(item for target in wanting for item in self._told(job, event, target))
 
     def stored(self, items: tuple[OutboxItem, ...]) -> None:
         """Send what is recorded now."""
         self._send(items)
 
-    def _message(self, job: Job, event: JobEvent, target: WebhookTarget) -> OutboxItem:
+    def _told(self, job: Job, event: JobEvent, target: WebhookTarget) -> Iterator[OutboxItem]:
         now = self._clock.now()
         if target.scheme is WebhookScheme.STANDARD:
-            body = render_standard(job, target, event=event, at=now, result_url=self._result_url(job))
+            bodies: bytes | Sequence[bytes]
+            bodies = render_standard(job, target, event=event, at=now, result_url=self._result_url(job))
         else:
-            body = self._renders[job.spec.dialect](job, target)
-        return OutboxItem(
-            message_id=f"msg_{uuid.uuid4().hex}",
-            job_id=job.job_id,
-            owner=job.spec.owner,
-            event=event,
-            target=target,
-            body=body,
-            created_at=now,
-            next_at=now,
-        )
+            bodies = self._renders[job.spec.dialect](job, target)
+        for body in (bodies,) if isinstance(bodies, bytes) else bodies:
+            yield OutboxItem(
+                message_id=f"msg_{uuid.uuid4().hex}",
+                job_id=job.job_id,
+                owner=job.spec.owner,
+                event=event,
+                target=target,
+                body=body,
+                created_at=now,
+                next_at=now,
+            )
 
 
 def render_standard(

@@ -1,8 +1,10 @@
 """Whom a job tells of itself: pure decisions from the request and the operator's settings.
 
-The operator's secret signs for the operator's own target and for nobody else's.
+The operator's secret signs for the operator's own target and for nobody else's, but where an API wants it so (Salad's
+second webhook: its receivers know that secret).
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
@@ -20,6 +22,8 @@ MAX_WEBHOOKS = 10
 URL_LOC: Loc = ("body", "webhook")
 OFFERED = (WebhookScheme.WRAPPER, WebhookScheme.STANDARD)
 """Schemes that a caller may choose; the others come with their API."""
+_HEADER_TEXT = re.compile(r"[!-~]{1,256}")
+SALAD = (WebhookScheme.SALAD, WebhookScheme.SALAD_SIGNED)
 E = TypeVar("E", bound=StrEnum)
 
 
@@ -74,16 +78,27 @@ def plan_url_webhook(
     guard: AddressGuard | None = None,
     loc: Loc = URL_LOC,
     scheme: WebhookScheme = WebhookScheme.RUNPOD,
+    message_name: str | None = None,
 ) -> WebhookTarget | None:
     """Decide whom to tell for a request that gives nothing but a URL, whose API has a scheme of its own; without one it
-    is the operator's default in the scheme of that, or nobody.
+    is the operator's default in the scheme of that, or nobody. ``message_name``: what the request calls itself, for a
+    header; what can't stand in one is passed over.
 
     Raises: InvalidRequest, UnsafeInput.
     """
     if url is None or url == "":
         return default_webhook(settings)
     check_url(url, guard, loc=loc)
-    return WebhookTarget(url=url, scheme=scheme, timeout_s=settings.webhook_timeout_s)
+    if scheme in SALAD and settings.salad_webhook_attempts == 0:
+        return None
+    secret = settings.salad_webhook_secret or settings.webhook_secret if scheme is WebhookScheme.SALAD_SIGNED else None
+    return WebhookTarget(
+        url=url,
+        scheme=scheme,
+        timeout_s=settings.webhook_timeout_s,
+        secret=secret.get_secret_value() if secret else None,
+        message_name=message_name if message_name and _HEADER_TEXT.fullmatch(message_name) else None,
+    )
 
 
 def default_webhook(settings: DeliverySettings) -> WebhookTarget | None:

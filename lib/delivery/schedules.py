@@ -1,7 +1,7 @@
 """When a webhook's message is tried again, and when it is given up; pure decisions. A scheme is a line of data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
@@ -88,11 +88,15 @@ RUNPOD = Schedule(waits_s=(10.0, 10.0), spread=0.0, persistent=True, exact=True)
 
 
 def schedules(settings: DeliverySettings) -> Mapping[WebhookScheme, Schedule]:
-    """Return the schedule of each scheme."""
+    """Return the schedule of each scheme. Salad's tries whatever failed again, as often as the wrapper's tries what may
+    pass."""
+    salad = replace(short(settings.salad_webhook_attempts), persistent=True)
     return {
         WebhookScheme.WRAPPER: short(settings.webhook_attempts),
         WebhookScheme.STANDARD: STANDARD,
         WebhookScheme.RUNPOD: RUNPOD,
+        WebhookScheme.SALAD: salad,
+        WebhookScheme.SALAD_SIGNED: salad,
     }
 
 

@@ -115,16 +115,20 @@ OUTCOMES = frozenset({JobEvent.COMPLETED, JobEvent.FAILED, JobEvent.CANCELLED})
 
 
 class WebhookScheme(StrEnum):
-    """Signature, headers and schedule: the API wrapper's own, Standard Webhooks, or RunPod's."""
+    """Signature, headers and schedule: the API wrapper's own, Standard Webhooks, RunPod's, or one of Salad's two
+    (plain; signed with the operator's secret, whoever is told)."""
 
     WRAPPER = "wrapper"
     STANDARD = "standard"
     RUNPOD = "runpod"
+    SALAD = "salad"
+    SALAD_SIGNED = "salad_signed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookTarget:
-    """Whom to tell of which events. ``secret`` signs the body in the scheme's way."""
+    """Whom to tell of which events. ``secret`` signs the body in the scheme's way; ``message_name`` is what signed
+    messages are called there, where that is the caller's own word."""
 
     url: str = field(repr=False)
     scheme: WebhookScheme = WebhookScheme.WRAPPER
@@ -132,6 +136,7 @@ class WebhookTarget:
     extra_params: Mapping[str, Any] = field(default_factory=dict)
     timeout_s: float = 30.0
     secret: str | None = field(default=None, repr=False)
+    message_name: str | None = None
     operator: bool = False
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lib.errors import InvalidRequest
-from lib.jobs.model import JobEvent, WebhookScheme
+from lib.jobs.model import JobEvent
 
 REQUEST_ID = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,127})?$"
 MAX_WEBHOOKS = 9
@@ -53,7 +53,7 @@ class WebhookBlock(_Request):
         default_factory=list,
         description="Ours: what it is told; every outcome when empty, `started` when asked for.",
     )
-    scheme: WebhookScheme | None = Field(
+    scheme: Literal["wrapper", "standard"] | None = Field(
         None, description="Ours: `wrapper` (the default), or `standard` for Standard Webhooks, retried over days."
     )
 

@@ -87,6 +87,16 @@ def test_a_scheme_without_a_body_of_its_own(announcements: Announcements, job: M
     assert [orjson.loads(item.body) for item in items] == [{"id": "req-1", "extra": {}}] * 2
 
 
+def test_a_message_for_each_output(job: Make) -> None:
+    """A dialect may tell in pieces: each one is a message with an id of its own."""
+    announcements = Announcements(
+        renders={"wrapper": lambda job, target: [b"one", b"two"]}, send=lambda items: None, clock=FakeClock()
+    )
+    items = announcements.messages(job(webhooks=(target(scheme=WebhookScheme.SALAD),)), JobEvent.COMPLETED)
+    assert [item.body for item in items] == [b"one", b"two"]
+    assert len({item.message_id for item in items}) == 2
+
+
 @pytest.mark.parametrize("event", list(JobEvent))
 def test_only_what_a_target_wants(announcements: Announcements, job: Make, event: JobEvent) -> None:
     """Outcomes by default; everything, or one thing, where asked for."""

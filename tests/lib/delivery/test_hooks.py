@@ -171,3 +171,30 @@ def test_a_url_that_leads_inwards() -> None:
     """Refused before any GPU time is spent."""
     with pytest.raises(UnsafeInput, match=r"^webhook: "):
         plan_url_webhook("http://169.254.169.254/", settings(), guard=AddressGuard())
+
+
+def test_salads_webhooks() -> None:
+    """The second one is signed with the operator's secret, its own before the general one, and named as the request;
+    the first one is not. Without attempts nobody is told."""
+    url, signed = "https://me.example/h", WebhookScheme.SALAD_SIGNED
+    general, own = settings(**OPERATOR), settings(**OPERATOR, salad_webhook_secret="SALAD")
+    target = plan_url_webhook(url, own, scheme=signed, message_name="order-7")
+    assert target is not None
+    assert (target.secret, target.message_name, target.operator) == ("SALAD", "order-7", False)
+    for asked, secret in ((general, "OPHOOK"), (settings(), None)):
+        target = plan_url_webhook(url, asked, scheme=signed)
+        assert target is not None
+        assert target.secret == secret
+    plain = plan_url_webhook(url, own, scheme=WebhookScheme.SALAD)
+    assert plain is not None
+    assert plain.secret is None
+    assert plan_url_webhook(url, settings(PROMPT_WEBHOOK_RETRIES=0), scheme=signed) is None
+
+
+@pytest.mark.parametrize("name", ["a\r\nX-Evil: 1", "\u00e4", "a b", "", "x" * 257])
+def test_a_name_that_no_header_takes(name: str) -> None:
+    """The message has a name of ours then."""
+    scheme = WebhookScheme.SALAD_SIGNED
+    target = plan_url_webhook("https://me.example/h", settings(), scheme=scheme, message_name=name)
+    assert target is not None
+    assert target.message_name is None

@@ -18,6 +18,7 @@ from lib.delivery.posting import Attempt, Posts
 from lib.delivery.schedules import STANDARD, Verdict, schedules
 from lib.jobs.model import JobEvent, OutboxItem, WebhookScheme, WebhookTarget
 from lib.jobs.ports import NOTHING_BUSY, Busy, OutboxState
+from lib.jobs.retention import Retention
 from lib.jobs.store import MemoryJobStore
 from lib.lifecycle import Tasks
 from lib.settings import DeliverySettings
@@ -36,7 +37,7 @@ class Shelf(MemoryJobStore):
     """The in-memory store, which can be told to fail, and counts who reads it."""
 
     def __init__(self, clock: FakeClock) -> None:
-        super().__init__(clock=clock, ttl_s=HOUR_S, max_results=100)
+        super().__init__(clock=clock, retention=Retention(ttl_s=HOUR_S, max_results=100))
         self.reads = 0
         self.broken_reads = 0
         self.broken_writes = 0

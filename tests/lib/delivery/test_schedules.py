@@ -49,6 +49,15 @@ def test_runpods_schedule_is_exact() -> None:
     assert (late - NOW).total_seconds() == 10
 
 
+@pytest.mark.parametrize("scheme", [WebhookScheme.SALAD, WebhookScheme.SALAD_SIGNED])
+def test_salads_schedule(scheme: WebhookScheme) -> None:
+    """As many attempts in all as ``PROMPT_WEBHOOK_RETRIES`` says, from a second on apart, whatever failed."""
+    schedule = schedules(DeliverySettings(PROMPT_WEBHOOK_RETRIES=4))[scheme]
+    assert schedule.waits_s == (1, 2, 4)
+    assert schedule.judge(404) is Verdict.AGAIN
+    assert schedules(DeliverySettings(PROMPT_WEBHOOK_RETRIES=1))[scheme].waits_s == ()
+
+
 @pytest.mark.parametrize(
     ("status", "brief", "patient", "exact"),
     [

@@ -9,14 +9,17 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from lib.delivery.signatures import (
+    HEADERS,
     MOST_KEYS,
     UnusableSecret,
     check_secret,
+    lenient_key,
     raw_signature,
     standard_headers,
     standard_keys,
 )
 from lib.errors import InvalidRequest
+from lib.jobs.model import JobEvent, OutboxItem, WebhookScheme, WebhookTarget
 
 BODY = b'{"type":"job.completed","text":"\xc3\xa4"}'
 SECRET = "whsec_" + base64.b64encode(bytes(range(24))).decode()
@@ -93,3 +96,47 @@ def test_good_secrets_pass() -> None:
     """Nothing is said about them."""
     check_secret(SECRET)
     check_secret(f"{SECRET} {OTHER}")
+
+
+@pytest.mark.parametrize(
+    ("secret", "key"),
+    [
+        ("testsecret", "b5eb2db1e72b7a"),
+        ("whsec_testsecret", "b5eb2db1e72b7a"),
+        ("a", ""),
+        ("abcde", "69b71d"),
+        ("ab=cd", "69"),
+        ("ab c", "69b7"),
+        ("_-+/", base64.b64decode("/++/").hex()),
+        ("\u00e4ab", "69"),
+        ("", ""),
+    ],
+)
+def test_salads_secrets_are_read_as_node_reads_them(secret: str, key: str) -> None:
+    """Up to the first ``=``, foreign signs passed over, both alphabets, a lone sign at the end dropped."""
+    assert lenient_key(secret).hex() == key
+
+
+@pytest.mark.parametrize(
+    ("secret", "signature"),
+    [
+        ("testsecret", "v1,1hteqHrI0WOg/F9wvvIt476Eq71ZFeVfSKymy+lezLg="),
+        (None, "v1,ThUUhtnxp/LBK8+3gxLWOinsRiCR5dHjPJ+FKFw2evE="),
+    ],
+)
+def test_salads_vectors(secret: str | None, signature: str) -> None:
+    """The message is called as the request; without a secret it is signed with the empty key."""
+    at = datetime.fromtimestamp(1700000000, UTC)
+    item = OutboxItem(
+        message_id="msg_1",
+        job_id="j",
+        owner="",
+        event=JobEvent.COMPLETED,
+        target=WebhookTarget(url="https://h", scheme=WebhookScheme.SALAD_SIGNED, secret=secret, message_name="abc"),
+        body=b'{"type":"prompt.complete","id":"abc"}',
+        created_at=at,
+        next_at=at,
+    )
+    expected = {"webhook-id": "abc", "webhook-timestamp": "1700000000", "webhook-signature": signature}
+    assert HEADERS[WebhookScheme.SALAD_SIGNED](item, at) == expected
+    assert HEADERS[WebhookScheme.SALAD](item, at) == {}

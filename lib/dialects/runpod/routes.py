@@ -17,7 +17,7 @@ from lib.dialects.runpod import queries, results
 from lib.dialects.runpod.answers import Purged
 from lib.dialects.runpod.counts import RunPodCounts
 from lib.dialects.runpod.docs import operations
-from lib.dialects.runpod.render import Shown, shown
+from lib.dialects.runpod.render import Shown, error_text, shown
 from lib.dialects.runpod.streams import Streams
 from lib.dialects.runpod.submission import OWN_ID, Submissions
 from lib.dialects.runpod.translate import NAME, RunPodPayload
@@ -209,13 +209,13 @@ class RunPodDialect:
             if status is Shown.COMPLETED and first:
                 job = await results.whole(self._jobs, job)
                 return await results.answer(job, lambda job: _streamed(job, [self._payload.output(job)]))
-            reason = {"error": self._payload.render(job)["error"]} if status is not Shown.CANCELLED else {}
-            return json_response(_streamed(job, []) | ({} if status is Shown.COMPLETED else reason))
+            failed = status in (Shown.FAILED, Shown.TIMED_OUT)
+            return json_response(_streamed(job, []) | ({"error": error_text(job)} if failed else {}))
 
     async def _requests(self, request: web.Request) -> web.Response:
         asked = JobFilter(owner=caller_of(request).owner, dialect=NAME, limit=MOST_LISTED)
-        jobs = await self._jobs.listed(asked)
-        return json_response({"requests": [self._payload.render_brief(job) for job in jobs]})
+        newest = {job.spec.request_id: job for job in reversed(await self._jobs.listed(asked))}
+        return json_response({"requests": [self._payload.render_brief(job) for job in reversed(newest.values())]})
 
     async def _health(self, request: web.Request) -> web.Response:
         return json_response(self._counts.health(), headers=results.NOT_STORED)

@@ -17,7 +17,6 @@ from lib.delivery.plan import plan_s3
 from lib.dialects.runpod.counts import RunPodCounts, WorkerState
 from lib.dialects.runpod.routes import RunPodDialect
 from lib.dialects.runpod.translate import RunPodPayload
-from lib.errors import ServiceError
 from lib.jobs.model import Job, Output, OutputKind, Progress
 from lib.jobs.ports import Collected, Execution
 from lib.jobs.service import JobService
@@ -59,18 +58,16 @@ def make_payload(
 
 
 class Scripted(FakeEngine):
-    """Every prompt makes ``outputs``; ``collect_error`` is raised instead where there is one."""
+    """Every prompt makes ``outputs``, and leaves ``warnings``."""
 
     def __init__(self, *, automatic: bool) -> None:
         super().__init__(automatic=automatic)
         self.outputs: tuple[Output, ...] = (IMAGE,)
         self.warnings: tuple[str, ...] = ()
-        self.error: ServiceError | None = None
 
     async def collect(self, job: Job, execution: Execution) -> Collected:
-        if self.error is not None:
-            raise self.error
-        return Collected(outputs=self.outputs, warnings=self.warnings)
+        found = await super().collect(job, execution)
+        return replace(found, outputs=self.outputs, response={}, warnings=(*self.warnings, *found.warnings))
 
     def tell(self, *, percent: float, **facts: Any) -> None:
         """Report progress of the prompt that runs."""

@@ -80,7 +80,8 @@ def test_what_upstream_lets_through_is_refused_with_its_place(image: Any, part: 
 
 
 @pytest.mark.parametrize(
-    "name", ["../a.png", "a/../b.png", "/etc/passwd", "C:\\a.png", "c:a.png", "..\\a.png", "a//b.png", "a\x00.png", "a/"]
+    "name",
+    ["../a.png", "a/../b.png", "/etc/passwd", "C:\\a.png", "c:a.png", "..\\a.png", "a//b.png", "a\x00.png", "a/"],
 )
 def test_names_stay_in_the_input_folder(name: str) -> None:
     """Relative, without a way up, on whatever system they were written."""
@@ -97,7 +98,11 @@ def test_names_are_unique() -> None:
 
 def test_what_an_input_holds() -> None:
     """Files with their places, as the request has them; a JSON string is the same."""
-    raw = {"workflow": PICTURE, "images": [PIXEL, {"name": "b\\c.png", "image": "https://example.com/c.png"}], "more": 1}
+    raw = {
+        "workflow": PICTURE,
+        "images": [PIXEL, {"name": "b\\c.png", "image": "https://example.com/c.png"}],
+        "more": 1,
+    }
     for given_ in (read_input(raw), read_input(orjson.dumps(raw).decode())):
         assert given_.workflow == PICTURE
         assert [(file.name, file.field) for file in given_.images] == [
@@ -136,9 +141,13 @@ def test_a_key_for_partner_nodes_has_two_names() -> None:
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=8),
-        lambda inner: st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["workflow", "images", "name", "image", "prompt", "comfy_org_api_key"]), inner, max_size=4
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["workflow", "images", "name", "image", "prompt", "comfy_org_api_key"]),
+                inner,
+                max_size=4,
+            )
         ),
         max_leaves=12,
     )

@@ -20,11 +20,15 @@ from pydantic.fields import FieldInfo
 from benchmark.settings import BenchmarkSettings
 from lib import errors
 from lib.app.counting import announce
+from lib.app.shared import SharedPaths
 from lib.app.sites import api_site, plain_site, public_site
 from lib.comfy.ports import CareAction
 from lib.dialects.native.inputs import Inputs
 from lib.dialects.native.outputs import OutputFiles
 from lib.dialects.native.routes import NativeDialect
+from lib.dialects.runpod import docs as runpod_docs
+from lib.dialects.runpod.routes import PREFIX as RUNPOD
+from lib.dialects.runpod.routes import RunPodDialect
 from lib.dialects.vast import translate as vast
 from lib.dialects.vast.routes import VastDialect
 from lib.dialects.wrapper import docs as wrapper_docs
@@ -299,9 +303,11 @@ def listeners() -> Iterable[tuple[str, str, Sequence[tuple[str, str, str]]]]:
     probes = Probes(health=_never, ready=_never, metrics=_never)
     files = OutputFiles(jobs=_NOTHING, signer=_NOTHING, files_of=_never, roots=_never, clock=_NOTHING)
     native, vast_dialect = _native(files), _vast(settings)
+    wrapper_dialect, runpod = object.__new__(WrapperDialect), object.__new__(RunPodDialect)
     api = api_site(
         settings,
-        wrapper=object.__new__(WrapperDialect),
+        dialects=(wrapper_dialect, runpod),
+        shared=SharedPaths(jobs=_NOTHING, dialects={WRAPPER: wrapper_dialect, runpod.name: runpod}, primary=""),
         native=native,
         probes=probes,
         upkeep=object.__new__(Upkeep),
@@ -310,7 +316,7 @@ def listeners() -> Iterable[tuple[str, str, Sequence[tuple[str, str, str]]]]:
         on_error=_never,
         version="",
     )
-    described = (*wrapper_docs.operations(), *native.operations(), *probes.operations())
+    described = (*wrapper_docs.operations(), *runpod_docs.operations(), *native.operations(), *probes.operations())
     known = ROUTES | {operation.path: f"{operation.summary}." for operation in described}
     yield (
         "API listener",
@@ -351,9 +357,10 @@ def _of(site: Site, known: Mapping[str, str]) -> Sequence[tuple[str, str, str]]:
     for route in site.app.router.routes():
         path = route.resource.canonical if route.resource is not None else ""
         if route.method != "HEAD":
-            if path not in known:
+            sentence = known.get(path) or known.get(path.removeprefix(RUNPOD))  # RunPod's paths are there twice
+            if sentence is None:
                 raise SystemExit(f"{__file__}: the route {route.method} {path} has no sentence")
-            found.append((route.method, path, known[path]))
+            found.append((route.method, path, sentence))
     return found
 
 

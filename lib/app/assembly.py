@@ -21,7 +21,6 @@ from lib.app.health import Health
 from lib.app.live import build_upkeep
 from lib.app.queue_mode import build_bridge, enter_queue_mode, run_test_job
 from lib.app.recovery import take_up
-from lib.app.runpod import runpod_payload
 from lib.clock import SystemClock
 from lib.errors import ServiceError
 from lib.fleet.ledger import Ledger
@@ -148,9 +147,8 @@ class Worker:
         settings, condition = self._settings, self._condition
         if self._test_job is None and settings.runpod.job_url is None:
             return
-        payload = runpod_payload(settings, guard=core.guard, clock=self._clock)
         bridge = build_bridge(
-            settings, jobs=core.service, payload=payload, condition=condition, tasks=tasks, clock=self._clock
+            settings, jobs=core.service, payload=core.runpod, condition=condition, tasks=tasks, clock=self._clock
         )
         if self._test_job is not None:
             tasks.spawn(self._test(self._test_job, bridge), name="test job", vital=True)

@@ -1,7 +1,7 @@
 """Builds what runs jobs: engines, inputs, delivery, webhooks, queue, service."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,6 +13,7 @@ import aiohttp
 from lib.app.condition import Condition
 from lib.app.counting import count_attempts, count_care, count_jobs
 from lib.app.durable import Records, open_records
+from lib.app.runpod import runpod_payload
 from lib.app.tracing import trace_jobs, trace_webhook
 from lib.clock import Clock
 from lib.comfy.catalog import Catalog
@@ -22,7 +23,7 @@ from lib.comfy.inputs import InputPreparer
 from lib.comfy.placing import Placer
 from lib.comfy.ports import Server
 from lib.comfy.uploads import UploadStore
-from lib.delivery.announcements import Announcements
+from lib.delivery.announcements import Announcements, Render
 from lib.delivery.finish import Finisher
 from lib.delivery.hooks import default_webhook, plan_webhooks
 from lib.delivery.inline import InlineCaps
@@ -34,6 +35,7 @@ from lib.delivery.put import Puts
 from lib.delivery.schedules import schedules
 from lib.delivery.uploads import Uploads, s3_opener
 from lib.dialects.port import Planner
+from lib.dialects.runpod.translate import RunPodPayload
 from lib.dialects.wrapper.translate import WrapperPayload
 from lib.fleet.ledger import Ledger
 from lib.jobs.model import Job
@@ -105,6 +107,7 @@ class Core:
     guarded_http: GuardedHttp
     records: Records
     payload: WrapperPayload
+    runpod: RunPodPayload
     signer: Signer
     uploaded: UploadStore
     sender: WebhookSender
@@ -144,6 +147,7 @@ async def build_core(
     uploaded = UploadStore(cache.root, settings=settings.storage)
     signer = Signer(records.derive("urls"))
     payload = await _payload(settings, clients.guard)
+    runpod = runpod_payload(settings, guard=clients.guard, clock=clock)
     sender = await _sender(settings, clients=clients, stack=stack, tasks=tasks, clock=clock, metrics=metrics)
     service = JobService(
         queue=queue,
@@ -164,13 +168,24 @@ async def build_core(
         ),
         delivery=_delivery(settings, clients=clients, sign=_sign(settings, signer, clock), clock=clock),
         store=records.store,
-        announcer=_announcer(payload, sender=sender, signer=signer, clock=clock),
+        announcer=_announcer(
+            {
+                payload.name: payload.render_webhook,
+                VAST: payload.render_webhook,
+                runpod.name: runpod.render_webhook,
+            },
+            sender=sender,
+            signer=signer,
+            clock=clock,
+        ),
         ledger=ledger,
         speed=speed,
         clock=clock,
         tasks=tasks,
         limits=_limits(settings),
         readiness=lambda: condition.reason,
+        starting=lambda: condition.starting,
+        until_ready=condition.ready.wait,
         durable=records.durable,
     )
     service.listen(count_jobs(metrics))
@@ -186,6 +201,7 @@ async def build_core(
         guarded_http=clients.guarded_http,
         records=records,
         payload=payload,
+        runpod=runpod,
         signer=signer,
         uploaded=uploaded,
         sender=sender,
@@ -270,12 +286,11 @@ async def _sender(
     return await stack.enter_async_context(sender)
 
 
-def _announcer(payload: WrapperPayload, *, sender: WebhookSender, signer: Signer, clock: Clock) -> Announcements:
+def _announcer(renders: Mapping[str, Render], *, sender: WebhookSender, signer: Signer, clock: Clock) -> Announcements:
     def result_url(job: Job) -> str | None:
         base = job.spec.delivery.base_url
         return None if base is None else f"{base}/result/{job.job_id}?job_token={signer.job_token(job.job_id)}"
 
-    renders = dict.fromkeys((payload.name, VAST), payload.render_webhook)
     return Announcements(renders=renders, send=sender.send, clock=clock, result_url=result_url)
 
 

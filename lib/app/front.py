@@ -13,6 +13,7 @@ from lib.app.core import Core
 from lib.app.counting import announce
 from lib.app.health import Health
 from lib.app.live import output_roots
+from lib.app.shared import SharedPaths
 from lib.app.sites import api_site, plain_site, public_site
 from lib.app.summary import Addresses
 from lib.clock import Clock
@@ -21,6 +22,8 @@ from lib.dialects.native.in_flight import follow
 from lib.dialects.native.inputs import Inputs
 from lib.dialects.native.outputs import OutputFiles
 from lib.dialects.native.routes import NativeDialect
+from lib.dialects.runpod.counts import RunPodCounts, WorkerState
+from lib.dialects.runpod.routes import RunPodDialect
 from lib.dialects.vast.routes import VastDialect
 from lib.dialects.vast.sessions import Sessions
 from lib.dialects.wrapper.parts import Uploads
@@ -44,6 +47,7 @@ from lib.upkeep.worker import Upkeep
 API_PORT = 18288
 RUNPOD_PORT = 8000
 """Where RunPod's local test server is expected (``SERVE_API_LOCALLY``)."""
+_STATES = {"healthy": WorkerState.READY, "starting": WorkerState.STARTING, "unhealthy": WorkerState.UNHEALTHY}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,14 +130,30 @@ async def build_front(
         longest_wait_s=server.long_poll_max_s,
         max_body_bytes=server.max_body_bytes,
     )
-    announce(metrics, dialects=(wrapper.name, vast.name))
+    counts = RunPodCounts(core.service, state=lambda: _STATES[health.status()])
+    health.add(counts.health)
+    runpod = RunPodDialect(
+        jobs=core.service,
+        payload=core.runpod,
+        counts=counts,
+        clock=clock,
+        server=server,
+        settings=settings.runpod,
+    )
+    shared = SharedPaths(
+        jobs=core.service,
+        dialects={wrapper.name: wrapper, vast.name: wrapper, runpod.name: runpod},
+        primary=server.primary_dialect,
+    )
+    announce(metrics, dialects=(wrapper.name, vast.name, runpod.name))
     probes = Probes(
         health=health.health, ready=health.ready, metrics=_exposition(metrics, core=core, streams=streams, clock=clock)
     )
     pass_ = core.records.derive("internal").hex()
     site = api_site(
         settings,
-        wrapper=wrapper,
+        dialects=(wrapper, runpod),
+        shared=shared,
         native=native,
         probes=probes,
         upkeep=upkeep,

@@ -2,16 +2,19 @@
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
+from typing import Protocol
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from lib.app.shared import SharedPaths, own_routes
 from lib.dialects.native.outputs import OutputFiles
 from lib.dialects.native.routes import NativeDialect
+from lib.dialects.port import JobDialect
 from lib.dialects.vast.routes import VastDialect
-from lib.dialects.wrapper.routes import WrapperDialect
 from lib.errors import Forbidden
-from lib.serving.access import Access, Need, caller_of
+from lib.serving.access import Access, Need, Needs, caller_of
 from lib.serving.application import Site
 from lib.serving.docs_page import Docs
 from lib.serving.middleware import OnError
@@ -45,10 +48,19 @@ The plain listener (`WORKER_HTTP_PORT`) is for programs on the worker's host: `P
 """
 
 
+class MountedDialect(JobDialect, Protocol):
+    """A dialect with what its routes ask of callers, and their description."""
+
+    def needs(self) -> Needs: ...
+
+    def operations(self) -> Sequence[Operation]: ...
+
+
 def api_site(
     settings: Settings,
     *,
-    wrapper: WrapperDialect,
+    dialects: Sequence[MountedDialect],
+    shared: SharedPaths,
     native: NativeDialect,
     probes: Probes,
     upkeep: Upkeep,
@@ -57,18 +69,22 @@ def api_site(
     on_error: OnError,
     version: str,
 ) -> Site:
-    """Every dialect that asks for no signature, our own routes, probes, metrics and the docs page; guarded against web
-    pages, and by API keys where there are any."""
+    """Every dialect that asks for no signature, the paths that they share, our own routes, probes, metrics and the docs
+    page; guarded against web pages, and by API keys where there are any."""
     server = settings.server
     policy = OriginPolicy(
         hosts=frozenset({*server.api_allowed_hosts, server.api_host}), any_address=server.api_host not in LOOPBACK
     )
     site = Site(max_body_bytes=server.max_body_bytes, policy=policy, access=access, on_error=on_error)
-    site.mount(wrapper.routes(), owner=wrapper.name, render_error=wrapper.render_error, needs=wrapper.needs())
+    for dialect in dialects:
+        routes = own_routes(dialect)
+        site.mount(routes, owner=dialect.name, render_error=dialect.render_error, needs=dialect.needs())
+    site.mount(shared.routes(), owner="shared", render_error=shared.render_error)
     site.mount(native.routes(), owner=native.name, render_error=native.render_error, needs=native.needs())
     site.mount(probes.routes(), owner="probes", needs=probes.needs())
     site.mount([web.get(LIVE, _live(upkeep, pass_))], owner="upkeep", needs={LIVE: Need.LINK})
-    operations: Sequence[Operation] = [*wrapper.operations(), *native.operations(), *probes.operations()]
+    own = chain.from_iterable(dialect.operations() for dialect in dialects)
+    operations = [*own, *native.operations(), *probes.operations()]
     document = partial(
         build,
         title=TITLE,

@@ -1,8 +1,10 @@
 """lib.comfy.inputs: inputs are brought in and placed, unsafe ones refused, placeholders drawn. Hosts are real."""
 
+import asyncio
 import base64
 import random
 import threading
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -21,7 +23,7 @@ from lib.comfy.placing import Placer
 from lib.comfy.ports import Folders
 from lib.comfy.uploads import UploadStore
 from lib.errors import EngineUnreachable, InputFetchFailed, UnsafeInput
-from lib.jobs.model import Credential, Job, JobSpec, Timings
+from lib.jobs.model import Credential, Job, JobSpec, NamedInput, Timings
 from lib.jobs.ports import Prepared
 from lib.lifecycle import Tasks
 from lib.settings import DeliverySettings, StorageSettings
@@ -32,6 +34,7 @@ from lib.storage.local import ContentStore
 from lib.storage.sources import Sources
 from tests.comfyui_fixture import RealComfyUI
 from tests.fakes.comfy_server import OwnedServer
+from tests.fakes.engine_world import Recorder, engine_world
 from tests.fakes.http_hosts import Names, WebHost, png
 
 JOB = Job(
@@ -397,6 +400,194 @@ async def test_a_real_comfyui_accepts_what_was_placed(bench: Bench, real_comfyui
     async with aiohttp.ClientSession() as http, http.post(f"{real_comfyui.base_url}/prompt", json=body) as response:
         answer = await response.json()
     assert (response.status, answer.get("node_errors")) == (200, {})
+
+
+def with_files(*given: tuple[str, str], **changes: Any) -> Job:
+    """A job whose request brings these files: names and values."""
+    named = tuple(
+        NamedInput(name=name, value=value, field=f"images[{index}].image") for index, (name, value) in enumerate(given)
+    )
+    return JOB.with_(spec=replace(JOB.spec, files=named, **changes))
+
+
+async def test_a_requests_own_files_replace_every_input_that_names_them(bench: Bench) -> None:
+    """By URL, base64 or data URI; in any node; the echo shows the caller's own names."""
+    folder = bench.engine()
+    graph = {
+        "1": node("LoadImage", image="photo.png"),
+        "2": node(
+            "Anything", where="sub\\scan.png", row={"file": "data.jpg"}, text="a photo.png", seed="__RANDOM_INT__"
+        ),
+        "3": node("SaveImage", filename_prefix="photo.png", images=["1", 0]),
+    }
+    data = f"data:image/png;base64,{PNG_BASE64}"
+    job = with_files(("photo.png", bench.url("/a.png")), ("sub/scan.png", PNG_BASE64), ("data.jpg", data))
+    prepared = await bench.prepare(graph, job=job)
+    inputs = {node_id: node["inputs"] for node_id, node in prepared.graph.items()}
+    assert (folder / inputs["1"]["image"]).read_bytes() == png(shade=1)
+    assert (folder / inputs["2"]["where"]).read_bytes() == png(shade=3)
+    assert inputs["2"]["row"]["file"] == inputs["2"]["where"]  # one content, one file
+    assert (inputs["2"]["text"], inputs["3"]["filename_prefix"]) == ("a photo.png", "photo.png")
+    shown = {node_id: node["inputs"] for node_id, node in prepared.caller_graph.items()}
+    assert shown["1"]["image"] == "photo.png"
+    assert (shown["2"]["where"], shown["2"]["row"]["file"]) == ("sub\\scan.png", "data.jpg")
+    assert shown["2"]["seed"] == inputs["2"]["seed"]
+    assert prepared.warnings == ()
+    assert len(prepared.files) == 2 and len(bench.host.seen) == 1
+    assert graph["1"]["inputs"]["image"] == "photo.png"
+
+
+async def test_a_file_is_fetched_once_however_many_nodes_name_it(bench: Bench) -> None:
+    """And decoded once."""
+    bench.engine()
+    graph = {str(number): node("LoadImage", image="photo.png") for number in range(20)}
+    prepared = await bench.prepare(graph, job=with_files(("photo.png", bench.url("/a.png"))))
+    assert len({node["inputs"]["image"] for node in prepared.graph.values()}) == 1
+    assert len(bench.host.seen) == 1
+
+
+@pytest.mark.parametrize("prefix", ["", "image/png;base64,", "data:image/png;base64,", "data:image/png,", "DATA:,"])
+async def test_whatever_stands_before_the_first_comma_is_left_off(bench: Bench, prefix: str) -> None:
+    """As worker-comfyui takes it."""
+    folder = bench.engine()
+    job = with_files(("photo.png", prefix + PNG_BASE64))
+    prepared = await bench.prepare({"1": node("LoadImage", image="photo.png")}, job=job)
+    assert (folder / prepared.graph["1"]["inputs"]["image"]).read_bytes() == png(shade=3)
+
+
+async def test_a_file_that_no_node_names_is_brought_in_and_told(bench: Bench) -> None:
+    """A bad one fails the job as any other would."""
+    bench.engine()
+    graph = {"1": node("LoadImage", image="other.png")}
+    prepared = await bench.prepare(graph, job=with_files(("photo.png", bench.url("/a.png"))))
+    assert prepared.graph == graph and prepared.files == () and len(bench.host.seen) == 1
+    assert prepared.warnings == ("images[0].image ('photo.png'): no node uses this file",)
+    with pytest.raises(InputFetchFailed, match="404"):
+        await bench.prepare(graph, job=with_files(("photo.png", bench.url("/gone.png"))))
+
+
+async def test_every_file_is_tried_and_every_failure_told(bench: Bench) -> None:
+    """With field and name, never the URL's query; the other files don't matter then."""
+    bench.engine()
+    graph = {"1": node("LoadImage", image="a.png"), "2": node("LoadImage", image="song.png")}
+    bench.host.files["/a.mp3"] = (b"ID3\x03\x00\x00\x00\x00\x00\x00" + b"\0" * 64, "audio/mpeg")
+    job = with_files(
+        ("a.png", bench.url("/a.png")),
+        ("gone.png", bench.url("/gone.png?sig=hush")),
+        ("song.png", bench.url("/a.mp3")),
+        ("noise.png", "@@@@"),
+        ("inside.png", "http://169.254.169.254/latest"),
+    )
+    with pytest.raises(InputFetchFailed) as caught:
+        await bench.prepare(graph, job=job)
+    details, told = caught.value.details, caught.value.details["errors"]
+    assert isinstance(told, list) and len(told) == 4
+    assert told[0] == "images[1].image ('gone.png'): host 'files.example' answered with status 404"
+    assert told[1].startswith("images[2].image ('song.png'): the file is audio/mpeg, expected image")
+    assert told[2].startswith("images[3].image ('noise.png'): inline data can't be decoded")
+    assert told[3].startswith("images[4].image ('inside.png'): ")
+    assert caught.value.message == "; ".join(told) and "hush" not in caught.value.message
+    assert (details["field"], details["reason"]) == ("images[1].image", "status")
+
+
+async def test_a_file_over_the_limit_or_with_a_bad_name_is_refused(bench: Bench) -> None:
+    """Nothing is fetched for a request with a name that leads elsewhere."""
+    bench.engine()
+    graph = {"1": node("LoadImage", image="a.png")}
+    large = base64.b64encode(png() + b"\0" * (2 << 20)).decode()
+    with pytest.raises(InputFetchFailed, match="INPUT_MAX_BYTES"):
+        await bench.prepare(graph, job=with_files(("a.png", large)))
+    with pytest.raises(UnsafeInput, match="the name is not allowed"):
+        await bench.prepare(graph, job=with_files(("a.png", bench.url("/a.png")), ("../b.png", PNG_BASE64)))
+    assert bench.host.seen == []
+
+
+async def test_named_files_of_a_folder_come_as_a_folder(bench: Bench) -> None:
+    """Where a node reads one."""
+    folder = bench.engine()
+    job = with_files(("frames/2.png", bench.url("/a.png")), ("frames/1.png", bench.url("/b.png")))
+    prepared = await bench.prepare({"1": node("VHS_LoadImages", directory="frames", limit=2)}, job=job)
+    files = sorted((folder / prepared.graph["1"]["inputs"]["directory"]).iterdir())
+    assert [file.read_bytes() for file in files] == [png(shade=2), png(shade=1)]
+    assert prepared.caller_graph["1"]["inputs"] == {"directory": "frames", "limit": 2}
+
+
+async def test_a_node_that_reads_a_path_gets_one_of_a_named_file_too(bench: Bench) -> None:
+    """Where engines share the folder; elsewhere the node is named."""
+    folder = bench.engine("a")
+    job = with_files(("clip.mp4", bench.url("/a.png")))
+    graph = {"1": node("VHS_LoadVideoPath", video="clip.mp4"), "2": node("Anything", where="clip.mp4")}
+    prepared = await bench.prepare(graph, job=job)
+    assert Path(prepared.graph["1"]["inputs"]["video"]).parent == folder / "pyworker"
+    assert prepared.graph["2"]["inputs"]["where"].startswith("pyworker/")
+    bench.engine("b")
+    with pytest.raises(UnsafeInput, match=r"workflow\.1\.inputs\.video: VHS_LoadVideoPath"):
+        await bench.prepare(graph, job=job)
+
+
+async def test_an_upload_sent_before_may_get_a_name(bench: Bench) -> None:
+    """For its owner only."""
+    folder = bench.engine()
+
+    async def sent() -> AsyncIterator[bytes]:
+        yield png(shade=6)
+
+    await bench.prepare({"1": node("X")})
+    reference = await bench.uploads.save(sent(), "a.png", "ann")
+    graph = {"1": node("LoadImage", image="photo.png")}
+    prepared = await bench.prepare(graph, job=with_files(("photo.png", reference), owner="ann"))
+    assert (folder / prepared.graph["1"]["inputs"]["image"]).read_bytes() == png(shade=6)
+    with pytest.raises(InputFetchFailed, match=r"images\[0\]\.image .* upload it again"):
+        await bench.prepare(graph, job=with_files(("photo.png", reference), owner="bob"))
+
+
+async def test_what_was_written_on_another_system_is_told_once(bench: Bench) -> None:
+    """Model paths and names of input files, but nothing that was replaced by a file."""
+    bench.engine()
+    bench.options["CheckpointLoaderSimple", "ckpt_name"] = ("SDXL/a.safetensors",)
+    graph = {
+        "1": node("CheckpointLoaderSimple", ckpt_name="SDXL\\a.safetensors"),
+        "2": node("LoadImage", image="in\\b.png"),
+        "3": node("LoadImage", image="in\\photo.png"),
+        "4": node("CLIPTextEncode", text="a \\(cat\\)"),
+    }
+    prepared = await bench.prepare(graph, job=with_files(("in/photo.png", bench.url("/a.png"))))
+    places = "node 1 input ckpt_name, node 2 input image"
+    assert prepared.warnings == (f'paths written with "\\" were read as written with "/": {places}',)
+
+
+@pytest.mark.comfyui
+@pytest.mark.parametrize("shared", [True, False])
+async def test_a_real_comfyui_reads_named_files_in_loaders_and_in_plain_texts(
+    bench: Bench, real_comfyui: RealComfyUI, shared: bool, tmp_path: Path
+) -> None:
+    """As if they had been uploaded under their names."""
+    folders = Folders(output=real_comfyui.output, input=real_comfyui.input)
+    bench.servers.append(OwnedServer(real_comfyui.base_url, folders=folders if shared else None))
+    bench.host.files["/d.png"] = (png(shade=20 + shared), "image/png")
+    graph = {
+        "1": node("LoadImage", image="in/photo.png"),
+        "2": node("SaveImage", images=["1", 0], filename_prefix="named"),
+        "3": node("HWRead", where="in\\photo.png"),
+    }
+    job = with_files(("in/photo.png", bench.url("/d.png")))
+    prepared = await bench.prepare(graph, job=job)
+    fetched = tmp_path / "fetched"
+    async with engine_world(comfyui=real_comfyui, root=real_comfyui.folder, fetched=fetched) as world:
+        execution = await world.engine.execute(
+            job,
+            prepared,
+            observer=Recorder(),
+            withdraw=asyncio.Event(),
+            timeout_s=60,
+            prompt_id=str(uuid.uuid4()),
+        )
+        collected = await world.engine.collect(job, execution)
+    picture, size = collected.outputs
+    assert (picture.width, picture.height, picture.error) == (2, 2, None)
+    assert size.text == str(len(png(shade=20 + shared)))
+    echoed = collected.response[execution.prompt_id]["prompt"][2]
+    assert (echoed["1"]["inputs"]["image"], echoed["3"]["inputs"]["where"]) == ("in/photo.png", "in\\photo.png")
 
 
 async def test_a_large_graph_does_not_keep_the_event_loop(bench: Bench) -> None:

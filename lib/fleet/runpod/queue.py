@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[3]
 COMMAND = (sys.executable, "-m", "lib.fleet.runpod.sdk")
 POST_PATIENCE_S = 15.0
-"""How long the end of the worker waits until results are with RunPod (the SDK tries three times)."""
+"""How long the end of the worker waits until RunPod has the results (the SDK tries three times), or knows that this
+worker is unfit."""
 
 
 class RunPodQueue:
@@ -71,10 +72,13 @@ class RunPodQueue:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        """Results that are on their way arrive; then the SDK has nothing more to do."""
-        self.drain()
+        """What is on its way to RunPod arrives; then the SDK has nothing more to do."""
+        if self._unfit is None:
+            self.drain()
+        self._ending = True
+        last = self._idle.wait() if self._unfit is None else self._process.wait()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), POST_PATIENCE_S)
+            await asyncio.wait_for(last, POST_PATIENCE_S)
         self._kill()
         await self._process.wait()
         self._writer.close()

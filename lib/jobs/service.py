@@ -199,8 +199,7 @@ class JobService:
             await asyncio.wait((live.done,))
         elif live is not None:
             self._lifetimes.shorten(live, ttl_s)
-            if await live.is_recorded() and not live.over:
-                self._journal.update(live)
+            await live.is_recorded()
         if (job := await self._store.shorten(job_id, ttl_s)) is None:
             raise missing()
         return job if live is None or live.over else live.job

@@ -134,6 +134,7 @@ class SqliteJobStore(SqliteOutbox):
 
     async def shorten(self, job_id: str, ttl_s: float) -> Job | None:
         """Raises StorageFailed."""
+        self._unwritten.flush_job(job_id)
         at, horizon = self._time.now() + round(ttl_s * SECOND), self._horizon()
         return await self._writer.submit(lambda db: self._rows.shorten(db, job_id, at=at, horizon=horizon))
 

@@ -95,6 +95,11 @@ class Unwritten:
             self.hand_over(job_id)
         self._write_stray()
 
+    def flush_job(self, job_id: str) -> None:
+        """Hand the writer what waits of one job."""
+        if job_id in self._idle:
+            self.hand_over(job_id)
+
     def flush_messages(self) -> None:
         """Hand the writer the messages that wait, with the states that they come with."""
         for job_id in [job_id for job_id in self._idle if self._snapshots[job_id].outbox]:

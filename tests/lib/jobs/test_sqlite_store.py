@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import pytest
 from lib.errors import StorageFailed
 from lib.jobs.durable.database import connect
 from lib.jobs.durable.queries import CHUNK
-from lib.jobs.model import Credential, DeliverySpec, JobFilter, JobStatus, PutTarget, WebhookTarget
+from lib.jobs.durable.rows import VISIBLE, WHOLE
+from lib.jobs.model import Credential, DeliverySpec, JobFilter, JobStatus, NamedInput, PutTarget, WebhookTarget
 from lib.jobs.ports import Busy
 from lib.jobs.retention import Retention
 from lib.jobs.sqlite_store import SqliteJobStore
@@ -67,6 +69,84 @@ async def test_a_restart_finds_everything(tmp_path: Path) -> None:
         await store.finish(ended(running))
     async with opened(tmp_path) as store:
         assert await store.unfinished() == []
+
+
+async def test_a_restart_finds_what_is_kept_of_requests_and_lives(tmp_path: Path) -> None:
+    """A failed job that may be repeated, complete; a life that is limited, or was shortened, ends when it was to."""
+    clock = FakeClock()
+    files = (NamedInput(name="a.png", value="A" * 100_000),)
+    failed = job(1, repeatable=True, files=files, delivery=TO_S3)
+    brief = job(2, ttl_s=30).with_(expires_at=START + timedelta(seconds=30))
+    async with opened(tmp_path, clock) as store:
+        for accepted in (failed, brief, job(3)):
+            await store.add(accepted)
+        await store.finish(ended(failed, JobStatus.FAILED))
+        await store.shorten("j3", 20)
+    await clock.advance(19)
+    async with opened(tmp_path, clock) as store:
+        found = await store.get("j1")
+        assert found is not None and found.spec == failed.spec
+        assert [left.expires_at for left in await store.unfinished()] == [
+            START + timedelta(seconds=30),
+            START + timedelta(seconds=20),
+        ]
+        await clock.advance(1)
+        assert [shown.sequence for shown in await store.listed(JobFilter())] == [2, 1]
+    await clock.advance(10)
+    async with opened(tmp_path, clock) as store:
+        assert [shown.sequence for shown in await store.listed(JobFilter())] == [1]
+        await store.finish(ended(brief, JobStatus.CANCELLED))
+        await clock.advance(60)
+        await store.expire()
+        for table in ("jobs", "workflows"):
+            (count,) = await rows(tmp_path, f"SELECT count(*) FROM {table}")
+            assert count == (1 if table == "jobs" else 0), "only the one that is not over is left"
+
+
+async def rows(folder: Path, query: str) -> tuple[Any, ...]:
+    """The first row of a query, read by somebody else."""
+
+    def read() -> tuple[Any, ...]:
+        with closing(connect(folder / "jobs.sqlite3")) as db:
+            row: tuple[Any, ...] = db.execute(query).fetchone()
+            return row
+
+    return await asyncio.to_thread(read)
+
+
+async def test_news_of_a_job_do_not_write_its_files_again(tmp_path: Path) -> None:
+    """They lie in a row of their own, written once; small ones lie in the job's row, which is not changed by news."""
+    written: list[str] = []
+
+    def traced(path: Path) -> sqlite3.Connection:
+        connection = connect(path)
+        connection.set_trace_callback(lambda statement: written.append(statement))
+        return connection
+
+    accepted = job(1, files=(NamedInput(name="a.png", value="A" * 100_000),))
+    async with opened(tmp_path, connect=traced) as store:
+        await store.add(accepted)
+        assert max(map(len, written)) > 100_000
+        written.clear()
+        await store.write(accepted.with_(status=JobStatus.RUNNING))
+        await store.finish(ended(accepted))
+    assert 0 < max(map(len, written)) < 10_000
+
+
+async def test_what_is_forgotten_is_found_in_an_index(tmp_path: Path) -> None:
+    """Neither a look for a job nor the list reads rows for it: the time lies behind everything else in them."""
+    async with opened(tmp_path) as store:
+        await store.add(job(1))
+        for name in ("j.job_id = ?", "j.named = ?", "j.keyed = ?", "j.sequence < ?"):
+
+            def explain(name: str = name) -> list[str]:
+                with closing(connect(tmp_path / "jobs.sqlite3")) as db:
+                    query = f"EXPLAIN QUERY PLAN {WHOLE} WHERE {name} AND {VISIBLE}"
+                    return [row[-1] for row in db.execute(query, (1, 1, 1, 1))]
+
+            plan = await asyncio.to_thread(explain)
+            assert "SEARCH jobs USING COVERING INDEX jobs_by_end (forget_at<?)" in plan
+            assert not [step for step in plan if step.startswith("SCAN")]
 
 
 async def test_a_message_that_is_delivered_before_it_is_written_goes_all_the_same(tmp_path: Path) -> None:
@@ -206,11 +286,14 @@ async def test_nothing_of_a_caller_is_in_the_files(tmp_path: Path) -> None:
     hidden = [
         "prompt-text", "access-key", "session-token", "header-value", "hook-secret", "hook-host", "put-signature",
         "message-body", "attempt-error", "output-text", "node-response", "error-detail", "idempotency-secret",
+        "picture-name", "picture-content",
     ]  # fmt: skip
     webhook = WebhookTarget(url="https://hook-host.example/x?token=hook-secret", secret="hook-secret")
     accepted = job(
         1,
         workflow=b'{"1": "prompt-text"}' + b"prompt-text" * 5000,
+        files=(NamedInput(name="picture-name", value="picture-content" * 5000),),
+        repeatable=True,
         idempotency=type(KEY)(scope="s", key="idempotency-secret"),
         credentials=(Credential(kind="http", pattern="https://*", values={"A": "header-value access-key"}),),
         delivery=DeliverySpec(

@@ -13,9 +13,19 @@ from typing import Any
 
 import pytest
 
-from lib.errors import EngineDied
-from lib.jobs.model import Idempotency, JobFilter, JobStatus, OnDisconnect
+from lib.errors import EngineDied, JobTimeout
+from lib.jobs.model import (
+    Credential,
+    Idempotency,
+    Job,
+    JobFilter,
+    JobStatus,
+    NamedInput,
+    OnDisconnect,
+    WebhookTarget,
+)
 from lib.jobs.ports import DUE_BYTES, Busy
+from lib.jobs.requests import lightened
 from lib.jobs.retention import KEYED_FACTOR, RUN_MEMORY_S, Retention
 from lib.jobs.sqlite_store import SqliteJobStore
 from lib.jobs.store import MemoryJobStore
@@ -314,6 +324,180 @@ async def test_a_keyed_result_outlives_the_count(store: Store) -> None:
         await store.finish(ended(job(number)))
     most = int(BOUNDS["max_results"]) * KEYED_FACTOR
     assert await present(store, range(1, 60)) == [*range(41 - most, 41), 57, 58, 59]
+
+
+# -- jobs that live for a limited time --------------------------------------------------------------------------------
+
+
+def brief(number: int, ttl_s: float, **changes: Any) -> Job:
+    """A job that is forgotten so many seconds after the fake clock's start."""
+    return job(number, ttl_s=ttl_s, **changes).with_(expires_at=START + timedelta(seconds=ttl_s))
+
+
+async def found_as(store: Store, accepted: Job) -> list[bool]:
+    """Whether it is found by each of its names, and in the list."""
+    spec = accepted.spec
+    return [
+        await store.get(accepted.job_id) is not None,
+        await store.latest(spec.request_id) is not None,
+        spec.idempotency is None or await store.keyed(spec.idempotency) is not None,
+        accepted.sequence in [each.sequence for each in await store.listed(JobFilter())],
+    ]
+
+
+@pytest.mark.parametrize("over", [False, True])
+async def test_a_job_is_forgotten_when_its_time_is_over(store: Store, clock: FakeClock, over: bool) -> None:
+    """By every name, whether it is over or not; one that is not is there to be ended. Others stay."""
+    accepted = brief(1, 10, idempotency=KEY)
+    await store.add(job(2))
+    await store.add(accepted)
+    if over:
+        await store.finish(ended(accepted))
+    await clock.advance(9)
+    await store.expire()
+    assert await found_as(store, accepted) == [True] * 4
+    await clock.advance(1)
+    for _ in range(2):
+        assert await found_as(store, accepted) == [False] * 4
+        assert await found_as(store, job(2)) == [True] * 4
+        assert [left.sequence for left in await store.unfinished()] == [2] if over else [1, 2]
+        await store.expire()
+    if not over:
+        await store.finish(ended(accepted, JobStatus.CANCELLED))
+        assert await found_as(store, accepted) == [False] * 4
+        await store.expire()
+        assert [left.sequence for left in await store.unfinished()] == [2]
+
+
+async def test_an_earlier_run_is_found_behind_a_forgotten_one(store: Store, clock: FakeClock) -> None:
+    """The newest that is there counts; numbers of runs are not given again while a row tells of them."""
+    await store.add(job(1, request_id="r"))
+    await store.finish(ended(job(1, request_id="r")))
+    await store.add(brief(2, 10, request_id="r").with_(run=2))
+    await clock.advance(11)
+    found = await store.latest("r")
+    assert found is not None and found.job_id == "j1"
+    assert await store.run_number("r") == 3
+
+
+async def test_forgotten_results_push_out_nobody(make: Callable[..., Any], clock: FakeClock) -> None:
+    """They do not count among those that are kept."""
+    store: Store = await make(max_results=3)
+    for number in range(1, 4):
+        await store.add(brief(number, 10))
+        await store.finish(ended(brief(number, 10)))
+    await clock.advance(11)
+    await store.expire()
+    for number in range(4, 7):
+        await store.add(job(number))
+        await store.finish(ended(job(number)))
+    assert await present(store, range(1, 7)) == [4, 5, 6]
+
+
+async def test_a_life_is_shortened_never_prolonged(store: Store, clock: FakeClock) -> None:
+    """From now on, at the latest; what is not there, or no longer, is not."""
+    await store.add(job(1))
+    await store.finish(ended(job(1), response={"a": 1}))
+    await store.add(brief(2, 10))
+    assert await store.shorten("nobody", 5) is None
+    shortened = await store.shorten("j1", 20)
+    assert shortened is not None and shortened.response == {"a": 1}
+    assert shortened.expires_at == START + timedelta(seconds=20)
+    assert await store.get("j1") == shortened
+    for job_id, ttl_s in (("j1", 30.0), ("j2", 30.0)):
+        unchanged = await store.shorten(job_id, ttl_s)
+        assert unchanged is not None and unchanged == await store.get(job_id)
+    await clock.advance(11)
+    assert [await store.get(name) is None for name in ("j1", "j2")] == [False, True]
+    assert await store.shorten("j2", 5) is None
+    assert await store.shorten("j1", 0) is not None
+    assert await store.get("j1") is None
+
+
+async def test_news_do_not_prolong_a_life_that_was_shortened(store: Store, clock: FakeClock) -> None:
+    """Nor does the job's end."""
+    await store.add(job(1))
+    await store.shorten("j1", 10)
+    store.update(job(1).with_(status=JobStatus.RUNNING))
+    await store.finish(ended(job(1)))
+    assert await store.get("j1") is not None
+    await clock.advance(10)
+    assert await store.get("j1") is None
+
+
+# -- requests that are kept --------------------------------------------------------------------------------------------
+
+PICTURES = (NamedInput(name="a.png", value="data:image/png;base64,AAAA"), NamedInput(name="b", value="https://x/b"))
+HOOKED = replace(TO_S3, webhooks=(WebhookTarget(url="https://hooks.example/", secret="whsec"),))
+
+
+def repeatable(number: int, **changes: Any) -> Job:
+    credential = Credential(kind="s3", pattern="s3://*", values={"secret_access_key": "hidden"})
+    return job(number, repeatable=True, credentials=(credential,), delivery=HOOKED, **changes)
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+async def test_files_of_what_is_not_over_are_complete(store: Store, size: int) -> None:
+    """Also when the worker, which has them on disk, let go of them."""
+    files = (NamedInput(name="a.png", value="A" * size), *PICTURES)
+    accepted = job(1, files=files)
+    await store.add(accepted)
+    store.update(accepted.with_(status=JobStatus.RUNNING, spec=lightened(accepted.spec)))
+    await store.write(accepted.with_(status=JobStatus.RUNNING, posts=1, spec=lightened(accepted.spec)))
+    (left,) = await store.unfinished()
+    assert (left.spec, left.posts) == (accepted.spec, 1)
+    await store.finish(ended(left))
+    found = await store.get("j1")
+    assert found is not None and (found.spec.workflow, found.spec.files) == (b"", ())
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+@pytest.mark.parametrize("added", [True, False])
+async def test_a_repeatable_job_that_failed_keeps_its_request(store: Store, size: int, added: bool) -> None:
+    """All of it, secrets too, by whatever name it is found; the list shows none of it. Whether it was accepted first or
+    was over when it came."""
+    accepted = repeatable(1, request_id="r", workflow=b'{"1": "%s"}' % (b"x" * size), files=PICTURES)
+    last = ended(accepted, JobStatus.FAILED, error=JobTimeout("Too long."))
+    if added:
+        await store.add(accepted)
+        last = last.with_(spec=lightened(accepted.spec))
+    await store.finish(last)
+    for found in (await store.get("j1"), await store.latest("r"), await store.shorten("j1", 30)):
+        assert found is not None and found.spec == accepted.spec
+    (shown,) = await store.listed(JobFilter())
+    assert (shown.spec.workflow, shown.spec.files) == (b"", ())
+    assert await store.run_number("r") == 2
+    assert await store.last_sequence() == 1
+
+
+@pytest.mark.parametrize("status", [JobStatus.COMPLETED, JobStatus.CANCELLED])
+async def test_others_keep_no_request(store: Store, status: JobStatus) -> None:
+    """Nobody repeats what was done, or was not wanted."""
+    await store.add(repeatable(1, files=PICTURES, workflow=b"w" * 50_000))
+    await store.finish(ended(repeatable(1, files=PICTURES), status))
+    found = await store.get("j1")
+    assert found is not None and (found.spec.workflow, found.spec.files) == (b"", ())
+
+
+async def test_requests_that_are_kept_count_in_bytes(make: Callable[..., Any]) -> None:
+    """A few large ones push out what ended earlier; each goes with its result."""
+    store: Store = await make(max_results=1000, results_max_bytes=1 << 20)
+    for number in range(1, 9):
+        large = repeatable(number, workflow=b"w" * 100_000, files=(NamedInput(name="a", value="A" * 100_000),))
+        if number % 2:
+            await store.add(large)
+        await store.finish(ended(large, JobStatus.FAILED))
+    kept = await present(store, range(1, 9))
+    assert 3 <= len(kept) <= 6 and kept == list(range(9 - len(kept), 9))
+
+
+async def test_an_end_without_a_beginning_is_found_by_its_names(store: Store) -> None:
+    """A job that was over when it came: by request id and idempotency key, with its message."""
+    refused = job(4, request_id="r", idempotency=KEY)
+    await store.finish(ended(refused, JobStatus.FAILED), (message("m"),))
+    assert await found_as(store, refused) == [True] * 4
+    assert await store.run_number("r") == 2
+    assert await due(store, 1) == ["m"]
 
 
 # -- outbox ----------------------------------------------------------------------------------------------------------

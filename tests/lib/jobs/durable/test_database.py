@@ -103,6 +103,23 @@ def test_migrations_go_forward_step_by_step(tmp_path: Path) -> None:
     db.close()
 
 
+async def test_the_first_version_s_database_is_taken_over(tmp_path: Path) -> None:
+    """Its jobs are there, live on without a limit, and can be given one; it is as quick as a change of the schema."""
+    async with opened(tmp_path) as store:
+        await store.add(job(1))
+        await store.add(job(2))
+        await store.finish(ended(job(1), response={"a": 1}))
+    with connect(tmp_path / "jobs.sqlite3") as db:
+        db.executescript("DROP INDEX jobs_by_end; ALTER TABLE jobs DROP COLUMN forget_at; PRAGMA user_version = 1")
+    db.close()
+    async with opened(tmp_path) as store:
+        found = await store.get("j1")
+        assert found is not None and (found.response, found.expires_at) == ({"a": 1}, None)
+        assert [left.job_id for left in await store.unfinished()] == ["j2"]
+        assert await store.shorten("j1", 0) is not None
+        assert await store.get("j1") is None
+
+
 def spoil_header(path: Path) -> None:
     path.write_bytes(b"not a database at all" * 1000)
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from lib.dialects.runpod.answers import Health, JobCounts, WorkerCounts
+
 ENDPOINT = "local"
 LATEST = "latest"
 ID = "6c1a5b52-0a3e-4d4f-8a51-0c9b1b8b0f6e-u1"
@@ -42,7 +44,7 @@ RUNNING: dict[str, Any] = {
     "id": ID,
     "status": "IN_PROGRESS",
     "delayTime": 12,
-    "executionTime": 400,
+    "executionTime": 420,
     "workerId": "oqk7ao1uomckye",
     "output": {"type": "progress", "value": 2, "max": 4, "percent": 50, "node": "3"},
 }
@@ -51,11 +53,10 @@ STREAMED: dict[str, Any] = {
     "status": "IN_PROGRESS",
     "stream": [{"output": {"type": "progress", "value": 2, "max": 4, "percent": 50, "node": "3"}}],
 }
-CANCELLED: dict[str, Any] = {"id": ID, "status": "CANCELLED", "delayTime": 12, "executionTime": 400}
-HEALTH: dict[str, Any] = {
-    "jobs": {"completed": 1, "failed": 0, "inProgress": 0, "inQueue": 2, "retried": 0},
-    "workers": {"idle": 1, "initializing": 0, "ready": 1, "running": 0, "throttled": 0, "unhealthy": 0},
-}
+CANCELLED: dict[str, Any] = {"id": ID, "status": "CANCELLED", "delayTime": 12, "executionTime": 420}
+HEALTH: dict[str, Any] = Health(
+    jobs=JobCounts(completed=1, failed=0, inProgress=0, inQueue=2, retried=0), workers=WorkerCounts(idle=1, ready=1)
+).model_dump()
 LISTED: dict[str, Any] = {"requests": [{"id": ID, "status": "IN_QUEUE"}]}
 
 

@@ -16,11 +16,13 @@ from lib.comfy.care import MEMORY_GUARD_S, OUT_OF_MEMORY_LIMIT, SETTLE_S, Keeper
 from lib.comfy.memory import Reading
 from lib.comfy.ports import CareAction
 from lib.errors import EngineUnreachable, OutOfMemory
+from lib.jobs.model import JobStatus
 from lib.jobs.ports import Withdrawn
 from lib.settings import EngineSettings
 from tests.fakes import workflows as w
 from tests.fakes.comfyui import FakeComfyUI
 from tests.fakes.engine_world import SETTINGS, Recorder, World, engine_world, job_of, until
+from tests.fakes.jobs import build_jobs, spec
 
 LOW, FINE = Reading(free_share=0.01), Reading(free_share=0.5)
 FREED, RECYCLED = CareAction.FREED, CareAction.RECYCLED
@@ -250,6 +252,23 @@ async def test_with_a_restart_after_each_job_none_runs_in_a_process_that_another
             assert (await world.run(w.picture())).outputs[0].error is None
             await _cared(world, *[RECYCLED] * count)
         assert world.server.generation == 4
+
+
+async def test_jobs_that_queue_survive_a_restart_after_each_one(opened: Open, fake: FakeComfyUI) -> None:
+    """All of them end well, in the order of their acceptance, each in a process of its own, at its first attempt."""
+    async with opened(recycle_after_jobs=1) as world:
+        jobs = build_jobs([world.engine], clock=SystemClock(), tasks=world.tasks)  # type: ignore[list-item]
+        world.engine.on_health(lambda _: jobs.queue.dispatch())
+        asked = [
+            await jobs.service.submit(spec(f"r{number}", workflow=orjson.dumps(w.picture()))) for number in range(5)
+        ]
+        async with asyncio.timeout(60):
+            done = [await jobs.service.wait(job.job_id) for job in asked]
+        assert [(job.status, job.attempts, job.warnings) for job in done] == [(JobStatus.COMPLETED, 1, ())] * 5
+        starts = [job.timings.execution_started_at for job in done]
+        assert starts == sorted(starts, key=str)
+        await _cared(world, *[RECYCLED] * 5)
+        assert world.server.generation == 6 and len(fake.posted) == 5
 
 
 async def test_a_prompt_that_waits_for_the_restart_can_be_asked_back(opened: Open, fake: FakeComfyUI) -> None:

@@ -52,8 +52,17 @@ async def launched(tmp_path: Path) -> AsyncIterator[Launched]:
     record = install_record()
     environment = {str(name): str(value) for name, value in dict(record["env"] or {}).items()}  # type: ignore[call-overload]
     install = Install(python=Path(str(record["python"])), root=Path(str(record["root"])), env=environment, device="cpu")
+    more = tmp_path / "more"
+    (more / "sub").mkdir(parents=True)
+    (more / "sub" / "of-mine.safetensors").touch()
+    (tmp_path / "more.yaml").write_text(f"mine:\n    checkpoints: {more}\n")
     settings = EngineSettings(
-        workspace=tmp_path, input_path=tmp_path / "input", preview_method="latent2rgb", recycle_after_jobs=2
+        workspace=tmp_path,
+        input_path=tmp_path / "input",
+        preview_method="latent2rgb",
+        recycle_after_jobs=2,
+        log_level="DEBUG",
+        extra_model_paths=(str(tmp_path / "more.yaml"),),
     )
     claim = await asyncio.to_thread(Claim.take, tmp_path / "run" / "comfyui-1.lock")
     assert claim is not None
@@ -85,8 +94,11 @@ async def launched(tmp_path: Path) -> AsyncIterator[Launched]:
         yield Launched(engine, server, cared)
 
 
-async def test_previews_come_when_they_are_switched_on_and_a_planned_restart_costs_no_job(launched: Launched) -> None:
-    """``COMFYUI_PREVIEW_METHOD`` reaches the process; ``COMFYUI_RECYCLE_AFTER_JOBS`` gives a new one, as no failure."""
+async def test_settings_reach_the_process_and_a_planned_restart_costs_no_job(launched: Launched) -> None:
+    """``COMFYUI_PREVIEW_METHOD``, ``COMFYUI_EXTRA_MODEL_PATHS``, ``COMFY_LOG_LEVEL``; ``COMFYUI_RECYCLE_AFTER_JOBS``
+    gives a new one, as no failure."""
+    assert "sub/of-mine.safetensors" in launched.engine.catalog.options("CheckpointLoaderSimple", "ckpt_name")
+    assert launched.server.command[launched.server.command.index("--verbose") + 1] == "DEBUG"
     observer = Recorder()
     collected = await launched.run(w.diffusion(steps=4), observer)
     assert [output.node_id for output in collected.outputs] == ["9"]

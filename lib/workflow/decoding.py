@@ -18,7 +18,7 @@ MAX_VALUES = 1_000_000
 MAX_INTEGER = 2**64 - 1
 MIN_INTEGER = -(2**63)
 _MAX_DIGITS = 20
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 Loc = tuple[str | int, ...]
 
 
@@ -31,7 +31,7 @@ def check(data: Any) -> Any:
     if not isinstance(data, bytes | bytearray | memoryview):
         _check_tree(data)
         return data
-    raw = bytes(data).removeprefix(_BOM)
+    raw = bytes(data).removeprefix(BOM)
     _check_count(raw)
     value = _decode(raw)
     if _check_tree(value):

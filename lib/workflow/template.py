@@ -1,53 +1,37 @@
 """A workflow with declared parameters: what a caller may set, of which type, and where it goes in the graph.
 
-A template is a JSON file, ``{"name", "description", "parameters": {name: {...}}, "workflow": {...}}``; a parameter has
-``type`` (``string``, ``integer``, ``number``, ``boolean``), ``targets`` (``"<node id>.<input>"``), and ``default`` or
-``required``, ``minimum``, ``maximum``, ``choices``, ``description``.
+A template is a JSON file, ``{"name", "summary", "description", "parameters": {name: {...}}, "workflow": {...}}``; what
+a parameter may hold is written in ``ParameterFile``. Endpoints (``lib.workflow.endpoints``) keep graph and parameters
+in two files.
 """
 
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from lib.errors import InvalidRequest, ServiceError
-from lib.workflow.decoding import MAX_INTEGER, MIN_INTEGER
 from lib.workflow.graph import check_graph
-from lib.workflow.placeholders import TOKEN
+from lib.workflow.kinds import Kind
+from lib.workflow.parameters import OptionList, Options, Parameter, check_declared, no_options, object_schema
 
 BUILT_IN = Path(__file__).parent / "templates"
-
-
-class Kind(StrEnum):
-    """JSON types of parameters."""
-
-    STRING = "string"
-    INTEGER = "integer"
-    NUMBER = "number"
-    BOOLEAN = "boolean"
+Loc = tuple[str | int, ...]
 
 
 class TemplateError(Exception):
     """A template file can't be used; the text names file, parameter and what was expected."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parameter:
-    """One declared input. ``targets`` are ``(node id, input name)``; ``default`` counts unless ``required``."""
+class ParameterError(ValueError):
+    """What is wrong with one parameter of a template."""
 
-    name: str
-    kind: Kind
-    targets: tuple[tuple[str, str], ...]
-    default: Any = None
-    required: bool = False
-    minimum: float | None = None
-    maximum: float | None = None
-    choices: tuple[Any, ...] = ()
-    description: str = ""
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"parameter {name}: {problem}")
+        self.name = name
+        self.problem = problem
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,31 +42,51 @@ class Template:
     description: str
     parameters: tuple[Parameter, ...]
     workflow: Mapping[str, Any]
+    summary: str = ""
 
-    def bind(self, values: Mapping[str, Any], *, loc: tuple[str | int, ...] = ()) -> dict[str, Any]:
-        """Return the graph with ``values`` filled in; unknown keys are ignored, ``null`` counts as not given.
+    def bind(self, values: Mapping[str, Any], *, loc: Loc = ()) -> dict[str, Any]:
+        """Return the graph with ``values`` filled in, taken leniently; ``null`` counts as not given.
 
         Raises: InvalidRequest with every bad parameter; ``loc`` is where ``values`` stands in the request.
         """
-        graph = {node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in self.workflow.items()}
+        given = {name: value for name, value in values.items() if value is not None}
+        return self.fill(self.check(given, loc=loc, lenient=True))
+
+    def check(
+        self, values: Mapping[str, Any], *, options: Options = no_options, loc: Loc = (), lenient: bool = False
+    ) -> dict[str, Any]:
+        """Return the value of every parameter, what was not given included; unknown keys are left out.
+
+        Raises: InvalidRequest with every bad parameter.
+        """
+        checked: dict[str, Any] = {}
         problems: list[dict[str, object]] = []
         for parameter in self.parameters:
+            name = parameter.name
             try:
-                value = _value(parameter, values.get(parameter.name))
+                if name in values:
+                    checked[name] = parameter.value(values[name], options, lenient=lenient)
+                else:
+                    checked[name] = parameter.unset(options)
             except ValueError as error:
-                problem: dict[str, object] = {
-                    "type": "modification",
-                    "loc": [*loc, parameter.name],
-                    "msg": f"{parameter.name} {error}",
-                }
-                problems.append(problem)
-                continue
-            for node_id, name in parameter.targets:
-                graph[node_id]["inputs"][name] = value
+                kind = "modification" if lenient else "parameter"
+                problems.append({"type": kind, "loc": [*loc, name], "msg": f"{name} {error}"})
         if problems:
             message = f"{self.name}: " + "; ".join(str(problem["msg"]) for problem in problems)
             raise InvalidRequest(message, details={"errors": problems})
+        return checked
+
+    def fill(self, checked: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the graph with checked values at their places."""
+        graph = {node_id: {**node, "inputs": dict(node["inputs"])} for node_id, node in self.workflow.items()}
+        for parameter in self.parameters:
+            for node_id, name in parameter.targets:
+                graph[node_id]["inputs"][name] = checked[parameter.name]
         return graph
+
+    def schema(self, options: Options = no_options) -> dict[str, Any]:
+        """Return the JSON schema of ``values``."""
+        return object_schema(self.parameters, options)
 
 
 def load_templates(*folders: Path) -> dict[str, Template]:
@@ -105,102 +109,120 @@ def parse_template(data: bytes, *, source: str) -> Template:
     Raises: TemplateError."""
     try:
         file = _File.model_validate_json(data)
-        check_graph(file.workflow)
-        parameters = tuple(_parameter(name, item) for name, item in file.parameters.items())
-        template = Template(name=file.name, description=file.description, parameters=parameters, workflow=file.workflow)
-        _check(template)
+        parameters = declare(file.parameters, file.workflow)
     except (ValidationError, ServiceError, ValueError) as error:
         raise TemplateError(f"{source}: {error}") from error
-    return template
+    return Template(
+        name=file.name,
+        summary=file.summary,
+        description=file.description,
+        parameters=parameters,
+        workflow=file.workflow,
+    )
 
 
-class _FileParameter(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    type: Kind
-    targets: tuple[str, ...]
-    default: Any = None
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class ParameterFile(BaseModel):
+    """What a file says of one parameter."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    type: Annotated[Kind, Field(strict=False)]
+    targets: Annotated[list[str], BeforeValidator(_as_list), Field(min_length=1)] = Field(
+        description="One or more `<node id>.<input>`."
+    )
+    default: Any = Field(None, description="The graph's own value when it is not named.")
     required: bool = False
     minimum: float | int | None = None
     maximum: float | int | None = None
-    choices: tuple[Any, ...] = ()
+    multiple_of: float | int | None = None
+    choices: list[Any] = Field([], description="The only values that are taken.")
+    options: str = Field("", description="`<class_type>.<input>`: the choices are what ComfyUI offers there.")
+    urls: bool = Field(False, description="Beside `options` a URL is taken, of a model that is to be downloaded.")
+    random: bool = Field(False, description="Drawn anew for each job where it is not given.")
+    title: str = ""
     description: str = ""
 
 
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
     name: str
+    summary: str = ""
     description: str = ""
-    parameters: dict[str, _FileParameter]
+    parameters: dict[str, ParameterFile]
     workflow: dict[str, Any]
 
 
-def _parameter(name: str, item: _FileParameter) -> Parameter:
-    fields = item.model_dump(exclude={"type", "targets"})
-    targets = []
-    for target in item.targets:
-        node_id, dot, field = target.rpartition(".")
-        if not dot:
-            raise ValueError(f"parameter {name}: target {target!r}, expected '<node id>.<input>'")
-        targets.append((node_id, field))
-    return Parameter(name=name, kind=item.type, targets=tuple(targets), **fields)
+def declare(described: Mapping[str, ParameterFile], workflow: Mapping[str, Any]) -> tuple[Parameter, ...]:
+    """Make parameters of what a file says, and check them against the graph.
+
+    Raises: ParameterError, ServiceError for the graph.
+    """
+    check_graph(workflow)
+    parameters = []
+    for name, item in described.items():
+        try:
+            parameters.append(_parameter(name, item, workflow))
+        except ValueError as error:
+            raise ParameterError(name, str(error)) from None
+    return tuple(parameters)
 
 
-def _check(template: Template) -> None:
-    for parameter in template.parameters:
-        for node_id, field in parameter.targets:
-            if node_id not in template.workflow or field not in template.workflow[node_id]["inputs"]:
-                raise ValueError(f"parameter {parameter.name}: the graph has no input {node_id}.{field}")
-        if not parameter.required:
-            try:
-                _value(parameter, parameter.default)
-            except ValueError as error:
-                raise ValueError(f"parameter {parameter.name}: its default {error}") from None
-
-
-def _value(parameter: Parameter, given: Any) -> Any:
-    """Return what goes into the graph. Raises: ValueError with what was expected."""
-    if given is None:
-        if parameter.required or parameter.default is None:
-            raise ValueError("required but not set")
-        given = parameter.default
-    if given == TOKEN and parameter.kind in (Kind.INTEGER, Kind.NUMBER):
-        return given
-    value = _coerce(parameter.kind, given)
-    if type(value) is int and not MIN_INTEGER <= value <= MAX_INTEGER:
-        raise ValueError("must be an integer of 64 bits")
-    if parameter.choices and value not in parameter.choices:
-        raise ValueError(f"must be one of {', '.join(map(str, parameter.choices))}")
-    if parameter.minimum is not None and value < parameter.minimum:
-        raise ValueError(f"must be at least {parameter.minimum}")
-    if parameter.maximum is not None and value > parameter.maximum:
-        raise ValueError(f"must be at most {parameter.maximum}")
-    return value
-
-
-def _coerce(kind: Kind, given: Any) -> Any:
-    """Take what ComfyUI itself would convert without loss: digits in a string, a number for a text."""
-    match kind, given:
-        case (Kind.BOOLEAN, bool()) | (Kind.STRING, str()):
-            return given
-        case (Kind.INTEGER | Kind.NUMBER | Kind.STRING, bool()):
-            pass
-        case (Kind.INTEGER | Kind.NUMBER, int()) | (Kind.NUMBER, float()):
-            return given
-        case (Kind.INTEGER, float()) if given.is_integer():
-            return int(given)
-        case (Kind.STRING, int() | float()):
-            return str(given)
-        case (Kind.INTEGER | Kind.NUMBER, str()):
-            return _number(kind, given)
-    raise ValueError(f"must be of type {kind.value}")
-
-
-def _number(kind: Kind, text: str) -> float | int:
+def _parameter(name: str, item: ParameterFile, workflow: Mapping[str, Any]) -> Parameter:
+    parameter = Parameter(
+        name=name,
+        kind=item.type,
+        targets=tuple(_target(target, workflow) for target in item.targets),
+        choices=tuple(item.choices),
+        options=_options(item),
+        **item.model_dump(exclude={"type", "targets", "choices", "options", "urls"}),
+    )
+    if not parameter.required and not parameter.random and parameter.default is None:
+        parameter = replace(parameter, default=_own_value(parameter.targets, workflow))
+    check_declared(parameter)
+    if parameter.required or parameter.random:
+        return parameter
     try:
-        if kind is Kind.INTEGER and len(text) <= 40:
-            return int(text)
-        if kind is Kind.NUMBER and math.isfinite(number := float(text)):
-            return number
-    except ValueError:
-        pass
-    raise ValueError(f"must be of type {kind.value}")
+        return replace(parameter, default=parameter.value(parameter.default, lenient=True))
+    except ValueError as error:
+        raise ValueError(f"its default {error}") from None
+
+
+def _options(item: ParameterFile) -> OptionList | None:
+    if not item.options:
+        if item.urls:
+            raise ValueError("urls stands beside options")
+        return None
+    class_type, _, name = item.options.partition(".")
+    if not class_type or not name:
+        raise ValueError(f"options {item.options!r}, expected '<class_type>.<input>'")
+    return OptionList(class_type=class_type, name=name, urls=item.urls)
+
+
+def _target(target: str, workflow: Mapping[str, Any]) -> tuple[str, str]:
+    """Split a target; node ids as well as inputs may have dots in them."""
+    parts = target.split(".")
+    if len(parts) < 2:
+        raise ValueError(f"target {target!r}, expected '<node id>.<input>'")
+    for end in range(1, len(parts)):
+        node_id, name = ".".join(parts[:end]), ".".join(parts[end:])
+        if node_id in workflow and name in workflow[node_id]["inputs"]:
+            return node_id, name
+    raise ValueError(f"the graph has no input {target}{_instead(parts[0], workflow)}")
+
+
+def _instead(node_id: str, workflow: Mapping[str, Any]) -> str:
+    if (node := workflow.get(node_id)) is None:
+        return f"; its nodes are {', '.join(list(workflow)[:20])}"
+    return f"; inputs of node {node_id} are {', '.join(node['inputs']) or 'none'}"
+
+
+def _own_value(targets: Sequence[tuple[str, str]], workflow: Mapping[str, Any]) -> Any:
+    values = [workflow[node_id]["inputs"][name] for node_id, name in targets]
+    if isinstance(values[0], list | dict):
+        raise ValueError("needs a default, or required: in the graph it is no plain value")
+    if any(value != values[0] or isinstance(value, bool) != isinstance(values[0], bool) for value in values):
+        raise ValueError("needs a default, or required: in the graph its targets have different values")
+    return values[0]

@@ -173,7 +173,7 @@ def test_choices_are_checked() -> None:
         ({"parameters": {"a": {"type": "string", "targets": ["9.x"], "default": ""}}}, "no input 9.x"),
         ({"parameters": {"a": {"type": "string", "targets": ["x"], "default": ""}}}, "<node id>.<input>"),
         ({"parameters": {"a": {"type": "integer", "targets": ["1.color"], "default": "red"}}}, "its default must be"),
-        ({"parameters": {"a": {"type": "integer", "targets": ["1.color"]}}}, "its default required but not set"),
+        ({"parameters": {"a": {"type": "string", "targets": ["1.color"], "default": True}}}, "its default must be"),
         ({"parameters": {"a": {"type": "colour", "targets": []}}}, "type"),
         ({"workflow": {}}, "empty"),
         ({"surprise": 1}, "surprise"),

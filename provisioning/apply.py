@@ -13,9 +13,10 @@ from pathlib import Path
 from provisioning.cron import install_entry, missing_for_cron, start_cron
 from provisioning.errors import ProvisioningError
 from provisioning.facts import HostFacts, Skip, Step, step_of
-from provisioning.fetch import Download, Fetcher, Pins
+from provisioning.fetch import Fetcher
 from provisioning.manifest import CronEntry, Entry, Manifest, ModelFile, PlainFile
 from provisioning.packages import PackageSteps
+from provisioning.pins import Download, Pins
 from provisioning.progress import display
 from provisioning.report import Outcome, ProvisioningReport, StepReport, finished, unfinished, write_report
 from provisioning.steps import Stamps, digest, exclusive, run_command, say, write_text_atomically

@@ -6,15 +6,16 @@ from pathlib import Path
 
 from provisioning.apply import LOCK_FILE
 from provisioning.comfyui.locate import comfyui_version
-from provisioning.errors import ProvisioningError
+from provisioning.errors import ProvisioningError, cause_of
 from provisioning.facts import HostFacts
-from provisioning.fetch import Fetcher, Pins
+from provisioning.fetch import Fetcher
 from provisioning.nodes.check import ImportCheck
 from provisioning.nodes.install import NodesHost, Pack, install_pack
 from provisioning.nodes.mode import config_files, set_mode
 from provisioning.nodes.snapshot import read_snapshot, restore
 from provisioning.nodes.source import parse_source
 from provisioning.packages import nodes_host
+from provisioning.pins import Pins
 from provisioning.progress import display
 from provisioning.steps import digest, exclusive, say
 
@@ -29,7 +30,7 @@ def install_nodes(names: Sequence[str], facts: HostFacts) -> None:
             try:
                 packs[name] = install_pack(parse_source(name), host)
             except (ProvisioningError, ValueError, OSError) as error:
-                failed[name] = str(error)
+                failed[name] = cause_of(error)
         failed |= _not_importing(packs, facts, host)
     if failed:
         causes = "\n".join(f"{name}: {cause}" for name, cause in failed.items())
@@ -82,5 +83,5 @@ def _not_importing(packs: dict[str, Pack], facts: HostFacts, host: NodesHost) ->
         try:
             check.require(pack.path)
         except ProvisioningError as error:
-            failed[name] = str(error)
+            failed[name] = cause_of(error)
     return failed

@@ -20,6 +20,11 @@ class ProvisioningError(Exception):
         self.remedy = remedy
 
 
+def cause_of(error: Exception) -> str:
+    """Give why, without what to do next: for lists of several failures."""
+    return error.cause if isinstance(error, ProvisioningError) else without_secrets(error)
+
+
 def without_secrets(text: object) -> str:
     """Take queries and user names out of the URLs of a text: tokens of model sites are there."""
     return _QUERY.sub(r"\1?...", _USER.sub(r"\1", str(text)))

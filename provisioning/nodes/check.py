@@ -126,14 +126,12 @@ def problem(said: str, path: Path) -> str | None:
 
 
 def _reason(lines: Sequence[str], path: Path) -> str:
-    """Give the traceback's last lines, which end where the pack is named."""
-    end = next((number for number, line in enumerate(lines) if str(path) in line and _tells(line)), None)
-    if end is None:
+    """Give the traceback's last lines, up to where the pack was named last."""
+    named = re.compile(re.escape(str(path)) + r"(?![\w.-])")
+    found = [number for number, line in enumerate(lines) if named.search(line) and not TABLE_LINE.match(line)]
+    if not found:
         return "ComfyUI gives no reason."
+    end = found[-1]
     begin = max((number for number in range(end) if lines[number].startswith(TRACEBACK)), default=end)
     block = [line for line in lines[begin : end + 1] if line.strip()]
     return "\n".join(block[-TAIL_LINES:])
-
-
-def _tells(line: str) -> bool:
-    return not TABLE_LINE.match(line) and not line.startswith(("Prestartup", "Adding"))

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from provisioning.errors import ProvisioningError
-from provisioning.fetch import Download, Fetcher, Pins
+from provisioning.fetch import Fetcher
 from provisioning.git import FULL_HASH, checkout, has_local_changes, head, origin, same_repository
 from provisioning.interpreter import Interpreter
 from provisioning.nodes.registry import find_release, unpack
 from provisioning.nodes.source import PackSource
+from provisioning.pins import Download, Pins
 from provisioning.steps import Stamps, digest, run_command, say
 
 DISABLED = ".disabled"
@@ -95,8 +96,11 @@ def _from_git(source: PackSource, url: str, wanted: str | None, target: Path, ho
         return checkout(target, url=url, ref=wanted, failure=failure, remedy=remedy)
     scratch = host.workspace / ".provisioning" / "new-packs" / target.name
     shutil.rmtree(scratch, ignore_errors=True)
-    commit = checkout(scratch, url=url, ref=wanted, failure=failure, remedy=remedy)
-    shutil.move(scratch, target)
+    try:
+        commit = checkout(scratch, url=url, ref=wanted, failure=failure, remedy=remedy)
+        shutil.move(scratch, target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     return commit
 
 

@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from provisioning.comfyui.environment import LIMITS, wanted_packages
-from provisioning.errors import ProvisioningError
+from provisioning.errors import ProvisioningError, cause_of
 from provisioning.git import FULL_HASH, checkout, has_local_changes, head, origin
 from provisioning.manifest import read_location
 from provisioning.nodes.install import DISABLED, NodesHost, Pack, install_pack
@@ -104,7 +104,7 @@ def restore(snapshot: Snapshot, host: NodesHost) -> Restored:
         try:
             act()
         except (ProvisioningError, OSError, ValueError) as error:
-            restored.problems.append(f"{title}: {error}")
+            restored.problems.append(f"{title}: {cause_of(error)}")
     _tell_others(snapshot, host, restored)
     return restored
 
@@ -135,7 +135,8 @@ def _comfyui(commit: str, host: NodesHost) -> None:
         host.root, url=url, ref=commit, failure=f"git has no such commit at {url}.", remedy="Correct the snapshot."
     )
     wanted = wanted_packages((host.root / "requirements.txt").read_text())
-    host.interpreter.install((*wanted, *LIMITS), failure="The packages of this ComfyUI could not be installed.")
+    if wanted:
+        host.interpreter.install((*wanted, *LIMITS), failure="The packages of this ComfyUI could not be installed.")
 
 
 def _pack(source: str, ref: str | None, disabled: bool, host: NodesHost, restored: Restored) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from provisioning.errors import ProvisioningError
-from provisioning.fetch import Download, Fetcher, Pins, may_see_token, partial_path
+from provisioning.fetch import Fetcher, may_see_token, partial_path
+from provisioning.pins import Download, Pins
 from provisioning.progress import Lines
 from tests.provisioning.servers import FileServer
 

@@ -1,6 +1,7 @@
 """What is done to a host, and above all what is not: no second ComfyUI, no file in a folder that is not known."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from provisioning.errors import ProvisioningError
 from provisioning.host import EnginePlan, Surroundings, choose_engine, look_around, prepare_host, rotate_log
 from provisioning.report import FILE_NAME
 from provisioning.settings import HostSettings, InstallSettings
+from tests.provisioning.packs import plant
 from tests.provisioning.servers import FileServer, Signer
 
 INSTALL = InstallSettings(probe_timeout_s=1)
@@ -160,3 +162,19 @@ def test_model_log_is_appended_to_the_old_one(tmp_path: Path) -> None:
     assert log.read_text() == ""
     assert (tmp_path / "comfyui.log.old").read_text() == "one\ntwo\n"
     rotate_log(tmp_path / "absent.log")
+
+
+def test_volume_is_noted_for_the_workers_comfyui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ComfyUI gets as --extra-model-paths-config stands in its record, and goes when the volume is gone."""
+    workspace, volume = tmp_path / "w", tmp_path / "volume"
+    (volume / "models").mkdir(parents=True)
+    plant(tmp_path / "ComfyUI", "1.2.3")
+    (tmp_path / "ComfyUI" / "venv" / "bin").mkdir(parents=True)
+    monkeypatch.setattr("provisioning.comfyui.install.find_python", lambda *_: Path(sys.executable))
+    monkeypatch.setattr("provisioning.host.ensure_random_checkpoint", lambda _: None)
+    install = INSTALL.model_copy(update={"install_path": tmp_path / "ComfyUI"})
+    for path, noted in ((volume, [str(workspace / "volume_model_paths.yaml")]), (tmp_path / "gone", [])):
+        worker = settings(COMFYUI_PORT="0", RUNPOD_VOLUME_PATH=str(path))
+        prepare_host(workspace, host=host(tmp_path), install=install, worker=worker)
+        assert json.loads((workspace / "comfyui.json").read_text())["extra_model_paths"] == noted
+        assert (json.loads((workspace / FILE_NAME).read_text())["volume"] is None) is not bool(noted)

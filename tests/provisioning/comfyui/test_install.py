@@ -10,7 +10,7 @@ from provisioning.comfyui.install import ensure_comfyui
 from provisioning.comfyui.record import FILE_NAME, InstallRecord, Source, read_record
 from provisioning.errors import ProvisioningError
 from provisioning.settings import InstallSettings
-from tests.provisioning.comfyui.conftest import plant
+from tests.provisioning.packs import plant
 
 pytestmark = pytest.mark.comfyui
 

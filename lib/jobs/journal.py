@@ -33,7 +33,7 @@ class Journal:
     async def add_ended(self, live: LiveJob) -> None:
         """Record a job that was over when it came, with its messages. Raises what the store raises."""
         await self._number(live)
-        await self.finish(live.job)
+        await self._end(live.job)
 
     def update(self, live: LiveJob) -> None:
         """Have the job's state written soon."""
@@ -57,18 +57,20 @@ class Journal:
     async def finish(self, job: Job) -> None:
         """Write the outcome with its messages in one step. A store that fails is logged: the job itself is done, and
         who waits for it is told."""
+        try:
+            await self._end(job)
+        except ServiceError as error:
+            facts = {"event": "job.unrecorded", "cause": error.message, "webhooks": len(job.spec.delivery.webhooks)}
+            log.error("the outcome of a job could not be recorded", extra=facts)
+
+    async def _end(self, job: Job) -> None:
         if job.spec.internal:
             return
         event = JobEvent(str(job.status))
         big = len(job.spec.workflow) + sum(len(output.data_base64 or "") for output in job.outputs) > BIG_BYTES
         told = big and job.spec.delivery.webhooks
         items = await asyncio.to_thread(self._messages, job, event) if told else self._messages(job, event)
-        try:
-            await self._store.finish(spent(job), items)
-        except ServiceError as error:
-            facts = {"event": "job.unrecorded", "cause": error.message, "webhooks": len(items)}
-            log.error("the outcome of a job could not be recorded", extra=facts)
-            return
+        await self._store.finish(spent(job), items)
         if items:
             self._announcer.stored(items)
 

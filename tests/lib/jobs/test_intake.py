@@ -5,8 +5,30 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from lib.errors import IdempotencyMismatch, JobConflict, JobNotFound, NotReady, Overloaded, StorageFailed
-from lib.jobs.model import Estimate, Idempotency, Job, JobFilter, JobSpec, JobStatus, OnDisconnect
+from lib.errors import (
+    Draining,
+    IdempotencyMismatch,
+    InvalidWorkflow,
+    JobConflict,
+    JobNotFound,
+    NotReady,
+    Overloaded,
+    StorageFailed,
+)
+from lib.fleet.ledger import Ledger
+from lib.jobs.model import (
+    DeliverySpec,
+    Estimate,
+    Idempotency,
+    Job,
+    JobEvent,
+    JobFilter,
+    JobSpec,
+    JobStatus,
+    NamedInput,
+    OnDisconnect,
+    WebhookTarget,
+)
 from tests.fakes.clock import FakeClock, settle
 from tests.fakes.engine import FakeEngine
 from tests.fakes.jobs import JobWorld, SlowStore, build_jobs, finish_all, finished, spec
@@ -133,12 +155,121 @@ async def test_a_job_that_ends_at_once_is_recorded_first(world: JobWorld) -> Non
     assert world.ledger.finished_jobs == [("r", JobStatus.CANCELLED)]
 
 
+async def test_a_cancel_that_does_not_wait_waits_for_the_record(world: JobWorld) -> None:
+    """What is not recorded can't survive a restart; a job that can't be recorded never was."""
+    world.store.gate.clear()
+    asking = submitting(world, spec())
+    await settle()
+    job_id = world.service.live_jobs[0].job_id
+    cancelling = asyncio.ensure_future(world.service.cancel(job_id, reason="enough", wait=False))
+    await settle()
+    assert not cancelling.done()
+    world.store.error = StorageFailed("no space left on the device")
+    world.store.gate.set()
+    for task in (cancelling, asking):
+        with pytest.raises(NotReady, match="no space"):
+            await task
+
+
 async def test_what_is_recorded_while_a_job_runs(world: JobWorld) -> None:
     """The post before it happens, the start, and the outputs before they are delivered."""
     await run(world, spec())
     seen = [(job.posts, job.prompt_id == job.job_id, job.attempts, str(job.stage)) for job in world.store.updates]
     assert seen == [(1, True, 0, "execute"), (1, True, 1, "execute"), (1, True, 1, "deliver")]
     assert [output.filename for output in world.store.updates[-1].outputs] == ["a.png"]
+
+
+# -- refused ---------------------------------------------------------------------------------------------------------
+
+BAD = InvalidWorkflow("Node 3 has no input.", details={"node_errors": {"3": {}}})
+TOLD = DeliverySpec(webhooks=(WebhookTarget(url="https://hooks.example/1"),))
+
+
+async def test_a_refused_job_is_a_failed_one(world: JobWorld) -> None:
+    """Recorded, found by all its names, told to its webhook and to those who listen; near no engine, and no load."""
+    heard: list[Job] = []
+    world.service.listen(heard.append)
+    key = Idempotency(scope="s", key="k")
+    job = await world.service.refuse(spec(delivery=TOLD, on_disconnect=KEPT, idempotency=key), BAD)
+    assert (job.status, job.error, job.message, job.run) == (JobStatus.FAILED, BAD, BAD.message, 1)
+    assert job.timings.finished_at == job.timings.accepted_at
+    assert heard == [job]
+    assert world.announcer.told == [("r", JobEvent.FAILED)]
+    for found in (
+        await world.service.get(job.job_id),
+        await world.service.find("r", owner=""),
+        await world.service.wait(job.job_id),
+        *await world.service.listed(JobFilter()),
+        [view async for view in world.service.watch(job.job_id)][-1].job,
+        await world.service.submit(spec(idempotency=key)),
+        await world.service.refuse(spec(idempotency=key), BAD),
+    ):
+        assert (found.job_id, found.status) == (job.job_id, JobStatus.FAILED)
+    assert world.preparer.begun == world.engine.ran == []
+    assert world.ledger.received_jobs == world.ledger.finished_jobs == []
+    assert (world.service.in_flight_count, world.service.load) == (0, 0)
+
+
+async def test_runs_count_over_refused_ones(world: JobWorld) -> None:
+    """And orders go on: the newest run is the one that is found."""
+    first = await world.service.refuse(spec(), BAD)
+    second = await run(world, spec())
+    third = await world.service.refuse(spec(), BAD)
+    assert [job.run for job in (first, second, third)] == [1, 2, 3]
+    assert [job.sequence for job in (first, second, third)] == [1, 2, 3]
+    assert (await world.service.find("r", owner="")).job_id == third.job_id
+
+
+async def test_what_is_refused_while_it_lives_attaches_to_it(world: JobWorld) -> None:
+    """The same request, looked at otherwise; with another body it is a conflict."""
+    job = await world.service.submit(spec())
+    assert (await world.service.refuse(spec(), BAD)).job_id == job.job_id
+    with pytest.raises(JobConflict):
+        await world.service.refuse(spec(body_hash="other"), BAD)
+    await settle()
+    world.engine.finish()
+    await finished(world, job)
+
+
+async def test_the_books_balance_over_refused_jobs() -> None:
+    """Received is served and failed and cancelled and load: it is none of that. Its router's number is free."""
+    clock = FakeClock()
+    ledger = Ledger(clock=clock)
+    world = build_jobs([FakeEngine(automatic=True)], clock=clock, ledger=ledger)
+    await world.service.refuse(spec("bad", tag=7), BAD)
+    await finished(world, await world.service.submit(spec("good", tag=8)))
+    assert (ledger.totals.received, ledger.totals.served, ledger.totals.failed, ledger.open_cost) == (100, 100, 0, 0)
+    assert [(item.request_idx, item.success) for item in ledger.deleted(10)] == [(7, False), (8, True)]
+    await world.tasks.cancel()
+
+
+async def test_who_would_not_come_in_is_not_refused_either(world: JobWorld) -> None:
+    """Not ready, full, ending, a store that fails: the answer is that of a good request."""
+    world.blocked.append("no model")
+    with pytest.raises(NotReady, match="no model"):
+        await world.service.refuse(spec(), BAD)
+    world.blocked.clear()
+    world.store.error = StorageFailed("no space left on the device")
+    with pytest.raises(NotReady, match="no space"):
+        await world.service.refuse(spec(), BAD)
+    with pytest.raises(JobNotFound):
+        await world.service.find("r", owner="")
+    world.store.error = None
+    await world.service.drain(0)
+    with pytest.raises(Draining):
+        await world.service.refuse(spec(), BAD)
+
+
+async def test_a_caller_who_leaves_a_refusal(world: JobWorld) -> None:
+    """It is recorded all the same, as failed."""
+    world.store.gate.clear()
+    refusing = asyncio.ensure_future(world.service.refuse(spec(), BAD))
+    await settle()
+    refusing.cancel()
+    await settle()
+    world.store.gate.set()
+    await settle()
+    assert (await world.service.find("r", owner="")).status is JobStatus.FAILED
 
 
 # -- who asks again --------------------------------------------------------------------------------------------------
@@ -258,6 +389,49 @@ async def test_the_bytes_of_waiting_requests_are_bounded(world: JobWorld) -> Non
         await world.service.submit(spec("r3", workflow=b'"%s"' % (b"x" * 398)))
     assert caught.value.details == {"in_flight_bytes": 800, "limit_bytes": 1000}
     assert caught.value.retry_after_s == pytest.approx(5.0)  # 200 of 800 bytes, of 20 s
+    await world.tasks.cancel()
+
+
+async def test_files_are_part_of_a_request_s_bytes() -> None:
+    """At the door, in flight, and while they are being prepared; then only their names stay in memory."""
+    world = build_jobs(request_bytes=1000, prepared_bytes=1000)
+    world.preparer.held = {name: asyncio.Event() for name in ("a", "b")}
+    files = (NamedInput(name="p.png", value="A" * 600),)
+    first = await world.service.submit(spec("a", files=files))
+    with pytest.raises(Overloaded):
+        await world.service.submit(spec("c", files=files))
+    second = await world.service.submit(spec("b", files=(NamedInput(name="p.png", value="A" * 390),)))
+    await settle()
+    assert world.preparer.begun == ["a", "b"]
+    third = await world.service.submit(spec("d", workflow=b"{}"))
+    await settle()
+    assert world.preparer.begun == ["a", "b", "d"]
+    for event in world.preparer.held.values():
+        event.set()
+    await settle()
+    assert [file for job in world.service.live_jobs for file in job.spec.files] == [
+        NamedInput(name="p.png", value=""),
+        NamedInput(name="p.png", value=""),
+    ]
+    await finish_all(world, lambda: world.service.in_flight_count == 0)
+    for job in (first, second, third):
+        assert (await world.service.get(job.job_id)).spec.files == ()
+    await world.service.submit(spec("e", files=files))
+    await world.tasks.cancel()
+
+
+async def test_large_files_are_not_prepared_together() -> None:
+    """As large workflows are not."""
+    world = build_jobs(prepare_workers=4, prepared_bytes=1000)
+    world.preparer.held = {name: asyncio.Event() for name in ("a", "b")}
+    files = (NamedInput(name="p.png", value="A" * 700),)
+    for name in ("a", "b"):
+        await world.service.submit(spec(name, files=files))
+    await settle()
+    assert world.preparer.begun == ["a"]
+    for event in world.preparer.held.values():
+        event.set()
+    await finish_all(world, lambda: world.service.in_flight_count == 0)
     await world.tasks.cancel()
 
 

@@ -51,7 +51,6 @@ async def test_a_job_that_outlives_its_time_is_cancelled_and_forgotten(world: Jo
     """Who waits is told why, so is its webhook, it is off the GPU; then nobody finds it."""
     accepted = await world.service.submit(spec(ttl_s=SHORT_S, delivery=TOLD, **KEPT))
     assert accepted.expires_at == accepted.timings.accepted_at + timedelta(seconds=SHORT_S)
-    assert not await is_forgotten(world, accepted)
     ended = await finished(world, accepted)
     assert (ended.status, ended.message, ended.stopping) == (JobStatus.CANCELLED, OUTLIVED, False)
     assert world.engine.posted == []

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import pytest
 
@@ -18,10 +19,10 @@ from lib.errors import (
     OutOfMemory,
     Overloaded,
 )
-from lib.jobs.model import DeliverySpec, Job, JobSpec, JobStatus, OnDisconnect, S3Target
+from lib.jobs.model import DeliverySpec, Job, JobFilter, JobSpec, JobStatus, OnDisconnect, S3Target
 from tests.fakes.clock import settle
 from tests.fakes.engine import FakeEngine
-from tests.fakes.jobs import JobWorld, build_jobs, finished, spec
+from tests.fakes.jobs import JobWorld, build_jobs, finish_all, finished, spec
 
 
 @pytest.fixture
@@ -302,6 +303,78 @@ async def test_a_terminal_state_is_sticky(world: JobWorld) -> None:
     with pytest.raises(JobAlreadyFinished):
         await world.service.cancel(job.job_id, reason="again")
     assert (await world.service.get(job.job_id)).message == "enough"
+
+
+async def test_a_cancel_need_not_wait_for_the_engine(world: JobWorld) -> None:
+    """It answers at once that the job is stopping; watchers see it, the store has it, a second one changes nothing."""
+    job = await world.service.submit(spec(on_disconnect=OnDisconnect.KEEP))
+    await settle()
+    removed = world.engine.removal = asyncio.Event()
+    views = world.service.watch(job.job_id)
+    assert not (await anext(views)).job.stopping
+    for reason in ("enough", "again"):
+        stopping = await world.service.cancel(job.job_id, reason=reason, wait=False)
+        assert (stopping.status, stopping.stopping, stopping.message) == (JobStatus.RUNNING, True, "enough")
+    assert (await anext(views)).job == await world.service.get(job.job_id) == stopping
+    assert [found.stopping for found in await world.service.listed(JobFilter())] == [True]
+    assert [found.stopping for found in await world.store.unfinished()] == [True]
+    assert (world.service.load, world.service.queue_counts().running) == (job.cost, 1)
+    removed.set()
+    last = [view async for view in views][-1].job
+    assert (last.status, last.stopping, last.message) == (JobStatus.CANCELLED, False, "enough")
+    assert not (await world.service.get(job.job_id)).stopping
+    with pytest.raises(JobAlreadyFinished):
+        await world.service.cancel(job.job_id, reason="once more", wait=False)
+    assert world.ledger.finished_jobs == [("r", JobStatus.CANCELLED)]
+
+
+async def test_news_of_the_engine_do_not_hide_that_a_job_is_stopping(world: JobWorld) -> None:
+    """A prompt that starts in the very moment: its job says on why it ends."""
+    await world.service.submit(spec("first"))
+    job = await world.service.submit(spec("second"))
+    await settle()
+    world.engine.removal = asyncio.Event()
+    await world.service.cancel(job.job_id, reason="enough", wait=False)
+    await settle()
+    world.engine.posted[1].observer.started()
+    now = await world.service.get(job.job_id)
+    assert (now.status, now.stopping, now.message) == (JobStatus.RUNNING, True, "enough")
+    (recorded,) = [found for found in await world.store.unfinished() if found.job_id == job.job_id]
+    assert (recorded.stopping, recorded.message) == (True, "enough")
+    world.engine.removal.set()
+    await settle()
+    world.engine.finish()
+    await finish_all(world, lambda: world.service.in_flight_count == 0)
+
+
+async def test_a_job_that_is_stopping_waits_for_nothing(world: JobWorld) -> None:
+    """It has no place in the line, and those behind it move up before it is off the engine."""
+    jobs = [await world.service.submit(spec(f"r{number}")) for number in range(3)]
+    await settle()
+    world.engine.removal = asyncio.Event()
+    async with aclosing(world.service.watch(jobs[2].job_id)) as views:
+        assert (await anext(views)).position == 2
+        stopping = await world.service.cancel(jobs[1].job_id, reason="enough", wait=False)
+        assert stopping.status is JobStatus.QUEUED
+        async with aclosing(world.service.watch(jobs[1].job_id)) as others:
+            assert (await anext(others)).position == 0
+        assert (await anext(views)).position == 1
+    world.engine.removal.set()
+    await finish_all(world, lambda: world.service.in_flight_count == 0)
+
+
+async def test_a_cancel_that_does_not_wait_of_a_job_that_ends(world: JobWorld) -> None:
+    """Its outcome is known: too late, as ever. Drained by us: it fails, and is not shown as given up by its caller."""
+    world.delivery.gate.clear()
+    job = await world.service.submit(spec())
+    await settle()
+    world.engine.removal = asyncio.Event()
+    draining = asyncio.ensure_future(world.service.drain(0))
+    await settle()
+    assert not (await world.service.cancel(job.job_id, reason="enough", wait=False)).stopping
+    world.engine.removal.set()
+    await draining
+    assert (await world.service.get(job.job_id)).status is JobStatus.FAILED
 
 
 async def test_failures_become_outcomes(world: JobWorld) -> None:

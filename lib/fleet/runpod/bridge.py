@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import orjson
 
 from lib.clock import Clock
-from lib.errors import NotReady, Overloaded, ServiceError, StorageFailed
+from lib.errors import EngineUnreachable, NotReady, Overloaded, ServiceError, StorageFailed
 from lib.jobs.model import Job, JobSpec, OnDisconnect
 from lib.jobs.service import JobService
 from lib.lifecycle import Tasks
@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 Answer = dict[str, Any]
 """What a RunPod handler returns: the output, or ``{"error": text, "details": [...]}``."""
 Tell = Callable[[Mapping[str, Any]], Awaitable[None]]
+MOST_PAUSE_S = 5.0
+"""A job that waits to be taken is offered again so often; a worker that is shut down refuses it then."""
 FORWARDED = ("id", "input", "s3Config", "policy")
 """What of RunPod's job counts here. Its webhook does not: RunPod calls it, with the result that it has."""
 
@@ -55,8 +57,8 @@ class BridgeLimits:
 
 
 class Bridge:
-    """Runs jobs of RunPod's queue. ``ready`` is set while jobs are admitted; ``broken`` tells that ComfyUI is down and
-    nobody knows when it is back."""
+    """Runs jobs of RunPod's queue. ``ready`` is set while jobs are admitted; ``broken`` tells that the worker is in
+    trouble: a job that found no ComfyUI in all its patience asks for a new worker then."""
 
     def __init__(
         self,
@@ -79,16 +81,18 @@ class Bridge:
 
     async def run(self, job: Mapping[str, Any], tell: Tell) -> Answer:
         """Do one job and return its answer. Who leaves here (cancelled) cancels the job, which is taken off the GPU."""
+        error: ServiceError | None
         try:
-            accepted = await self._accepted(self._spec(job))
-            answer = self._payload.answer(await self._over(accepted, tell))
-        except ServiceError as error:
-            answer = self._payload.refusal(error)
+            over = await self._over(await self._accepted(self._spec(job)), tell)
+            answer, error = self._payload.answer(over), over.error
+        except ServiceError as refused:
+            answer, error = self._payload.refusal(refused), refused
         answer = await asyncio.to_thread(self._deliverable, answer)
         if "error" in answer:
-            log.warning("a job of RunPod's failed", extra={"event": "runpod.failed", "cause": answer["error"]})
-            if self._broken():
-                answer["refresh_worker"] = True
+            facts = {"event": "runpod.failed", "request_id": str(job["id"]), "cause": answer["error"]}
+            log.warning("a job of RunPod's failed", extra=facts)
+        if isinstance(error, EngineUnreachable | NotReady) and self._broken():
+            answer["refresh_worker"] = True
         return answer
 
     def _spec(self, job: Mapping[str, Any]) -> JobSpec:
@@ -110,11 +114,12 @@ class Bridge:
                 await self._pause(error, left_s)
 
     async def _pause(self, error: ServiceError, most_s: float) -> None:
+        pause_s = min(error.retry_after_s or 1.0, MOST_PAUSE_S, most_s)
         if self._ready.is_set():
-            await self._clock.sleep(min(error.retry_after_s or 1.0, most_s))
+            await self._clock.sleep(pause_s)
         else:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ready.wait(), most_s)
+                await asyncio.wait_for(self._ready.wait(), pause_s)
 
     async def _over(self, job: Job, tell: Tell) -> Job:
         news = self._tasks.spawn(self._follow(job.job_id, tell), name=f"runpod progress:{job.job_id}")

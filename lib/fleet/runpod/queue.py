@@ -26,8 +26,8 @@ worker is unfit."""
 class RunPodQueue:
     """An async context manager: starts the SDK, runs what it takes, and ends it when results are posted.
 
-    ``run`` does one job (``Bridge.run``). ``on_end`` is called when the SDK ends by itself as it does to have the
-    worker refreshed; that it fails is raised by ``watch``.
+    ``run`` does one job (``Bridge.run``). ``refresh``: a worker does one job, which is said with its result. ``on_end``
+    is called when that is done; an SDK that ends for any other reason is a failure of the worker.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class RunPodQueue:
         self._run = run
         self._tasks = tasks
         self._environment = dict(environment)
+        self._refresh = refresh
         self._room = 1 if refresh else concurrency
         self._command = (*command, *(["--refresh"] if refresh else []))
         self._on_end = on_end
@@ -112,7 +113,6 @@ class RunPodQueue:
         if status:
             cause = f": {self._unfit}" if self._unfit else "; its lines above say why"
             raise RuntimeError(f"RunPod's SDK ended with status {status}{cause}")
-        log.info("RunPod's SDK asks for a new worker", extra={"event": "runpod.refresh"})
         self._on_end()
 
     def _kill(self) -> None:
@@ -141,12 +141,17 @@ class RunPodQueue:
                 if (told := self._told.get(ticket)) is not None and not told.done():
                     told.set_result(None)
             case Kind.STOPPED:
-                log.info("RunPod stopped a job", extra={"event": "runpod.stopped"})
-                self._jobs[ticket].cancel()
+                job = self._jobs[ticket]
+                log.info("RunPod stopped a job", extra={"event": "runpod.stopped", "job": job.get_name()})
+                job.cancel()
             case Kind.POSTED:
-                del self._jobs[ticket]
-                if not self._jobs:
-                    self._idle.set()
+                self._posted(self._jobs.pop(ticket))
+
+    def _posted(self, job: asyncio.Task[None]) -> None:
+        if not self._jobs:
+            self._idle.set()
+        if self._refresh and job.done() and not job.cancelled():
+            self._on_end()  # the SDK comes to that too, when the polls that it has open return
 
     def _send(self, kind: Kind, *, ticket: int = 0, body: Any = None) -> None:
         self._writer.write(Message(kind=kind, ticket=ticket, body=body).to_frame())

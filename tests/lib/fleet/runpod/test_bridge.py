@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lib.errors import ExecutionFailed, InvalidRequest, ServiceError
+from lib.errors import EngineUnreachable, ExecutionFailed, InvalidRequest, ServiceError
 from lib.fleet.runpod.bridge import Bridge, BridgeLimits
 from lib.jobs.model import Job, JobSpec, JobStatus, OnDisconnect, Progress
 from tests.fakes.clock import settle
@@ -100,14 +100,25 @@ async def test_a_refused_input_is_an_error_at_once() -> None:
 
 
 async def test_a_failed_job_is_an_error() -> None:
-    """It asks for a new worker only when ComfyUI is down for good."""
-    for broken, more in ((False, {}), (True, {"refresh_worker": True})):
+    """It asks for a new worker only when it found no ComfyUI, and the worker knows of none either."""
+    lost, failed = EngineUnreachable("no ComfyUI"), ExecutionFailed("KSampler: no")
+    for error, broken, more in (
+        (failed, False, {}),
+        (failed, True, {}),
+        (lost, False, {}),
+        (lost, True, {"refresh_worker": True}),
+    ):
         world = BridgeWorld()
+        world.broken = broken
         running = world.start(JOB)
         await settle()
-        world.broken = broken
-        world.jobs.engine.finish(ExecutionFailed("KSampler: no"))
-        assert await running == {"error": "KSampler: no", **more}
+        world.jobs.engine.finish(error)
+        if error is lost:  # it waits for an engine
+            world.jobs.engine.healthy = False
+            await settle()
+            world.jobs.service.engines_lost("gone")
+        assert set(await running) == {"error", *more}
+        await world.jobs.tasks.cancel()
 
 
 async def test_a_stopped_job_leaves_the_gpu() -> None:

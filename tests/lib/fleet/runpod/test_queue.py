@@ -80,20 +80,21 @@ async def test_a_result_is_posted_before_the_end(world: World) -> None:
 
 
 async def test_one_at_a_time_where_the_worker_is_refreshed(world: World) -> None:
-    """A second job would be lost with the worker; the SDK is told of the mode."""
+    """A second job would be lost with the worker, which ends once the result is posted; the SDK is told of the mode."""
     async with world.queue("jobs", refresh=True) as queue:
         queue.follow(ready=True, trouble="")
-        await soon(world.done.wait())
+        await soon(world.ended.wait())
     assert world.recorded["result"]["seen"]["input"] == {"arguments": ["--refresh"]}
     assert world.recorded["rooms"][0] == 1
 
 
 async def test_a_stop_cancels_the_job(world: World) -> None:
-    """And nothing is waited for afterwards."""
-    async with world.queue("stop") as queue:
+    """And nothing is waited for afterwards; a worker that is refreshed after each job has not done one."""
+    async with world.queue("stop", refresh=True) as queue:
         queue.follow(ready=True, trouble="")
         await soon(world.cancelled.wait())
     assert not world.file.exists()
+    assert not world.ended.is_set()
 
 
 async def test_a_defect_of_ours_is_an_error_of_the_job(world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -35,15 +35,16 @@ def world() -> Iterator[World]:
     taken, updates = list[str](), list[Any]()
     worker, line = Line(ours), Line(theirs)
     relay = Relay(line, update=lambda job, news: updates.append((job["id"], news)), taken=lambda: taken)
-    threads = [threading.Thread(target=work) for work in (relay.listen, line.write, worker.write)]
-    for thread in threads:
+    listening, *writing = [threading.Thread(target=work) for work in (relay.listen, line.write, worker.write)]
+    for thread in (listening, *writing):
         thread.start()
     yield World(worker=worker, relay=relay, taken=taken, updates=updates)
     line.close()
     worker.close()
-    ours.shutdown(socket.SHUT_RDWR)
-    for thread in threads:
+    for thread in writing:
         thread.join()
+    ours.shutdown(socket.SHUT_RDWR)
+    listening.join()
     ours.close()
     theirs.close()
 

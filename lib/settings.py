@@ -126,11 +126,11 @@ class ServerSettings(EnvironmentSettings):
         help="Shortest time between two events of one stream; later news replaces earlier.",
         ge=0,
     )
-    primary_dialect: Literal["native", "wrapper", "runpod"] = _env(
+    primary_dialect: Literal["native", "wrapper", "runpod", "salad"] = _env(
         "native",
         "PRIMARY_DIALECT",
-        help="Whose rules /health follows (wrapper = 503 while no engine is healthy), and who answers about jobs that "
-        "nobody knows.",
+        help="Whose rules /health follows (wrapper = 503 while no engine is healthy; salad = 500 until the first "
+        "warm-up), and who answers about jobs that nobody knows.",
     )
     drain_timeout_s: float = _env(30.0, "DRAIN_TIMEOUT_S", help="How long SIGTERM waits for running jobs.", ge=0)
 
@@ -507,6 +507,80 @@ class RunPodSettings(EnvironmentSettings):
     )
 
 
+class SaladSettings(EnvironmentSettings):
+    """Salad's comfyui-api: its names for what we do, and what only it has."""
+
+    workflow_dir: Path | None = _env(
+        None, "WORKFLOW_DIR", help="Folder of workflow endpoints (*.py, and *.json with a YAML beside it)."
+    )
+    markdown_descriptions: Flag = _env(
+        True, "MARKDOWN_SCHEMA_DESCRIPTIONS", help="true = tables of the inputs of workflow endpoints on the docs page."
+    )
+    max_queue_depth: int = _env(
+        0,
+        "MAX_QUEUE_DEPTH",
+        help="/ready is 503, and so are Salad's jobs, from so many waiting jobs on; 0 = never.",
+        ge=0,
+    )
+    prepend_filenames: Flag = _env(
+        True, "PREPEND_FILENAMES", help="false = files are named by the job's id alone, not <id>_<prefix>."
+    )
+    unconfigured_uploads: Literal["refuse", "ignore"] = _env(
+        "refuse",
+        "SALAD_UNCONFIGURED_UPLOADS",
+        help="ignore = as comfyui-api: an upload block whose storage is not configured is passed over.",
+    )
+    system_webhook_url: str | None = _env(None, "SYSTEM_WEBHOOK_URL", help="Gets events of ComfyUI and the storage.")
+    system_webhook_events: Listed = _env(
+        (), "SYSTEM_WEBHOOK_EVENTS", help="Which events: names, or all; nothing is sent when unset."
+    )
+    aws_region: str | None = _env(
+        None, "AWS_REGION", "AWS_DEFAULT_REGION", help="Region for s3 blocks and s3:// URLs of Salad's; turns them on."
+    )
+    aws_access_key_id: SecretStr | None = _env(None, "AWS_ACCESS_KEY_ID", help="Key id for them.")
+    aws_secret_access_key: SecretStr | None = _env(None, "AWS_SECRET_ACCESS_KEY", help="Secret key for them.")
+    aws_session_token: SecretStr | None = _env(None, "AWS_SESSION_TOKEN", help="Session token for them.")
+    aws_endpoint_url: Annotated[str, AfterValidator(_base_url)] | None = _env(
+        None, "AWS_ENDPOINT_URL", help="Endpoint of an S3-compatible server for them."
+    )
+    azure_connection_string: SecretStr | None = _env(
+        None, "AZURE_STORAGE_CONNECTION_STRING", help="Azure account for uploads and downloads; wins over the parts."
+    )
+    azure_account: str | None = _env(None, "AZURE_STORAGE_ACCOUNT", help="Name of the Azure account.")
+    azure_key: SecretStr | None = _env(None, "AZURE_STORAGE_KEY", help="Key of the Azure account.")
+    azure_sas_token: SecretStr | None = _env(None, "AZURE_STORAGE_SAS_TOKEN", help="Or a SAS token for it.")
+    hf_token: SecretStr | None = _env(None, "HF_TOKEN", help="Hugging Face token for uploads and downloads.")
+    hf_endpoint: Annotated[str, AfterValidator(_base_url)] = _env(
+        "https://huggingface.co", "HF_ENDPOINT", help="Where Hugging Face is."
+    )
+    http_header_name: str | None = _env(
+        None, "HTTP_AUTH_HEADER_NAME", help="Header that goes with http uploads and with downloads of Salad's jobs."
+    )
+    http_header_value: SecretStr | None = _env(None, "HTTP_AUTH_HEADER_VALUE", help="Its value; both are needed.")
+    models_max_bytes: int = _env(
+        0,
+        "MODELS_CACHE_BYTES",
+        help="Downloaded models kept; the least recently used go first. 0 = all are kept.",
+        ge=0,
+    )
+    lru_cache_size_gb: float = _env(0.0, "LRU_CACHE_SIZE_GB", help="The same in gigabytes (2^30).", ge=0)
+    models_dir: Path | None = _env(None, "MODEL_DIR", help="Folder of ComfyUI's models; <ComfyUI>/models when unset.")
+    download_model_max_bytes: int = _env(
+        64 * 1024 * MEBIBYTE, "MODEL_MAX_BYTES", help="Largest model that a request may have downloaded.", ge=1
+    )
+    metadata_url: str = _env(
+        "http://169.254.169.254", "SALAD_METADATA_URL", help="SaladCloud's metadata service, for the deletion cost."
+    )
+    machine_id: str | None = _env(None, "SALAD_MACHINE_ID", help="Set by SaladCloud.")
+    container_group_id: str | None = _env(None, "SALAD_CONTAINER_GROUP_ID", help="Set by SaladCloud.")
+    container_group_name: str | None = _env(None, "SALAD_CONTAINER_GROUP_NAME", help="Set by SaladCloud.")
+    organization_name: str | None = _env(None, "SALAD_ORGANIZATION_NAME", help="Set by SaladCloud.")
+    organization_id: str | None = _env(None, "SALAD_ORGANIZATION_ID", help="Set by SaladCloud.")
+    project_name: str | None = _env(None, "SALAD_PROJECT_NAME", help="Set by SaladCloud.")
+    project_id: str | None = _env(None, "SALAD_PROJECT_ID", help="Set by SaladCloud.")
+    instance_id: str | None = _env(None, "SALAD_INSTANCE_ID", help="Set by SaladCloud.")
+
+
 class UpkeepSettings(EnvironmentSettings):
     """Clean-up of outputs, inputs that we fetched, temp files."""
 
@@ -545,6 +619,7 @@ class Settings(EnvironmentSettings):
     delivery: DeliverySettings = Field(default_factory=DeliverySettings)
     fleet: FleetSettings = Field(default_factory=FleetSettings)
     runpod: RunPodSettings = Field(default_factory=RunPodSettings)
+    salad: SaladSettings = Field(default_factory=SaladSettings)
     upkeep: UpkeepSettings = Field(default_factory=UpkeepSettings)
     telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
 
@@ -573,7 +648,7 @@ class Settings(EnvironmentSettings):
         return self
 
 
-_WITH_SECRETS = (AccessSettings, DeliverySettings, EngineSettings, FleetSettings, RunPodSettings)
+_WITH_SECRETS = (AccessSettings, DeliverySettings, EngineSettings, FleetSettings, RunPodSettings, SaladSettings)
 
 
 def child_environment(extra: Mapping[str, str]) -> dict[str, str]:

@@ -310,14 +310,17 @@ def _sign(settings: Settings, signer: Signer, clock: Clock) -> Sign:
 
 
 def _delivery(settings: Settings, *, clients: Clients, sign: Sign, clock: Clock) -> OutputDelivery:
-    delivery = settings.delivery
+    delivery, runpod = settings.delivery, settings.runpod
+    caps = InlineCaps(file_bytes=delivery.base64_max_bytes, total_bytes=delivery.base64_total_bytes)
+    if runpod.job_url is not None:
+        caps = caps.within(runpod.max_result_bytes, "RUNPOD_MAX_RESULT_BYTES")
     return OutputDelivery(
         finisher=clients.finisher,
         uploads=Uploads(
             open_store=s3_opener(clients.stores, delivery), expires_s=delivery.s3_url_expires_s, clock=clock
         ),
         puts=Puts(http=clients.guarded_http),
-        caps=InlineCaps(file_bytes=delivery.base64_max_bytes, total_bytes=delivery.base64_total_bytes),
+        caps=caps,
         sign=sign,
     )
 

@@ -32,7 +32,7 @@ class Health:
         speed: SpeedGauge,
         version: str,
         store: str,
-        primary: Literal["native", "wrapper", "runpod"],
+        primary: Literal["native", "wrapper", "runpod", "salad"],
     ) -> None:
         self._condition = condition
         self._service = service

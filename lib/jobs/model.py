@@ -72,6 +72,26 @@ class S3Target:
     connect_attempts: int = 3
     operator: bool = False
     """True when these are the operator's own credentials and endpoint (trusted: no address guard)."""
+    plain: bool = False
+    """Keys are ``prefix`` and file name, nothing between (Salad's contract), and URLs are ``s3://bucket/key``."""
+
+
+class StoreKind(StrEnum):
+    """Storages other than S3 that files are brought to."""
+
+    AZURE = "azure"
+    HUGGING_FACE = "hf"
+    HTTP = "http"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreTarget:
+    """Where a job's files go, in the operator's own account there; the keys to it are settings, never here. ``place``
+    by kind: ``azure``: ``container prefix``; ``hf``: ``repo repo_type revision directory``; ``http``: ``url_prefix``.
+    """
+
+    kind: StoreKind
+    place: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +216,10 @@ class DeliverySpec:
     """
 
     s3: S3Target | None = None
+    store: StoreTarget | None = None
     put: PutTarget | None = None
+    must_arrive: bool = False
+    """A file that could not be brought there fails the job; otherwise its entry says so."""
     inline_base64: bool = False
     convert: ConvertSpec | None = None
     keep_metadata: bool | None = None

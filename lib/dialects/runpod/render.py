@@ -203,7 +203,8 @@ def _problems(job: Job) -> list[str]:
 
 
 def _number(value: float) -> int | float:
-    return int(value) if float(value).is_integer() else round(value, 2)
+    rounded = round(float(value), 2)
+    return int(rounded) if rounded.is_integer() else rounded
 
 
 def _ms(duration: timedelta) -> int:

@@ -49,7 +49,7 @@ LATEST = "latest"
 MOST_LISTED = 100
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _PATH_ID = "{job_id:[^/]+}"
-_FOUND = web.RequestKey("runpod_job", Job)
+_STATE = web.RequestKey("runpod_state", Shown)
 _STREAMED = web.RequestKey("runpod_stream", bool)
 
 
@@ -112,8 +112,8 @@ class RunPodDialect:
         message = UNKNOWN_ID if isinstance(error, JobNotFound) else error.message
         body: dict[str, Any] = {"error": message, "code": error.code, "retryable": error.retryable}
         if name := request.get(OWN_ID) or request.match_info.get("job_id"):
-            job = None if isinstance(error, JobNotFound) else request.get(_FOUND)
-            body |= {"id": name, "status": Shown.FAILED if job is None else shown(job)}
+            gone = isinstance(error, JobNotFound)
+            body |= {"id": name, "status": Shown.FAILED if gone else request.get(_STATE, Shown.FAILED)}
         if request.get(_STREAMED):
             body["stream"] = []
         if error.details:
@@ -122,7 +122,7 @@ class RunPodDialect:
 
     async def show(self, request: web.Request, job: Job) -> web.Response:
         """Answer with the job object; ``?ttl=`` has the job forgotten after so many milliseconds."""
-        request[_FOUND] = job
+        _note(request, job)
         ttl_s = queries.ttl_s(request.query)
         response = await self._answer(job)
         if ttl_s is not None:
@@ -131,7 +131,7 @@ class RunPodDialect:
 
     async def cancel(self, request: web.Request, job: Job) -> web.Response:
         """Have the job stopped and say so at once, RunPod's clients wait three seconds; one that is over stays so."""
-        request[_FOUND] = job
+        _note(request, job)
         if not shown(job).final:
             try:
                 job = await self._jobs.cancel(job.job_id, reason=CANCELLED_BY_CLIENT, wait=False)
@@ -150,9 +150,10 @@ class RunPodDialect:
     async def _runsync(self, request: web.Request) -> web.Response:
         wait_s = queries.wait_s(request.query)
         job = await self._submissions.accept(request, awaited=True)
-        request[_FOUND] = job
         if not job.status.terminal:
-            job = await self._waited(job.job_id, wait_s)
+            job_id = job.job_id
+            del job  # whoever waits keeps no pictures alive
+            job = await self._waited(job_id, wait_s)
         return await self._answer(job) if shown(job).final else _accepted(job, shown(job))
 
     async def _waited(self, job_id: str, wait_s: float) -> Job:
@@ -166,9 +167,13 @@ class RunPodDialect:
                     return waiting.result()
                 kept = await self._jobs.keep(job_id)
                 waiting.cancel()
-        except* (Draining, NotReady):  # it goes on in the worker's next life
-            kept = await self._jobs.get(job_id)
-        return kept
+        except* ServiceError as failed:
+            failure = failed.exceptions[0]
+        else:
+            return kept
+        if isinstance(failure, Draining | NotReady):  # it goes on in the worker's next life
+            return await self._jobs.get(job_id)
+        raise failure
 
     async def _retry(self, request: web.Request) -> web.Response:
         job = await self._find(request)
@@ -186,7 +191,9 @@ class RunPodDialect:
         wait_s = queries.wait_s(request.query)
         job = await self._find(request)
         if not shown(job).final:
-            job = await self._jobs.wait_for(job.job_id, wait_s)
+            job_id = job.job_id
+            del job
+            job = await self._jobs.wait_for(job_id, wait_s)
         return await self._answer(job)
 
     async def _stream(self, request: web.Request) -> web.Response:
@@ -257,11 +264,16 @@ class RunPodDialect:
         job = await self._jobs.find(named, owner=owner)
         if job.spec.dialect != NAME:
             raise JobNotFound(UNKNOWN_ID)
-        request[_FOUND] = job
+        _note(request, job)
         return job
 
     async def _answer(self, job: Job) -> web.Response:
         return await results.answer(await results.whole(self._jobs, job), self._payload.render)
+
+
+def _note(request: web.Request, job: Job) -> None:
+    """Have an error's body name the job; the job itself would be kept alive by the request."""
+    request[OWN_ID], request[_STATE] = job.spec.request_id, shown(job)
 
 
 def _accepted(job: Job, status: Shown) -> web.Response:

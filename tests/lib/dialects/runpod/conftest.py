@@ -151,13 +151,21 @@ class World:
 
 
 @asynccontextmanager
-async def open_world(*, automatic: bool = True, in_flight: int = 5, **settings: Any) -> AsyncIterator[World]:
+async def open_world(
+    *, automatic: bool = True, in_flight: int = 5, durable: bool = False, **settings: Any
+) -> AsyncIterator[World]:
     """A worker whose engine ends each prompt at once if it is ``automatic``; on the way out nothing is left."""
     async with AsyncExitStack() as stack:
         clock, tasks = FakeClock(), await stack.enter_async_context(Tasks())
         engine, preparer, delivery = Scripted(automatic=automatic), FakePreparer(), Inlining()
         jobs = build_jobs(
-            [engine], clock=clock, tasks=tasks, preparer=preparer, durable=False, in_flight=in_flight, delivery=delivery
+            [engine],
+            clock=clock,
+            tasks=tasks,
+            preparer=preparer,
+            durable=durable,
+            in_flight=in_flight,
+            delivery=delivery,
         )
         service = jobs.service
         own = {"stream_wait_s": 0.05, "stream_interval_s": 0.0, **settings}

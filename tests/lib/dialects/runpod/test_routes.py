@@ -178,6 +178,32 @@ async def test_who_gets_the_result_elsewhere_may_hang_up(slow: World, more: Any)
     assert job["status"] == "COMPLETED"
 
 
+async def test_a_worker_that_ends_leaves_the_job_to_its_next_life() -> None:
+    """Who waits is told where it is, and may ask again."""
+    async with open_world(automatic=False, durable=True) as world:
+        call = asyncio.ensure_future(world.post("/runsync", {**REQUEST, "webhook": HOOK}))
+        await world.running()
+        await asyncio.wait_for(world.service.drain(0.0), 5)
+        going = await asyncio.wait_for(call, 5)
+        assert going["status"] in ("IN_QUEUE", "IN_PROGRESS")
+        status, body = await world.call("POST", f"{V2}/cancel/{going['id']}")
+        assert (status, body["id"], body["status"]) == (503, going["id"], going["status"])
+
+
+async def test_a_job_whose_life_ends_while_it_is_waited_for(slow: World) -> None:
+    """Is not there any more."""
+    job = await slow.post("/run", REQUEST)
+    await slow.running()
+    waiting = asyncio.ensure_future(slow.call("GET", f"{V2}/status-sync/{job['id']}"))
+    await settle(50)
+    await slow.get(f"{V2}/status/{job['id']}?ttl=1")
+    status, body = await asyncio.wait_for(waiting, 5)
+    assert (status, body["status"]) == (200, "CANCELLED")
+    await slow.clock.advance(1)
+    assert (await slow.call("GET", f"{V2}/status/{job['id']}"))[0] == 404
+    await slow.idle()
+
+
 @pytest.mark.parametrize("wait", ["x", "-1", "1e3", "1 000", "nan"])
 @pytest.mark.parametrize("path", ["/runsync", "/status-sync/latest", "/stream/latest"])
 async def test_a_wait_that_is_no_number(world: World, path: str, wait: str) -> None:

@@ -72,8 +72,7 @@ class ComfyEngine:
     ) -> None:
         """``fetch_folder`` takes files that ComfyUI keeps out of our reach, or sends over the socket;
         ``inline_bytes`` bounds what is inlined while it is collected; ``placer`` makes sure that a job's inputs are
-        with this ComfyUI. ``owner`` names this worker through all its
-        lives in prompts that it posts; it is visible in ComfyUI's queue."""
+        with this ComfyUI. ``owner`` names this worker through all its lives, in its prompts in ComfyUI's queue."""
         self._name = name
         self._server = server
         self._owner = owner

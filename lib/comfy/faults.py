@@ -21,8 +21,9 @@ _PATH = re.compile(r"(?<![\w:/.~%>])(?:~|[A-Za-z]:)?(?:[/\\][^\s/\\'\"<>|:,;]+)+
 MOST_HINTS = 20
 MOST_TOLD = 100
 """Nodes with errors, and items of their lists: ComfyUI tells of thousands with thousands each."""
-MOST_WORDS = 500
-"""Characters of a warning, which is one of many."""
+MOST_CHARS = 600
+WORDS_CHARS = 200
+"""Of a warning, which is one of many, and of one reason in it."""
 _OOM_TYPES = frozenset({"torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError", "MemoryError"})
 _OOM_TEXTS = (
     "out of memory",
@@ -101,7 +102,7 @@ def dropped(reply: Mapping[str, Any], plan: Plan) -> tuple[str, ...]:
         if at_fault:
             why = "; ".join(_own_words(node_id, blamed[node_id]) for node_id in at_fault)
             what = f"Output node {output} ({plan.graph[output]['class_type']}) was dropped: {why}"
-            told.append(what if len(what) <= MOST_WORDS else f"{what[: MOST_WORDS - 3]}...")
+            told.append(_short(what, MOST_CHARS))
     return tuple(told[:MOST_TOLD])
 
 
@@ -109,7 +110,11 @@ def _own_words(node_id: str, facts: Any) -> str:
     errors = _errors(facts) if isinstance(facts, Mapping) else []
     words = (": ".join(str(error[part]) for part in ("message", "details") if error.get(part)) for error in errors)
     kind = facts.get("class_type") if isinstance(facts, Mapping) else None
-    return f"node {node_id} ({kind or '?'}): {scrub(', '.join(words))}"
+    return f"node {node_id} ({kind or '?'}): {_short(scrub(', '.join(words)), WORDS_CHARS) or 'not accepted'}"
+
+
+def _short(text: str, most_chars: int) -> str:
+    return text if len(text) <= most_chars else f"{text[: most_chars - 3]}..."
 
 
 def gpu_fault(failure: Failed) -> str | None:

@@ -6,8 +6,20 @@ import sys
 
 import pytest
 
-from lib.comfy.faults import MOST_HINTS, MOST_TOLD, is_dead_executor, misfits, rejection, scrub, tell_of_dead_executor
+from lib.comfy.faults import (
+    MOST_CHARS,
+    MOST_HINTS,
+    MOST_TOLD,
+    dropped,
+    is_dead_executor,
+    misfits,
+    rejection,
+    scrub,
+    tell_of_dead_executor,
+)
 from lib.comfy.install import NODES
+from lib.comfy.rewrite import Plan
+from tests.fakes import workflows as w
 from tests.fakes.comfyui_executor import LAST_WORDS
 
 
@@ -168,3 +180,37 @@ def test_not_every_wrong_value_of_thousands_is_looked_up() -> None:
     assert len(error.details["nearest"]) == MOST_HINTS  # type: ignore[arg-type]
     assert len(error.details["node_errors"]) == MOST_TOLD  # type: ignore[arg-type]
     assert len(error.details["node_errors"]["0"]["dependent_outputs"]) == MOST_TOLD  # type: ignore[index]
+
+
+def test_each_refused_output_is_told_why_in_comfyuis_words() -> None:
+    """By what it really needs, whatever ComfyUI lists as dependent; briefly, and without host paths."""
+    graph = {
+        "1": w.empty(),
+        "2": w.node("ImageScale", image=["1", 0]),
+        "3": w.node("SaveImage", images=["2", 0]),
+        "4": w.node("SaveImage", images=["1", 0]),
+        "5": w.node("SaveImage", images=["2", 0]),
+    }
+    planned = Plan(graph=graph, wanted=("4", "5", "3"), folder="f")
+    long = [{"message": "Value not in list", "details": "file: '/opt/secret/a.png' not in " + "x" * 10_000}]
+    missing = [{"message": "Required input is missing", "details": "filename_prefix"}, "rubbish"]
+    reply = {
+        "node_errors": {
+            "2": {"errors": long, "dependent_outputs": ["3", "4", "5"], "class_type": "ImageScale"},
+            "5": {"errors": missing, "class_type": "SaveImage"},
+            "9": {"errors": missing},
+        }
+    }
+    fifth, third = dropped(reply, planned)
+    words = "was dropped: node 2 (ImageScale): Value not in list: file: 'a.png' not in xxx"
+    assert third.startswith(f"Output node 3 (SaveImage) {words}") and fifth.startswith(
+        f"Output node 5 (SaveImage) {words}"
+    )
+    assert fifth.endswith("xxx...; node 5 (SaveImage): Required input is missing: filename_prefix")
+    assert max(map(len, (third, fifth))) <= MOST_CHARS
+    reply["node_errors"]["2"] = None  # type: ignore[assignment]
+    assert dropped(reply, planned)[0] == (
+        "Output node 5 (SaveImage) was dropped: node 2 (?): not accepted; "
+        "node 5 (SaveImage): Required input is missing: filename_prefix"
+    )
+    assert dropped({"node_errors": []}, planned) == ()

@@ -217,7 +217,8 @@ _ROUTES: tuple[_Route, ...] = (
             HTTPStatus.BAD_REQUEST: _refused(
                 "It is not FAILED or TIMED_OUT.",
                 ErrorCode.INVALID_REQUEST,
-                "Only a job that is FAILED or TIMED_OUT can be tried again; this one is COMPLETED",
+                "Only a job that is FAILED or TIMED_OUT, and whose request is kept, can be tried again; this one is "
+                "COMPLETED",
             ),
             HTTPStatus.TOO_MANY_REQUESTS: _BUSY,
             HTTPStatus.SERVICE_UNAVAILABLE: _GOING,

@@ -6,7 +6,7 @@ Success is 200 and nothing else, also for a job that failed: RunPod's clients ta
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -25,7 +25,6 @@ from lib.errors import (
     Draining,
     InvalidRequest,
     JobAlreadyFinished,
-    JobConflict,
     JobNotFound,
     NotReady,
     ServiceError,
@@ -40,8 +39,9 @@ from lib.settings import RunPodSettings, ServerSettings
 
 PREFIX = "/v2/{endpoint_id}"
 """RunPod's own paths; the endpoint may have any name. Its local server has the same ones without this."""
-STATUS = {InvalidRequest: 400, JobConflict: 400}
+STATUS: Mapping[type[ServiceError], int] = {InvalidRequest: 400}
 """Where RunPod's statuses differ from our table."""
+RETRIED = "Only a job that is FAILED or TIMED_OUT, and whose request is kept, can be tried again"
 UNKNOWN_ID = "Job ID not found"
 CANCELLED_BY_CLIENT = "Request cancelled by client"
 LATEST = "latest"
@@ -177,9 +177,8 @@ class RunPodDialect:
 
     async def _retry(self, request: web.Request) -> web.Response:
         job = await self._find(request)
-        if job.status is not JobStatus.FAILED:
-            text = f"Only a job that is FAILED or TIMED_OUT can be tried again; this one is {shown(job)}"
-            raise InvalidRequest(text)
+        if job.status is not JobStatus.FAILED or not job.spec.repeatable:
+            raise InvalidRequest(f"{RETRIED}; this one is {shown(job)}")
         return _accepted(await self._submissions.again(job), Shown.IN_QUEUE)
 
     # -- ask ----------------------------------------------------------------------------------------------------

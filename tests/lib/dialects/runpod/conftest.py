@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -117,7 +117,6 @@ class World:
     blocked: list[str]
     told: list[tuple[str, Any]]
     state: WorkerState = WorkerState.READY
-    extra: dict[str, Any] = field(default_factory=dict)
 
     async def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         """Return status and decoded body; keywords are headers."""

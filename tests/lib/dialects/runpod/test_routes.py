@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -102,6 +103,25 @@ async def test_a_worker_that_ends_refuses(world: World) -> None:
     await asyncio.wait_for(world.service.drain(0.0), 5)
     status, body = await world.call("POST", "/run", REQUEST)
     assert (status, body["status"], body["retryable"]) == (503, "FAILED", True)
+
+
+async def test_a_worker_in_trouble_takes_no_jobs(world: World) -> None:
+    """A job that can't be one is not recorded either: it would have been refused at the door."""
+    world.blocked.append("no ComfyUI")
+    for body in (REQUEST, BAD):
+        status, answer = await world.call("POST", "/run", body)
+        assert (status, answer["code"], answer["status"]) == (503, "not_ready", "FAILED")
+
+
+async def test_only_jobs_whose_request_is_kept_can_be_tried_again(slow: World) -> None:
+    """Those of RunPod's own queue are RunPod's to try again."""
+    slow.engine.left_files = False
+    asked = slow.payload.read(REQUEST, request_id="abc-u1")
+    job = await slow.service.submit(replace(asked.spec, repeatable=False))
+    await slow.running()
+    slow.engine.finish(ExecutionFailed("no"))
+    await slow.service.wait(job.job_id)
+    assert (await slow.call("POST", f"{V2}/retry/abc-u1"))[0] == 400
 
 
 @pytest.mark.parametrize("path", ["/status/{}", "/status-sync/{}", f"{V2}/status/{{}}", f"{V2}/stream/{{}}"])

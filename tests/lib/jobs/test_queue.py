@@ -93,6 +93,33 @@ async def test_a_pinned_job_waits_for_its_engine() -> None:
     pinned.cancel()
 
 
+async def test_low_priority_gets_a_turn_when_nobody_else_waits() -> None:
+    """In their order among themselves. One that has its turn keeps it; the pending one that moves is a normal one."""
+    queue = SlotQueue([FakeEngine("gpu0")], clock=FakeClock())
+    held = [await queue.acquire(number, expected_s=1, low_priority=True) for number in (1, 2)]
+    asked = [(3, True), (4, False), (5, True), (6, False)]
+    waiting = [asyncio.create_task(queue.acquire(number, expected_s=1, low_priority=low)) for number, low in asked]
+    await settle()
+    order = []
+    while len(order) < len(waiting):
+        queue.release(held.pop(0))
+        await settle()
+        held += [task.result() for task in waiting if task.done() and task.result().sequence not in order]
+        order = [*order, held[-1].sequence]
+    assert order == [4, 6, 3, 5]
+
+
+async def test_of_pending_prompts_a_normal_one_moves_first() -> None:
+    """Two engines hold pending prompts, a third falls idle."""
+    engines = [FakeEngine(name) for name in ("a", "b", "c")]
+    queue = SlotQueue(engines, clock=FakeClock())
+    leases = [await queue.acquire(number, expected_s=1, low_priority=number == 4) for number in range(1, 6)]
+    for lease in leases[:3]:
+        queue.started(lease)
+    queue.release(leases[2])
+    assert [lease.withdraw.is_set() for lease in leases[3:]] == [False, True]
+
+
 async def test_a_reserved_queue_gives_turns_to_pinned_jobs_only() -> None:
     """The others keep their order, and get theirs when it opens."""
     queue = SlotQueue([FakeEngine("gpu0")], clock=FakeClock())

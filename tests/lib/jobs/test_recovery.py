@@ -11,10 +11,21 @@ import pytest
 from lib.clock import SystemClock
 from lib.errors import Draining, EngineDied, ExecutionFailed, InputFetchFailed, NotReady, OutOfMemory
 from lib.jobs.ids import prompt_id_of
-from lib.jobs.model import DeliverySpec, Job, JobEvent, JobStatus, OnDisconnect, Stage, WebhookTarget
+from lib.jobs.model import (
+    DeliverySpec,
+    Job,
+    JobEvent,
+    JobStatus,
+    NamedInput,
+    OnDisconnect,
+    Stage,
+    WebhookTarget,
+    Workflow,
+)
+from lib.jobs.ports import JobStore, Prepared
 from lib.jobs.sqlite_store import SqliteJobStore
-from tests.fakes.clock import settle
-from tests.fakes.engine import FakeEngine
+from tests.fakes.clock import FakeClock, settle
+from tests.fakes.engine import FakeEngine, FakePreparer
 from tests.fakes.jobs import RETENTION, JobWorld, build_jobs, finish_all, finished, restart, spec
 
 KEPT = OnDisconnect.KEEP
@@ -390,6 +401,81 @@ async def test_a_synchronous_job_whose_caller_is_gone() -> None:
     await close(world, again)
 
 
+async def test_a_job_that_was_stopping_is_not_run_again(any_store: Any, clock: FakeClock) -> None:
+    """Killed before it was off the engine: its prompt is removed, it ends as cancelled with its reason."""
+    world = build_jobs(clock=clock, store=any_store)
+    world.engine.removal = asyncio.Event()
+    jobs = [await world.service.submit(spec(name, on_disconnect=KEPT)) for name in ("running", "pending", "waiting")]
+    views = world.service.watch(jobs[1].job_id)
+    await anext(view async for view in views if view.job.posts)
+    await views.aclose()
+    for job in jobs[:2]:
+        await world.service.cancel(job.job_id, reason="changed my mind", wait=False)
+    await settle()
+    await _recorded(any_store, lambda jobs: [job.stopping for job in jobs] == [True, True, False])
+    again = restart(world)
+    again.engine.removal, again.engine.automatic = None, True
+    assert await again.service.recover() == 3
+    assert [job.stopping for job in again.service.live_jobs] == [True, True, False]
+    assert again.service.live_jobs[0].message == "changed my mind"
+    assert (await finished(again, jobs[2])).status is JobStatus.COMPLETED
+    for job in jobs[:2]:
+        ended = await again.service.get(job.job_id)
+        assert (ended.status, ended.message, ended.stopping) == (JobStatus.CANCELLED, "changed my mind", False)
+    assert (again.engine.ran.count("running"), again.engine.ran.count("waiting")) == (1, 1)
+    assert again.engine.posted == []
+    await close(again)
+    await world.tasks.cancel()
+
+
+async def test_a_cancel_that_became_of_a_lost_connection_outlives_the_worker() -> None:
+    """The grace was over, the removal under way: no new grace, no new run."""
+    world = build_jobs()
+    world.engine.removal = asyncio.Event()
+    (job,) = await submitted(world, "r", disconnect_grace_s=0.01, on_disconnect=OnDisconnect.CANCEL)
+    waiter = asyncio.ensure_future(world.service.wait(job.job_id))
+    views = world.service.watch(job.job_id)
+    await settle()
+    waiter.cancel()
+    await asyncio.wait_for(anext(view async for view in views if view.job.stopping), 5)
+    await views.aclose()
+    world.engine.removal = None
+    again = await reborn(world)
+    ended = await again.service.get(job.job_id)
+    assert (ended.status, again.engine.ran) == (JobStatus.CANCELLED, ["r"])
+    assert "disconnection" in ended.message
+    await close(world, again)
+
+
+class Noting(FakePreparer):
+    """Notes the files of the job."""
+
+    files: tuple[NamedInput, ...] = ()
+
+    async def prepare(self, job: Job, workflow: Workflow) -> Prepared:
+        self.files = job.spec.files
+        return await super().prepare(job, workflow)
+
+
+async def test_files_of_a_job_are_there_in_the_next_life(any_store: Any, clock: FakeClock) -> None:
+    """It is prepared anew with all of them, although the first life had let go of them."""
+    world = build_jobs(clock=clock, store=any_store)
+    files = (NamedInput(name="p.png", value="A" * 100_000),)
+    job = await world.service.submit(spec("r", on_disconnect=KEPT, files=files))
+    views = world.service.watch(job.job_id)
+    await anext(view async for view in views if view.job.status is JobStatus.RUNNING)
+    await views.aclose()
+    world.engine.sever()
+    world.engine.lose()
+    again = build_jobs(world.engines, clock=clock, store=any_store, preparer=(preparer := Noting()))
+    again.engine.automatic = True
+    await again.service.recover()
+    assert (await finished(again, job)).status is JobStatus.COMPLETED
+    assert preparer.files == files
+    await world.tasks.cancel()
+    await close(again)
+
+
 async def test_a_vast_job_waits_for_its_retry() -> None:
     """With a grace it goes on, and the retry of the same number and body gets it; nobody comes: it is cancelled."""
     world = build_jobs()
@@ -461,7 +547,7 @@ async def test_over_the_durable_store(tmp_path: Path) -> None:
         engine.finish()
         await anext(view async for view in views if view.job.stage is Stage.DELIVER)
         await views.aclose()
-        await _recorded(store, Stage.DELIVER)
+        await _recorded(store, lambda jobs: jobs[0].stage is Stage.DELIVER)
         await asyncio.to_thread(shutil.copytree, tmp_path / "one", tmp_path / "two")
         engine.sever()
         async with SqliteJobStore(tmp_path / "two", clock=clock, retention=RETENTION) as copy:
@@ -480,9 +566,9 @@ async def test_over_the_durable_store(tmp_path: Path) -> None:
         await world.tasks.cancel()
 
 
-async def _recorded(store: SqliteJobStore, stage: Stage) -> None:
-    """Return when the oldest job is in the files as of this stage."""
-    while (await store.unfinished())[0].stage is not stage:
+async def _recorded(store: JobStore, wanted: Callable[[list[Job]], bool]) -> None:
+    """Return when the jobs that are not over are recorded as wanted."""
+    while not wanted(await store.unfinished()):
         await asyncio.sleep(0.005)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from lib.dialects.runpod import examples, queries
 from lib.dialects.runpod.answers import Health, Purged, RunPodJob, RunPodRequests, RunPodStream, RunPodTrouble
+from lib.dialects.runpod.queries import PREFIX
 from lib.dialects.runpod.schema import RunPodRequest
 from lib.errors import ErrorCode
 from lib.jobs.model import JobStatus
@@ -19,7 +20,6 @@ from lib.serving.openapi import Answer, Operation, Parameter, Trouble
 
 TAG = "RunPod (worker-comfyui)"
 BARE_TAG = "RunPod (worker-comfyui), paths of its local test server"
-PREFIX = "/v2/{endpoint_id}"
 SHARED = frozenset({("POST", "/cancel/{job_id}")})
 """Described by the API that had the path first; the job's own API answers."""
 _RETRY_AFTER = {"Retry-After": "Seconds until another try makes sense."}
@@ -34,8 +34,8 @@ _ENDPOINT = Parameter(
 _JOB_ID = Parameter(
     name="job_id",
     place="path",
-    description=f"As `/run` told it. Ours: `{examples.LATEST}` is your newest job, under `/v2` only.",
-    example=examples.LATEST,
+    description=f"As `/run` told it. Ours: `{queries.LATEST}` is your newest job, under `/v2` only.",
+    example=queries.LATEST,
 )
 _WAIT = Parameter(
     name=queries.WAIT,

@@ -5,7 +5,6 @@ from typing import Any
 from lib.dialects.runpod.answers import Health, JobCounts, WorkerCounts
 
 ENDPOINT = "local"
-LATEST = "latest"
 ID = "6c1a5b52-0a3e-4d4f-8a51-0c9b1b8b0f6e-u1"
 SYNC_ID = "sync-0f1b6c0e-7d5c-4c57-9d0b-1f6f7b1f8a11-u1"
 _PIXEL = (

@@ -1,10 +1,14 @@
-"""Query parameters of RunPod's routes, all in milliseconds. Pure."""
+"""Parameters of RunPod's routes: in the path, and in the query, where all are in milliseconds. Pure."""
 
 import re
 from collections.abc import Mapping
 
 from lib.errors import InvalidRequest
 
+PREFIX = "/v2/{endpoint_id}"
+"""RunPod's own paths; the endpoint may have any name. Its local server has the same ones without this."""
+LATEST = "latest"
+"""Ours, in place of a job's id: the caller's newest job."""
 WAIT = "wait"
 TTL = "ttl"
 LEAST_WAIT_MS = 1_000

@@ -17,6 +17,7 @@ from lib.dialects.runpod import queries, results
 from lib.dialects.runpod.answers import Purged
 from lib.dialects.runpod.counts import RunPodCounts
 from lib.dialects.runpod.docs import operations
+from lib.dialects.runpod.queries import PREFIX
 from lib.dialects.runpod.render import Shown, error_text, shown
 from lib.dialects.runpod.streams import Streams
 from lib.dialects.runpod.submission import OWN_ID, Submissions
@@ -37,15 +38,11 @@ from lib.serving.openapi import Operation
 from lib.serving.payloads import json_response
 from lib.settings import RunPodSettings, ServerSettings
 
-PREFIX = "/v2/{endpoint_id}"
-"""RunPod's own paths; the endpoint may have any name. Its local server has the same ones without this."""
 STATUS: Mapping[type[ServiceError], int] = {InvalidRequest: 400}
 """Where RunPod's statuses differ from our table."""
 RETRIED = "Only a job that is FAILED or TIMED_OUT, and whose request is kept, can be tried again"
 UNKNOWN_ID = "Job ID not found"
 CANCELLED_BY_CLIENT = "Request cancelled by client"
-LATEST = "latest"
-"""Ours, in place of a job's id: the caller's newest job."""
 MOST_LISTED = 100
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _PATH_ID = "{job_id:[^/]+}"
@@ -74,7 +71,6 @@ class RunPodDialect:
         self._settings = settings
         self._submissions = Submissions(jobs=jobs, payload=payload, server=server)
         self._streams = Streams(jobs=jobs, clock=clock, interval_s=settings.stream_interval_s)
-        self.render_webhook = payload.render_webhook
 
     def routes(self) -> Sequence[web.RouteDef]:
         """Return what is mounted on the API listener. ``/health`` without the prefix is everybody's, and not here."""
@@ -255,7 +251,7 @@ class RunPodDialect:
     async def _find(self, request: web.Request) -> Job:
         """Return the newest run of the job that the path names. Raises: JobNotFound."""
         named, owner = request.match_info["job_id"], caller_of(request).owner
-        if named == LATEST:
+        if named == queries.LATEST:
             newest = await self._jobs.listed(JobFilter(owner=owner, dialect=NAME, limit=1))
             named = newest[0].job_id if newest else ""
         if not _ID.fullmatch(named):

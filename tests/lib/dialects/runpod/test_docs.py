@@ -9,7 +9,8 @@ from aiohttp import hdrs
 
 from lib.dialects.runpod import examples
 from lib.dialects.runpod.docs import SHARED, operations
-from lib.dialects.runpod.routes import PREFIX, RunPodDialect
+from lib.dialects.runpod.queries import PREFIX
+from lib.dialects.runpod.routes import RunPodDialect
 from lib.errors import ExecutionFailed
 from lib.serving.access import Need
 from lib.serving.openapi import Answer, Operation, build

@@ -4,18 +4,19 @@ import asyncio
 from collections import Counter
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lib.errors import ExecutionFailed, OutOfMemory, ServiceError
+from lib.errors import ExecutionFailed, JobNotFound, OutOfMemory, ServiceError
 from lib.jobs.model import Job, JobStatus, OnDisconnect
 from tests.fakes.clock import settle
 from tests.fakes.engine import FakeEngine
 from tests.fakes.jobs import JobWorld, build_jobs, restart, spec
 
 ACTIONS = [
-    "sync", "kept", "kept", "leave", "cancel", "watch", "end", "end", "fail", "out of memory", "die", "come back",
-    "hold uploads", "release uploads", "kill", "drain",
+    "sync", "kept", "kept", "low", "refused", "leave", "cancel", "stop", "outlive", "watch", "end", "end", "fail",
+    "out of memory", "die", "come back", "hold uploads", "release uploads", "kill", "drain",
 ]  # fmt: skip
 EVENTS = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 30)), min_size=10, max_size=80)
 
@@ -30,6 +31,8 @@ class Model:
         self.accepted: dict[str, Job] = {}
         self.ends: dict[str, list[JobStatus]] = {}
         self.waiters: list[asyncio.Task[Any]] = []
+        self.stopped: set[str] = set()
+        self.outlived: set[str] = set()
         self.bygone: list[asyncio.Task[Any]] = []
         """Who waited when the worker was killed."""
         self._listen(self.world)
@@ -43,12 +46,18 @@ class Model:
 
     async def step(self, action: str, number: int) -> None:
         match action:
-            case "sync" | "kept":
-                await self._submit(kept=action == "kept")
+            case "sync" | "kept" | "low":
+                await self._submit(kept=action != "sync", low=action == "low")
+            case "refused":
+                await self._refuse()
             case "leave" if self.waiters:
                 self.waiters.pop(number % len(self.waiters)).cancel()
             case "cancel":
                 self._on_a_job(number, self._cancel)
+            case "stop":
+                self._on_a_job(number, self._stop)
+            case "outlive":
+                self._on_a_job(number, self._outlive)
             case "watch":
                 self._on_a_job(number, self._watch)
             case "end" | "fail" | "out of memory":
@@ -66,12 +75,17 @@ class Model:
         await settle()
         self.check()
 
-    async def _submit(self, *, kept: bool) -> None:
+    async def _submit(self, *, kept: bool, low: bool) -> None:
         mode = OnDisconnect.KEEP if kept else OnDisconnect.CANCEL
-        job = await self.world.service.submit(spec(f"r{len(self.accepted)}", on_disconnect=mode))
+        asked = spec(f"r{len(self.accepted)}", on_disconnect=mode, low_priority=low)
+        job = await self.world.service.submit(asked)
         self.accepted[job.job_id] = job
         if not kept:
             self.waiters.append(asyncio.ensure_future(self._wait(self.world, job)))
+
+    async def _refuse(self) -> None:
+        job = await self.world.service.refuse(spec(f"r{len(self.accepted)}"), ExecutionFailed("no"))
+        self.accepted[job.job_id] = job
 
     async def _wait(self, world: JobWorld, job: Job) -> None:
         ended = await world.service.wait(job.job_id)
@@ -85,6 +99,15 @@ class Model:
     @staticmethod
     async def _cancel(world: JobWorld, job: Job) -> None:
         await world.service.cancel(job.job_id, reason="enough")
+
+    async def _stop(self, world: JobWorld, job: Job) -> None:
+        stopping = await world.service.cancel(job.job_id, reason="enough", wait=False)
+        assert stopping.stopping or stopping.status is JobStatus.CANCELLED
+        self.stopped.add(job.job_id)
+
+    async def _outlive(self, world: JobWorld, job: Job) -> None:
+        self.outlived.add(job.job_id)
+        await world.service.shorten(job.job_id, 0)
 
     @staticmethod
     async def _watch(world: JobWorld, job: Job) -> None:
@@ -140,7 +163,12 @@ class Model:
         assert self.world.service.in_flight_count == 0
         assert self.world.queue.posted_count == 0
         assert self.ends.keys() == self.accepted.keys(), "each job has one end"
+        assert all(self.ends[job_id] == [JobStatus.CANCELLED] for job_id in self.stopped)
         for job_id in self.accepted:
+            if job_id in self.outlived:
+                with pytest.raises(JobNotFound):
+                    await self.world.service.get(job_id)
+                continue
             stored = await self.world.service.get(job_id)
             assert stored.status is self.ends[job_id][0]
             shortages = len(self.lives)  # they are not recorded: each life tries again

@@ -20,6 +20,8 @@ from lib.workflow.parameters import Parameter
 from lib.workflow.placeholders import TOKEN
 from lib.workflow.template import ParameterError, ParameterFile, Template, TemplateError, declare
 
+_UNKNOWN = "extra_forbidden"
+
 
 class InputsFile(BaseModel):
     """The YAML file."""
@@ -87,14 +89,17 @@ def _read_inputs(located: Located) -> InputsFile:
     try:
         return InputsFile.model_validate(located.value)
     except ValidationError as error:
-        first, *others = error.errors(include_url=False)
-        path = [part for part in first["loc"] if isinstance(part, str | int)]
+        found = error.errors(include_url=False)
+        first, *others = sorted(found, key=lambda item: item["type"] != _UNKNOWN)  # what is missing is often misspelt
+        path = list(first["loc"])
+        if len(path) > 3 and path[-1] in ("int", "float"):  # pydantic's name for a branch of the type
+            path.pop()
         more = f" (and {len(others)} more)" if others else ""
         raise YamlProblem(located.line(path), f"{_dotted(path)}: {_expectation(first, path)}{more}") from None
 
 
 def _expectation(problem: Any, path: list[str | int]) -> str:
-    if problem["type"] == "extra_forbidden":
+    if problem["type"] == _UNKNOWN:
         known = list((ParameterFile if len(path) > 2 else InputsFile).model_fields)
         near = difflib.get_close_matches(str(path[-1]), known, n=1)
         meant = f", {near[0]} perhaps" if near else ""

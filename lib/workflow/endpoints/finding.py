@@ -85,8 +85,8 @@ def _script(scripts: Sequence[File]) -> Problem:
 
 
 def draft_command(file: File, output: str) -> str:
-    """Return the command that drafts what is missing; places are below the folder of workflow files."""
-    return f'(cd "$WORKFLOW_DIR" && python -m lib.workflow draft {quote(file.shown)} --output {quote(output)})'
+    """Return the command that drafts what is missing."""
+    return f'python -m lib.workflow draft "$WORKFLOW_DIR"/{quote(file.shown)} --output "$WORKFLOW_DIR"/{quote(output)}'
 
 
 def _looks_like_graph(workflow: object) -> bool:

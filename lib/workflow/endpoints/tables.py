@@ -18,12 +18,12 @@ def _rows(schema: Mapping[str, Any], prefix: str, defs: Mapping[str, Any], above
     for name, field in schema.get("properties", {}).items():
         described = _plain(field, defs)
         default = REQUIRED if name in required else _default(field)
-        cells = (f"`{prefix}{name}`", _type(described, defs), _text(field, described), default)
+        cells = (f"`{prefix}{name}`", _type(described, defs), _text(name, field, described), default)
         rows.append(f"| {' | '.join(cells)} |")
         items = _plain(described.get("items", {}), defs)
         for inner, mark in ((described, "."), (items, "[].")):
-            if "properties" in inner and inner not in above:
-                rows += _rows(inner, f"{prefix}{name}{mark}", defs, (*above, inner))
+            if "properties" in inner and inner["properties"] not in above:
+                rows += _rows(inner, f"{prefix}{name}{mark}", defs, (*above, inner["properties"]))
     return rows
 
 
@@ -56,8 +56,11 @@ def _bounds(field: Mapping[str, Any]) -> str:
     return ", ".join(f"{sign} {field[key]}" for key, sign in signs.items() if field.get(key) is not None)
 
 
-def _text(field: Mapping[str, Any], described: Mapping[str, Any]) -> str:
-    return _cell(field.get("description") or described.get("description") or described.get("title") or "")
+def _text(name: str, field: Mapping[str, Any], described: Mapping[str, Any]) -> str:
+    """The description, else a title that says more than the name does."""
+    title = str(field.get("title") or "")
+    said = title if title.lower().replace(" ", "_") != name.lower() else ""
+    return _cell(field.get("description") or described.get("description") or said)
 
 
 def _default(field: Mapping[str, Any]) -> str:

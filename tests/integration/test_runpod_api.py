@@ -14,7 +14,7 @@ import requests
 
 from tests.comfyui_fixture import RealComfyUI
 from tests.fakes.http_hosts import png
-from tests.integration.doors import FakeEngine
+from tests.integration.doors import FakeEngine, fake_engines
 from tests.integration.harness import WorkerProcess, picture
 from tests.integration.runpod import JSON, Endpoint, busy, endpoint, failing, loading, request, wait_idle
 
@@ -487,6 +487,42 @@ def test_jobs_wait_for_the_start(tmp_path: Path) -> None:
     finally:
         process.stop()
         engine.kill()
+
+
+def test_jobs_outlive_the_worker(tmp_path: Path) -> None:
+    """It is killed in the middle: afterwards every id is known, what ran or waited is made, and what had failed can be
+    tried again with the picture that it came with; what was cancelled stays so."""
+    with fake_engines(tmp_path / "engine") as (engine,):
+        process = WorkerProcess(tmp_path, {"COMFYUI_API_BASE": engine.base_url})
+        here = Endpoint(process)
+        process.start()
+        try:
+            process.wait_ready()
+            pictures = [{"name": "mine.png", "image": base64.b64encode(png(32, 16)).decode()}]
+            broken = loading("mine.png") | {
+                "3": {"class_type": "HWFail", "inputs": {"image": ["1", 0], "kind": "value"}}
+            }
+            broken["2"]["inputs"]["images"] = ["3", 0]
+            failed = here.run(broken, images=pictures)
+            assert here.final(failed)["status"] == "FAILED"
+            jobs = [here.run(busy(2)), here.run(loading("mine.png"), images=pictures), here.run(picture(81))]
+            dropped = here.run(picture(82))
+            here.post(f"/cancel/{dropped}")
+            here.until(jobs[0], "IN_PROGRESS")
+            assert process.process is not None
+            process.process.kill()
+            process.process.wait()
+            process.start()
+            process.wait_ready()
+            assert [here.final(job_id)["status"] for job_id in jobs] == ["COMPLETED"] * 3
+            assert here.status(dropped) == "CANCELLED"
+            assert here.status(failed) == "FAILED"
+            assert here.post(f"/retry/{failed}") == {"id": failed, "status": "IN_QUEUE"}
+            again = here.final(failed)
+            assert (again["status"], again["retries"]) == ("FAILED", 1)
+            assert "boom" in again["error"]
+        finally:
+            process.stop()
 
 
 def test_ping(api: Endpoint) -> None:

@@ -1,4 +1,4 @@
-"""The sample workflows: well formed, known to the real ComfyUI, with every model in their manifests; three really run."""
+"""The sample workflows: well formed, known to the real ComfyUI, their models in their manifests; three really run."""
 
 import json
 import re
@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from lib.workflow.graph import check_graph, is_link
-from provisioning.manifest import load_manifest
+from provisioning.manifest import DEFAULT_MANIFEST, load_manifest
 from provisioning.settings import REPOSITORY
 from tests.comfyui_fixture import RealComfyUI
 from tests.integration.harness import WorkerProcess, worker
@@ -117,8 +117,6 @@ def _test_input() -> dict[str, Any]:
 
 
 def test_input_of_the_root_uses_the_default_checkpoint() -> None:
-    from provisioning.manifest import DEFAULT_MANIFEST
-
     wanted = {value for node in _test_input().values() for value in node["inputs"].values() if _is_model(value)}
     assert {f"checkpoints/{name}" for name in wanted} == {
         model.path for model in load_manifest(DEFAULT_MANIFEST).models

@@ -53,6 +53,15 @@ def _base_url(value: str) -> str:
     return url
 
 
+def _proxy_url(value: SecretStr) -> SecretStr:
+    """Secret, as it may have a password in it."""
+    try:
+        url = _base_url(value.get_secret_value())
+    except ValueError as error:
+        raise ValueError("not the URL of an http proxy; expected one such as http://proxy.internal:3128") from error
+    return SecretStr(url)
+
+
 def _base_urls(values: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(_base_url(value) for value in values)
 
@@ -343,6 +352,19 @@ class StorageSettings(EnvironmentSettings):
     allow_hosts: Listed = _env(
         (), "FETCH_ALLOW_HOSTS", help="Hosts or networks (CIDR) that may be reached although they are private."
     )
+    http_proxy: Annotated[SecretStr, AfterValidator(_proxy_url)] | None = _env(
+        None,
+        "http_proxy",
+        "HTTP_PROXY",
+        help="Proxy for what is fetched, uploaded and told outside; never for ComfyUI, loopback and metadata services. "
+        "It resolves names itself, so it must not reach private networks for strangers.",
+    )
+    https_proxy: Annotated[SecretStr, AfterValidator(_proxy_url)] | None = _env(
+        None, "https_proxy", "HTTPS_PROXY", help="The same for https URLs; HTTP_PROXY when unset."
+    )
+    no_proxy: Listed = _env(
+        (), "no_proxy", "NO_PROXY", help="Hosts, domains, addresses and networks reached without proxy; * = all."
+    )
 
 
 class DeliverySettings(EnvironmentSettings):
@@ -557,6 +579,12 @@ class SaladSettings(EnvironmentSettings):
         None, "HTTP_AUTH_HEADER_NAME", help="Header that goes with http uploads and with downloads of Salad's jobs."
     )
     http_header_value: SecretStr | None = _env(None, "HTTP_AUTH_HEADER_VALUE", help="Its value; both are needed.")
+    http_header_hosts: Listed = _env(
+        (),
+        "HTTP_AUTH_HEADER_HOSTS",
+        help="Hosts (or host:port) that get this header, and *.domain; URLs are callers'. * = all, as comfyui-api; "
+        "none when unset.",
+    )
     models_max_bytes: int = _env(
         0,
         "MODELS_CACHE_BYTES",
@@ -713,7 +741,7 @@ def _with_mapped_port(settings: Settings) -> Settings:
 
 def _explain(item: Any) -> str:
     name = str(item["loc"][-1]) if item["loc"] else ""
-    secret = any(part in name for part in ("SECRET", "TOKEN", "KEY"))
+    secret = any(part in name.upper() for part in ("SECRET", "TOKEN", "KEY", "PROXY", "CONNECTION", "HEADER_VALUE"))
     value = "***" if secret else repr(item.get("input"))
     message = str(item["msg"]).removeprefix("Value error, ")
     return f"{name}={value}: {message}" if name else message

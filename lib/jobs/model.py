@@ -189,11 +189,13 @@ class OutboxItem:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
     """What a caller gave us to read inputs with. ``pattern`` is a URL glob (``s3://bucket/*``). ``values`` by kind:
-    ``s3``: ``access_key_id secret_access_key session_token endpoint_url region``; ``http``: headers; ``comfy_org``:
-    ``api_key``, with which ComfyUI's partner nodes are paid (no pattern)."""
+    ``s3``: ``access_key_id secret_access_key session_token endpoint_url region``; ``http``: headers; ``query``:
+    parameters of the URL; ``comfy_org``: ``api_key``, with which ComfyUI's partner nodes are paid (no pattern)."""
 
     kind: str
     pattern: str = ""
+    salad_pattern: bool = False
+    """The pattern is read by Salad's rules: ``*`` never passes a ``/``, ``?`` is any character."""
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 

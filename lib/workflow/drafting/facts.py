@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lib.workflow.decoding import MAX_INTEGER
+from lib.workflow.decoding import MAX_INTEGER, MIN_INTEGER
 from lib.workflow.files import LOADERS
 from lib.workflow.kinds import Kind
 from lib.workflow.placeholders import TOKEN
@@ -142,7 +142,7 @@ def _fitted(fact: Fact, value: Any) -> Fact | None:
 def _fitted_number(fact: Fact, value: Any) -> Fact | None:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-    whole = float(value).is_integer()
+    whole = float(value).is_integer() and MIN_INTEGER <= value <= MAX_INTEGER
     return replace(
         fact,
         kind=fact.kind if whole else Kind.NUMBER,

@@ -53,8 +53,12 @@ class SharedPaths:
         ]
 
     def render_error(self, error: ServiceError, request: web.Request) -> web.Response:
-        """Answer as the dialect does that speaks here."""
-        return request[_SPEAKER].render_error(error, request)
+        """Answer as the dialect does that speaks here; of a caller who was turned away nobody looked a job up."""
+        return (request.get(_SPEAKER) or self._at(request)).render_error(error, request)
+
+    def _at(self, request: web.Request) -> JobDialect:
+        resource = request.match_info.route.resource
+        return self._speaker(self._homes[request.method, resource.canonical if resource is not None else ""])
 
     def _speaker(self, homes: Sequence[JobDialect]) -> JobDialect:
         return self._primary if self._primary in homes and self._primary is not None else homes[0]

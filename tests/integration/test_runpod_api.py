@@ -455,9 +455,11 @@ def test_a_wrong_key(api: Endpoint, prefix: str) -> None:
     wrong = {"Authorization": "Bearer wrong"}
     reply = api.at(prefix).ask("POST", "/run", json=request(picture(1)), headers=wrong)
     assert (reply.status_code, type(reply.json()["error"])) == (401, str)
-    reply = api.at(prefix).ask("GET", "/stream/some-id", headers=wrong)
-    assert reply.status_code == 401
-    assert (reply.json()["id"], reply.json()["status"]) == ("some-id", "FAILED")
+    for path in ("status", "status-sync", "stream", "cancel"):
+        reply = api.at(prefix).ask("POST", f"/{path}/some-id", headers=wrong)
+        assert (reply.status_code, type(reply.json()["error"])) == (401, str), path
+        if prefix or path in ("status-sync", "stream"):  # the others belong to several APIs
+            assert (reply.json()["id"], reply.json()["status"]) == ("some-id", "FAILED"), path
 
 
 # -- while it starts ----------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ worker-comfyui are honoured as aliases. An empty variable counts as unset.
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
@@ -72,8 +72,22 @@ Flag = Annotated[bool, BeforeValidator(_truth)]
 """``1 true yes on`` in any letter case; everything else is false."""
 
 
+Who = Literal["off", "operator", "known", "any"]
+"""Whose requests may: nobody's, those without a tenant, those of tenants too, everybody's."""
+
+
 def _env(default: Any, *names: str, help: str, **bounds: Any) -> Any:  # noqa: A002
     return Field(default, validation_alias=AliasChoices(*names), description=help, **bounds)
+
+
+def _named_after(prefix: str) -> Callable[[object], object]:
+    """Collects the variables whose names begin so, by the rest of their names; none that is empty."""
+
+    def collect(given: object) -> object:
+        found = {name.removeprefix(prefix): value for name, value in os.environ.items() if name.startswith(prefix)}
+        return given or {name: value for name, value in sorted(found.items()) if name and value}
+
+    return collect
 
 
 class EnvironmentSettings(BaseSettings):
@@ -529,6 +543,19 @@ class RunPodSettings(EnvironmentSettings):
     )
 
 
+SALAD_CLOUD = (
+    "organization_name",
+    "organization_id",
+    "project_name",
+    "project_id",
+    "container_group_name",
+    "container_group_id",
+    "instance_id",
+    "machine_id",
+)
+"""What SaladCloud tells a container of itself."""
+
+
 class SaladSettings(EnvironmentSettings):
     """Salad's comfyui-api: its names for what we do, and what only it has."""
 
@@ -555,6 +582,12 @@ class SaladSettings(EnvironmentSettings):
     system_webhook_url: str | None = _env(None, "SYSTEM_WEBHOOK_URL", help="Gets events of ComfyUI and the storage.")
     system_webhook_events: Listed = _env(
         (), "SYSTEM_WEBHOOK_EVENTS", help="Which events: names, or all; nothing is sent when unset."
+    )
+    system_metadata: Annotated[Mapping[str, str], BeforeValidator(_named_after("SYSTEM_META_"))] = _env(
+        {},
+        "SYSTEM_META_*",
+        help="SYSTEM_META_<name>: goes with each of these events, as <name>.",
+        validate_default=True,
     )
     aws_region: str | None = _env(
         None, "AWS_REGION", "AWS_DEFAULT_REGION", help="Region for s3 blocks and s3:// URLs of Salad's; turns them on."
@@ -596,6 +629,19 @@ class SaladSettings(EnvironmentSettings):
     download_model_max_bytes: int = _env(
         64 * 1024 * MEBIBYTE, "MODEL_MAX_BYTES", help="Largest model that a request may have downloaded.", ge=1
     )
+    model_timeout_s: float = _env(7200.0, "MODEL_TIMEOUT_S", help="Longest download of one model.", gt=0)
+    model_urls: Who = _env(
+        "known",
+        "MODEL_URLS",
+        help="Whose jobs may name models by URL: off = nobody's, operator = those without a tenant, known = those of "
+        "tenants too, any = also signed requests of the public listener.",
+    )
+    model_pickles: Who = _env(
+        "operator",
+        "MODEL_PICKLES",
+        help="Whose jobs may bring formats that can hold code (.ckpt, .pt, .pth, .bin, .pkl), by the same words; "
+        "everybody's may be .safetensors and .gguf.",
+    )
     metadata_url: str = _env(
         "http://169.254.169.254", "SALAD_METADATA_URL", help="SaladCloud's metadata service, for the deletion cost."
     )
@@ -607,6 +653,17 @@ class SaladSettings(EnvironmentSettings):
     project_name: str | None = _env(None, "SALAD_PROJECT_NAME", help="Set by SaladCloud.")
     project_id: str | None = _env(None, "SALAD_PROJECT_ID", help="Set by SaladCloud.")
     instance_id: str | None = _env(None, "SALAD_INSTANCE_ID", help="Set by SaladCloud.")
+
+    @property
+    def cloud(self) -> dict[str, str]:
+        """What SaladCloud says of this instance, as its users know it (``salad_machine_id``); empty elsewhere."""
+        told = {f"salad_{name}": getattr(self, name) for name in SALAD_CLOUD}
+        return {name: value for name, value in told.items() if value}
+
+    @property
+    def models_quota_bytes(self) -> int:
+        """What downloaded models may take together; 0 = no limit."""
+        return self.models_max_bytes or int(self.lru_cache_size_gb * 1024 * MEBIBYTE)
 
 
 class UpkeepSettings(EnvironmentSettings):

@@ -4,7 +4,6 @@
 """
 
 import random
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -77,26 +76,3 @@ class Context:
     def options(self, class_type: str, name: str) -> tuple[str, ...]:
         """What ComfyUI offers now for an input of a node class; empty = not known."""
         return tuple(self.source(class_type, name))
-
-
-def resolve(schema: Any, options: Options) -> Any:
-    """Return a JSON schema with the choices of the moment in the place of ``OPTIONS_MARK``."""
-    if isinstance(schema, Sequence) and not isinstance(schema, str):
-        return [resolve(item, options) for item in schema]
-    if not isinstance(schema, Mapping):
-        return schema
-    marked = schema.get(OPTIONS_MARK)
-    changed = {key: resolve(item, options) for key, item in schema.items() if key != OPTIONS_MARK}
-    if marked is None:
-        return changed
-    class_type, name, urls = marked
-    return _with_choices(changed, OptionList(class_type=class_type, name=name, urls=urls).schema(options))
-
-
-def _with_choices(schema: dict[str, Any], choices: Mapping[str, Any]) -> dict[str, Any]:
-    """Put the choices where the text is: in one branch of a value that may be null."""
-    branches = schema.get("anyOf")
-    if not isinstance(branches, list):
-        return {**schema, **choices}
-    texts = [{**branch, **choices} if branch.get("type") == "string" else branch for branch in branches]
-    return {**schema, "anyOf": texts}

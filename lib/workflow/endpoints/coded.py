@@ -23,10 +23,11 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from lib.errors import InvalidRequest, ServiceError
-from lib.workflow.authoring import Context, resolve
+from lib.workflow.authoring import Context
 from lib.workflow.decoding import check
 from lib.workflow.endpoints.endpoint import INPUT, Bound, as_object, refusal
 from lib.workflow.endpoints.running import ForeignError, Runner, finish
+from lib.workflow.endpoints.schemas import inlined, resolve
 from lib.workflow.graph import check_graph
 from lib.workflow.parameters import Options
 from lib.workflow.template import Loc, TemplateError
@@ -93,7 +94,7 @@ def load_code(path: Path, *, name: str, runner: Runner, limit_s: float) -> Coded
     module = _import(path)
     try:
         model, generate = _model(module), _function(module)
-        described = model.model_json_schema(by_alias=True)
+        described = inlined(model.model_json_schema(by_alias=True))
         summary, description = _texts(module)
         return CodedEndpoint(
             name=name,

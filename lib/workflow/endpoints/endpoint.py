@@ -33,7 +33,7 @@ class Endpoint(Protocol):
     def description(self) -> str: ...
 
     def schema(self, options: Options) -> dict[str, Any]:
-        """Return the input's JSON schema (2020-12; references stay inside, ``#/$defs/...``)."""
+        """Return the input's JSON schema (2020-12, without references: it may stand anywhere in a document)."""
 
     async def bind(self, values: object, *, options: Options, loc: Loc = INPUT) -> Bound:
         """Check an input and make its graph.

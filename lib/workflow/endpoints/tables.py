@@ -9,44 +9,37 @@ REQUIRED = "**Required**"
 
 def markdown_table(schema: Mapping[str, Any]) -> str:
     """Return the table of an object's fields, one line each; of objects in a list or below, their fields too."""
-    return "\n".join([HEAD, *_rows(schema, "", schema.get("$defs", {}), ())])
+    return "\n".join([HEAD, *_rows(schema, "")])
 
 
-def _rows(schema: Mapping[str, Any], prefix: str, defs: Mapping[str, Any], above: tuple[object, ...]) -> list[str]:
+def _rows(schema: Mapping[str, Any], prefix: str) -> list[str]:
     required = schema.get("required", [])
     rows = []
     for name, field in schema.get("properties", {}).items():
-        described = _plain(field, defs)
+        described = _plain(field)
         default = REQUIRED if name in required else _default(field)
-        cells = (f"`{prefix}{name}`", _type(described, defs), _text(name, field, described), default)
+        cells = (f"`{prefix}{name}`", _type(described), _text(name, field, described), default)
         rows.append(f"| {' | '.join(cells)} |")
-        items = _plain(described.get("items", {}), defs)
-        for inner, mark in ((described, "."), (items, "[].")):
-            if "properties" in inner and inner["properties"] not in above:
-                rows += _rows(inner, f"{prefix}{name}{mark}", defs, (*above, inner["properties"]))
+        rows += _rows(described, f"{prefix}{name}.")
+        rows += _rows(_plain(described.get("items", {})), f"{prefix}{name}[].")
     return rows
 
 
-def _plain(field: Mapping[str, Any], defs: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema itself: behind a reference, and without the branch for null."""
-    if "$ref" in field:
-        return _plain(defs.get(field["$ref"].rpartition("/")[2], {}), defs)
-    for key in ("anyOf", "allOf"):
-        branches = [branch for branch in field.get(key, []) if branch.get("type") != "null"]
-        if len(branches) == 1:
-            return {**field, key: None, **_plain(branches[0], defs)}
-    return field
+def _plain(field: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The schema without the branch for null."""
+    branches = [branch for branch in field.get("anyOf", []) if branch.get("type") != "null"]
+    return {**field, "anyOf": None, **_plain(branches[0])} if len(branches) == 1 else field
 
 
-def _type(field: Mapping[str, Any], defs: Mapping[str, Any]) -> str:
+def _type(field: Mapping[str, Any]) -> str:
     if "enum" in field:
         return f"enum ({', '.join(f'`{_code(value)}`' for value in field['enum'])})"
     if "const" in field:
         return f"`{_code(field['const'])}`"
     if field.get("type") == "array":
-        return f"array of {_type(_plain(field.get('items', {}), defs), defs)}"
+        return f"array of {_type(_plain(field.get('items', {})))}"
     if branches := field.get("anyOf"):
-        return " or ".join(dict.fromkeys(_type(_plain(branch, defs), defs) for branch in branches))
+        return " or ".join(dict.fromkeys(_type(_plain(branch)) for branch in branches))
     bounds = _bounds(field)
     return f"{field.get('type', 'string' if 'pattern' in field else 'any')}{f' ({bounds})' if bounds else ''}"
 

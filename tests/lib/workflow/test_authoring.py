@@ -5,7 +5,8 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel, Field, ValidationError
 
-from lib.workflow.authoring import Audio, Context, Image, OneOf, Seed, Video, resolve
+from lib.workflow.authoring import Audio, Context, Image, OneOf, Seed, Video
+from lib.workflow.endpoints.schemas import inlined, resolve
 from lib.workflow.parameters import MAX_DRAW, no_options
 
 
@@ -66,11 +67,11 @@ def test_seeds_are_drawn_and_kept_exactly() -> None:
 
 def test_a_schema_shows_the_choices_of_the_moment() -> None:
     """In the text's branch of what may be null; no mark of ours is left, no random default shown."""
-    shown = resolve(Request.model_json_schema(), options)
+    shown = resolve(inlined(Request.model_json_schema()), options)
     fields = shown["properties"]
     assert fields["sampler"]["enum"] == ["euler", "heun"]
     assert fields["model"]["anyOf"] == [{"enum": ["a", "b"]}, {"pattern": "^(https?|s3)://"}]
-    assert shown["$defs"]["Lora"]["properties"]["name"]["anyOf"] == [
+    assert fields["loras"]["items"]["properties"]["name"]["anyOf"] == [
         {"type": "string", "enum": ["a", "b"]},
         {"type": "null"},
     ]
@@ -84,6 +85,22 @@ def test_a_schema_shows_the_choices_of_the_moment() -> None:
     assert fields["image"]["x-input-file"] == "image"
     assert "x-comfyui-options" not in str(shown)
     assert "enum" not in str(resolve(Request.model_json_schema(), no_options))
+
+
+class Tree(BaseModel):
+    """A model that holds itself."""
+
+    branches: list["Tree"] = []
+    other: Lora = Field(Lora(), description="Beside a reference.")
+
+
+def test_references_are_resolved() -> None:
+    """What stands beside one is kept; a circle is cut."""
+    shown = inlined(Tree.model_json_schema())
+    assert "$" not in str(shown)
+    assert shown["properties"]["branches"]["items"] == {"type": "object", "title": "Tree"}
+    assert shown["properties"]["other"]["description"] == "Beside a reference."
+    assert "name" in shown["properties"]["other"]["properties"]
 
 
 def test_kinds_of_files_are_shown() -> None:

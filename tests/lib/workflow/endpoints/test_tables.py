@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from lib.workflow.authoring import OneOf, resolve
+from lib.workflow.authoring import OneOf
+from lib.workflow.endpoints.schemas import inlined, resolve
 from lib.workflow.endpoints.tables import markdown_table
 
 
@@ -35,7 +36,7 @@ class Request(BaseModel):
 
 def test_rows_say_type_text_and_default() -> None:
     """Bounds, choices, nested fields; optional ones without a word of null; nothing that breaks a table."""
-    table = markdown_table(resolve(Request.model_json_schema(), lambda class_type, name: ("euler", "heun")))
+    table = markdown_table(resolve(inlined(Request.model_json_schema()), lambda class_type, name: ("euler", "heun")))
     assert table.splitlines() == [
         "| Field | Type | Description | Default |",
         "|---|---|---|---|",

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from lib.errors import InvalidRequest
+from lib.workflow.files import check_files
 from lib.workflow.parameters import Options
 from lib.workflow.template import Loc, Template
 
@@ -66,7 +67,9 @@ class DeclaredEndpoint:
 
     async def bind(self, values: object, *, options: Options, loc: Loc = INPUT) -> Bound:
         checked = self.template.check(as_object(values, loc), options=options, loc=loc)
-        return Bound(values=checked, graph=self.template.fill(checked))
+        graph = self.template.fill(checked)
+        check_files(graph)  # all else was checked when the files were read; values are no links
+        return Bound(values=checked, graph=graph)
 
 
 def as_object(values: object, loc: Loc) -> Mapping[str, Any]:

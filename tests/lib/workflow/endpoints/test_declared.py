@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from lib.errors import InvalidRequest
+from lib.errors import InvalidRequest, UnsafeInput
 from lib.workflow.endpoints.declared import FileProblem, parse_declared
 from lib.workflow.endpoints.endpoint import DeclaredEndpoint, dotted, route_of
 from lib.workflow.parameters import no_options
@@ -122,6 +122,17 @@ async def test_an_input_is_an_object(values: object) -> None:
     """Anything else is refused as a whole."""
     with pytest.raises(InvalidRequest, match="input: must be an object"):
         await endpoint().bind(values, options=options)
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "a/../../b.png", "C:\\x.png"])
+async def test_a_file_stays_in_its_folder(name: str) -> None:
+    """As in a graph that a caller sends whole."""
+    graph = orjson.dumps({"1": {"class_type": "LoadImage", "inputs": {"image": "example.png"}}})
+    inputs = b"inputs: {image: {type: image, targets: 1.image}}"
+    own = DeclaredEndpoint(template=parse_declared(graph, inputs, name="own"))
+    with pytest.raises(UnsafeInput, match="input folder"):
+        await own.bind({"image": name}, options=options)
+    assert (await own.bind({"image": "https://example.com/a.png"}, options=options)).graph
 
 
 def test_the_document() -> None:

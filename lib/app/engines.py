@@ -67,6 +67,7 @@ class EngineWatch:
             if len(late) == len(waits):
                 text = f"ComfyUI does not answer after {self._patience_s:.0f} s ({reasons})"
                 self._condition.trouble(TROUBLE, text)
+                self._service.engines_lost(text)  # jobs that were accepted while the worker started
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
                 self._condition.cleared(TROUBLE)
         finally:

@@ -579,6 +579,12 @@ class SaladSettings(EnvironmentSettings):
         "SALAD_UNCONFIGURED_UPLOADS",
         help="ignore = as comfyui-api: an upload block whose storage is not configured is passed over.",
     )
+    webhook_uploads: Flag = _env(
+        False,
+        "SALAD_WEBHOOK_UPLOADS",
+        help="true = an upload block counts beside webhook too, which is told the files' URLs; in comfyui-api it does "
+        "not.",
+    )
     system_webhook_url: str | None = _env(None, "SYSTEM_WEBHOOK_URL", help="Gets events of ComfyUI and the storage.")
     system_webhook_events: Listed = _env(
         (), "SYSTEM_WEBHOOK_EVENTS", help="Which events: names, or all; nothing is sent when unset."

@@ -190,7 +190,8 @@ class OutboxItem:
 class Credential:
     """What a caller gave us to read inputs with. ``pattern`` is a URL glob (``s3://bucket/*``). ``values`` by kind:
     ``s3``: ``access_key_id secret_access_key session_token endpoint_url region``; ``http``: headers; ``query``:
-    parameters of the URL; ``comfy_org``: ``api_key``, with which ComfyUI's partner nodes are paid (no pattern)."""
+    ``query_param query_value``, set on the URL that is asked; ``comfy_org``: ``api_key``, with which ComfyUI's partner
+    nodes are paid (no pattern)."""
 
     kind: str
     pattern: str = ""
@@ -344,6 +345,8 @@ class Timings:
     execute_s: float | None = None
     collect_s: float | None = None
     deliver_s: float | None = None
+    node_starts_s: Mapping[str, float] = field(default_factory=dict)
+    """When each node began, by its id, counted from the start of the execution; cached ones never did."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

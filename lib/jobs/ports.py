@@ -62,6 +62,8 @@ class Execution:
     """The node that failed, of a job that keeps partial results: ``collect`` has what was there, or raises this."""
     partial: bool = False
     """Not all that was asked for ran: what it took is no measure of such work."""
+    node_starts_s: Mapping[str, float] = field(default_factory=dict)
+    """See ``Timings``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,22 +2,19 @@
 
 import asyncio
 import logging
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from aiohttp import ClientConnectorCertificateError, ClientConnectorSSLError, ClientError
-
 from lib.delivery.retry import Patience
-from lib.errors import StorageFailed, UnsafeInput
+from lib.errors import StorageFailed
 from lib.jobs.model import Output, PutTarget
 from lib.storage.http import GuardedHttp
+from lib.storage.web_store import put_file
 
 log = logging.getLogger(__name__)
 PARALLEL = 4
-_CODE = re.compile(rb"<Code>([A-Za-z0-9]{1,64})</Code>")
 
 
 class Puts:
@@ -58,28 +55,12 @@ class Puts:
         return replace(output, url=urlsplit(url)._replace(query="", fragment="").geturl())
 
     async def _send(self, output: Output, url: str, target: PutTarget) -> None:
+        headers = {"Content-Type": output.mime_type} | {name.title(): value for name, value in target.headers.items()}
         async for attempt in self._patience.tries():
             with attempt:
-                await self._attempt(output, url, target)
-
-    async def _attempt(self, output: Output, url: str, target: PutTarget) -> None:
-        """Raises: StorageFailed."""
-        path, host = Path(output.local_path), urlsplit(url).hostname or ""
-        headers = {"Content-Type": output.mime_type} | {name.title(): value for name, value in target.headers.items()}
-        try:
-            status, body = await self._http.put(url, path=path, headers=headers, timeout_s=target.timeout_s)
-        except UnsafeInput as error:
-            raise _failed(error.message, host, "UnsafeEndpoint") from error
-        except TimeoutError as error:
-            raise _failed(f"no answer within {target.timeout_s:g} s", host, "Timeout", passing=True) from error
-        except (ClientConnectorCertificateError, ClientConnectorSSLError) as error:
-            raise _failed("the TLS handshake or the certificate is wrong", host, "TLSFailed") from error
-        except ClientError as error:
-            raise _failed("no connection, or it broke off", host, "ConnectionFailed", passing=True) from error
-        except OSError as error:
-            raise _failed(f"the file can't be read: {error.strerror}", host, "LocalFile") from error
-        if not 200 <= status < 300:
-            raise _refused(status, body, host)
+                await put_file(
+                    self._http, url, path=Path(output.local_path), headers=headers, timeout_s=target.timeout_s
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,17 +71,3 @@ class _Going:
     target: PutTarget
     seats: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PARALLEL))
     dead: dict[str, str] = field(default_factory=dict)
-
-
-def _refused(status: int, body: bytes, host: str) -> StorageFailed:
-    code = _CODE.search(body)
-    text = f"status {status}" + (f", {code[1].decode()}" if code else "")
-    if 300 <= status < 400:
-        text += "; redirects are not followed"
-    return _failed(text, host, str(status), passing=status >= 500 or status in (408, 425, 429))
-
-
-def _failed(text: str, host: str, reason: str, *, passing: bool = False) -> StorageFailed:
-    failed = StorageFailed(f"PUT to {host!r} failed: {text}", details={"reason": reason, "host": host})
-    failed.retryable = passing
-    return failed

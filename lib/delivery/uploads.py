@@ -4,25 +4,30 @@ import asyncio
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from lib.clock import Clock
+from lib.delivery.places import OpenStore, Target
+from lib.delivery.places import opener as s3_opener
 from lib.delivery.retry import Patience
 from lib.errors import StorageFailed
-from lib.jobs.model import Job, Output, S3Target
-from lib.settings import DeliverySettings
-from lib.storage.blobs import BlobStore, Published
-from lib.storage.s3 import S3Place, S3Stores
+from lib.jobs.model import Job, Output, StoreKind, StoreTarget
+from lib.storage.blobs import Blob, BlobStore, Published, Repository
 from lib.storage.sources import tenant_folder
 
+__all__ = ["s3_opener"]
+
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 PARALLEL = 4
 """Files of one job that go up at the same time; the store bounds what all jobs do together."""
-
-OpenStore = Callable[[S3Target], BlobStore]
+_ABOVE = {StoreKind.AZURE: "prefix", StoreKind.HUGGING_FACE: "directory", StoreKind.HTTP: ""}
+"""What of a target's place stands before the file's name in its key there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,33 +37,6 @@ class NamedFile:
     name: str
     path: Path
     mime_type: str
-
-
-def s3_opener(stores: S3Stores, settings: DeliverySettings) -> OpenStore:
-    """Turn targets into stores. Addressing and checksum mode are the operator's for the operator's own place, and the
-    public URL is that of the operator's own bucket."""
-
-    def open_(target: S3Target) -> BlobStore:
-        own = target.bucket_name == settings.s3_bucket_name
-        return stores.at(
-            S3Place(
-                bucket_name=target.bucket_name,
-                access_key_id=target.access_key_id,
-                secret_access_key=target.secret_access_key,
-                session_token=target.session_token,
-                endpoint_url=target.endpoint_url,
-                region=target.region,
-                addressing=settings.s3_addressing if target.operator else "auto",
-                checksums=settings.s3_checksums if target.operator else "when_required",
-                connect_timeout_s=target.connect_timeout_s,
-                read_timeout_s=settings.s3_read_timeout_s,
-                attempts=target.connect_attempts,
-                trusted=target.operator,
-                public_base_url=settings.s3_public_base_url if target.operator and own else None,
-            )
-        )
-
-    return open_
 
 
 def output_names(outputs: Sequence[Output]) -> list[str]:
@@ -101,12 +79,17 @@ def named_files(outputs: Sequence[Output]) -> dict[str, NamedFile]:
     return {file.name: file for file in (*_files(outputs), *thumbnails(outputs)) if file is not None}
 
 
-def key_folder(job: Job, target: S3Target) -> str:
+def key_folder(job: Job, target: Target) -> str:
     """Say where in the store the job's files go: ``<prefix>[_<tenant>/][<folder>/]<request_id>/[<run>/]``.
 
     In the operator's bucket each tenant has a folder, so that none overwrites another's. From the second run of a
-    request id on its number comes in between, so that nothing handed out is overwritten.
+    request id on its number comes in between, so that nothing handed out is overwritten. Salad's contract has the
+    request's prefix and nothing else; the file names begin with the request id there.
     """
+    if isinstance(target, StoreTarget):
+        return target.place.get(_ABOVE[target.kind], "")
+    if target.plain:
+        return target.prefix
     tenant = tenant_folder(job.spec.owner) if target.operator else ""
     run = f"{job.run}/" if job.run > 1 else ""
     return f"{target.prefix}{tenant}{target.folder}{job.spec.request_id}/{run}"
@@ -132,27 +115,39 @@ class Uploads:
         self._clock = clock
         self._patience = patience or Patience()
 
-    async def upload(self, job: Job, outputs: Sequence[Output], target: S3Target) -> tuple[Output, ...]:
+    async def upload(self, job: Job, outputs: Sequence[Output], target: Target) -> tuple[Output, ...]:
         """Upload every output that is a file and return all outputs, in order, with ``url`` or ``upload_error``.
 
-        Thumbnails go beside the files; one that fails is only missing.
+        Thumbnails go beside the files; one that fails is only missing. Raises: StorageFailed, there is no such store.
         """
-        going = _Going(
-            store=self._open_store(target),
-            folder=key_folder(job, target),
-            operator=target.operator,
-            seats=asyncio.Semaphore(PARALLEL),
-        )
-        files, smalls = _files(outputs), thumbnails(outputs)
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                (group.create_task(self._publish(going, file)), group.create_task(self._publish(going, small)))
-                for file, small in zip(files, smalls, strict=True)
-            ]
+        store, own = self._open_store(target), _is_operators(target)
+        folder = key_folder(job, target)
+        files = [*_files(outputs), *thumbnails(outputs)]
+        if isinstance(store, Repository):
+            done = await self._committed(store, folder, files)
+        else:
+            going = _Going(store=store, folder=folder, operator=own, seats=asyncio.Semaphore(PARALLEL))
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._publish(going, file)) for file in files]
+            done = [task.result() for task in tasks]
         return tuple(
-            self._told(output, file.result(), small.result(), operator=target.operator)
-            for output, (file, small) in zip(outputs, tasks, strict=True)
+            self._told(output, file, small, operator=own)
+            for output, file, small in zip(outputs, done, done[len(outputs) :], strict=False)
         )
+
+    async def _committed(
+        self, store: Repository, folder: str, files: Sequence[NamedFile | None]
+    ) -> list[Published | StorageFailed | None]:
+        """All of a job's files at once: they arrive together, or fail together."""
+        blobs = [Blob(path=file.path, key=folder + file.name, mime_type=file.mime_type) for file in files if file]
+        if not blobs:
+            return [None for _ in files]
+        try:
+            published = iter(await self._patiently(lambda: store.commit(blobs)))
+        except StorageFailed as error:
+            _log(error, operator=True)
+            return [error if file else None for file in files]
+        return [next(published) if file else None for file in files]
 
     def _told(
         self,
@@ -174,20 +169,27 @@ class Uploads:
     async def _publish(self, going: "_Going", file: NamedFile | None) -> Published | StorageFailed | None:
         if file is None:
             return None
+        publish = partial(
+            going.store.publish,
+            file.path,
+            key=going.folder + file.name,
+            mime_type=file.mime_type,
+            expires_s=self._expires_s,
+        )
         async with going.seats:
             if going.dead is not None:
                 return going.dead
             try:
-                async for attempt in self._patience.tries():
-                    with attempt:
-                        return await going.store.publish(
-                            file.path, key=going.folder + file.name, mime_type=file.mime_type, expires_s=self._expires_s
-                        )
+                return await self._patiently(publish)
             except StorageFailed as error:
-                cause = {"cause": error.message} if going.operator else {}
-                log.warning("upload failed", extra={"event": "upload.failed", **_facts(error), **cause})
+                _log(error, operator=going.operator)
                 going.dead = error if error.retryable else None
                 return error
+
+    async def _patiently(self, act: Callable[[], Awaitable[T]]) -> T:
+        async for attempt in self._patience.tries():
+            with attempt:
+                return await act()
         raise AssertionError("stamina ends by returning or raising")
 
 
@@ -210,11 +212,19 @@ def _files(outputs: Sequence[Output]) -> list[NamedFile | None]:
     ]
 
 
+def _is_operators(target: Target) -> bool:
+    """Whether it is the operator's own storage; a web server that a caller names is not."""
+    return target.kind is not StoreKind.HTTP if isinstance(target, StoreTarget) else target.operator
+
+
 def _operators(error: StorageFailed) -> str:
     """What a caller is told of the operator's own store: neither its host, nor its rules and names, which it writes
     into its refusals. Those are in the log."""
-    return f"S3 upload failed: {error.details['reason']}: the worker's own storage did not take the file"
+    what = error.message.partition(":")[0]
+    return f"{what}: {error.details['reason']}: the worker's own storage did not take the file"
 
 
-def _facts(error: StorageFailed) -> dict[str, object]:
-    return {name: error.details.get(name) for name in ("reason", "bucket_name", "host")}
+def _log(error: StorageFailed, *, operator: bool) -> None:
+    facts = {name: error.details.get(name) for name in ("reason", "bucket_name", "host")}
+    cause = {"cause": error.message} if operator else {}
+    log.warning("upload failed", extra={"event": "upload.failed", **facts, **cause})

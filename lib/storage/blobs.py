@@ -1,8 +1,9 @@
-"""What delivery needs of an object store, whoever runs it."""
+"""What delivery needs of a storage, whoever runs it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -11,6 +12,15 @@ class Published:
 
     url: str = field(repr=False)
     expires_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blob:
+    """A local file and what it is to be called there."""
+
+    path: Path
+    key: str
+    mime_type: str
 
 
 class BlobStore(Protocol):
@@ -22,4 +32,13 @@ class BlobStore(Protocol):
         Raises: StorageFailed; ``details["reason"]`` is the store's own code where it has one, ``retryable`` says that
         another attempt may succeed.
         """
+        ...
+
+
+@runtime_checkable
+class Repository(Protocol):
+    """A place that takes files in commits: all of a job's in one, since their number is what such places limit."""
+
+    async def commit(self, blobs: Sequence[Blob]) -> tuple[Published, ...]:
+        """Upload all of them, or none. Raises: StorageFailed, as ``BlobStore``."""
         ...

@@ -26,7 +26,8 @@ whose endpoint hangs leaves threads to the others."""
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Place:
     """A bucket and how to get at it. ``trusted`` places are the operator's own: no address guard. ``public_base_url``:
-    the bucket is public under this URL, so that nothing needs to be presigned."""
+    the bucket is public under this URL, so that nothing needs to be presigned. ``plain``: files are told by
+    ``s3://`` URLs, which have the key as it is, for people with keys of their own."""
 
     bucket_name: str
     access_key_id: str = field(repr=False)
@@ -41,6 +42,7 @@ class S3Place:
     attempts: int = 3
     trusted: bool = False
     public_base_url: str | None = None
+    plain: bool = False
 
 
 def fits_host(bucket_name: str) -> bool:
@@ -91,6 +93,8 @@ class S3Stores:
         def work() -> Published:
             client = self._client(place)
             client.upload(path, key=key, mime_type=mime_type)
+            if place.plain:
+                return Published(url=f"s3://{place.bucket_name}/{key}")
             if place.public_base_url is not None:
                 return Published(url=f"{place.public_base_url.rstrip('/')}/{quote(key)}")
             return Published(url=client.presign(key, expires_s=expires_s), expires_s=expires_s)

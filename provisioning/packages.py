@@ -71,8 +71,8 @@ class PackageSteps:
         return 0
 
     def _from_volume(self, path: Path) -> int:
+        """Install what it needs; whether it imports ComfyUI's own log tells: a check would slow each cold start."""
         install_needs(path, "", self._host())
-        self._installed.append(_Installed(pack=Pack(path=path, version=""), entry=MAY))
         return 0
 
     def _restore(self, wanted: str) -> int:
@@ -107,7 +107,6 @@ class PackageSteps:
             device=self._facts.device,
             paths=[item.pack.path for item in self._installed],
             key=digest(versions, [str(part) for part in changes], comfyui_version(root)),
-            extra_model_paths=self._facts.volume.configs if self._facts.volume else (),
         )
 
 

@@ -33,7 +33,6 @@ class ImportCheck:
     device: Device
     paths: Sequence[Path]
     key: str
-    extra_model_paths: Sequence[Path] = ()
     _said: str | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -106,8 +105,6 @@ class ImportCheck:
             flags.append("--disable-api-nodes")
         if "--whitelist-custom-nodes" in options:
             flags += ["--disable-all-custom-nodes", "--whitelist-custom-nodes", *(path.name for path in self.paths)]
-        for path in self.extra_model_paths:
-            flags += ["--extra-model-paths-config", str(path)]
         return flags
 
 

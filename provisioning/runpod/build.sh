@@ -19,7 +19,7 @@ case "${1:-}" in
         ln -sf "$here/comfy-node-install" "$here/comfy-manager-set-mode" /usr/local/bin/
         ;;
     comfyui)  # ComfyUI and torch with CUDA, although no GPU is here
-        COMFYUI_DEVICE="${COMFYUI_DEVICE:-cuda}" .venv/bin/python -m provisioning comfyui --own
+        COMFYUI_DEVICE="${COMFYUI_DEVICE:-cuda}" .venv/bin/python -m provisioning comfyui
         ln -sfn "$WORKSPACE_DIR/ComfyUI" /comfyui  # where worker-comfyui's images have it
         .venv/bin/python -m provisioning manager-mode offline
         ;;

@@ -19,7 +19,7 @@ def workspace(tmp_path: Path, interpreter: Interpreter) -> Path:
     root = tmp_path / "ComfyUI"
     (root / "comfy").mkdir(parents=True)
     (root / "comfy/cli_args.py").write_text('"--whitelist-custom-nodes"')
-    (root / "main.py").write_text(COMFYUI.format(more=[]))
+    (root / "main.py").write_text(COMFYUI)
     record = InstallRecord(
         python=interpreter.python, root=root, env={}, version="1", source=Source.GIT, device=Device.CPU, key="k"
     )

@@ -36,8 +36,8 @@ def api(real_comfyui: RealComfyUI, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module")
 def narrow(real_comfyui: RealComfyUI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
-    """With room for two jobs and for small bodies."""
-    limits = {"MAX_QUEUE_SIZE": "2", "MAX_BODY_BYTES": "50000"}
+    """With room for two jobs, for small bodies and small files."""
+    limits = {"MAX_QUEUE_SIZE": "2", "MAX_BODY_BYTES": "50000", "OUTPUT_BASE64_MAX_BYTES": "1000"}
     with endpoint(tmp_path_factory.mktemp("runpod-narrow"), real_comfyui.base_url, **limits) as made:
         yield made
 
@@ -407,6 +407,20 @@ def test_too_large(narrow: Endpoint) -> None:
     reply = narrow.ask("POST", "/run", json=request(picture(1), images=[{"name": "a.png", "image": "A" * 60_000}]))
     assert reply.status_code == 413
     assert (reply.json()["status"], type(reply.json()["error"])) == ("FAILED", str)
+
+
+def test_a_file_that_is_too_large_for_an_answer(narrow: Endpoint) -> None:
+    """No bucket: a link to the worker, in the form of a bucket's; the small one beside it is there itself."""
+    graph = picture(79, prefix="narrow/large")
+    graph["1"]["inputs"] |= {"width": 1024, "height": 1024}
+    graph["3"] = picture(80)["1"]
+    graph["4"] = {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": "narrow/small"}}
+    output = narrow.output(graph)
+    entries = {entry["filename"]: entry for entry in output["images"]}
+    large = entries["large_00001_.png"]
+    assert (large["type"], entries["small_00001_.png"]["type"]) == ("s3_url", "base64")
+    assert requests.get(large["data"], timeout=10).content.startswith(b"\x89PNG")
+    assert "errors" not in output
 
 
 def test_too_many(narrow: Endpoint) -> None:

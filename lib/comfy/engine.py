@@ -33,6 +33,7 @@ from lib.comfy.recall import recalled, shown
 from lib.comfy.rewrite import Plan, plan
 from lib.comfy.session import PromptSession, is_interrupted, when
 from lib.comfy.strays import remove_strays
+from lib.comfy.tap import Tap
 from lib.errors import (
     EngineDied,
     EngineUnreachable,
@@ -69,10 +70,12 @@ class ComfyEngine:
         clock: Clock | None = None,
         meter: Meter | None = None,
         care_pause_s: float = PAUSE_S,
+        tap: Tap | None = None,
     ) -> None:
         """``fetch_folder`` takes files that ComfyUI keeps out of our reach, or sends over the socket;
         ``inline_bytes`` bounds what is inlined while it is collected; ``placer`` makes sure that a job's inputs are
-        with this ComfyUI. ``owner`` names this worker through all its lives, in its prompts in ComfyUI's queue."""
+        with this ComfyUI. ``owner`` names this worker through all its lives, in its prompts in ComfyUI's queue; ``tap``
+        hears the messages of ComfyUI's socket."""
         self._name = name
         self._server = server
         self._owner = owner
@@ -82,7 +85,7 @@ class ComfyEngine:
         self._client = ComfyClient(server.base_url, http, timeout_s=settings.request_timeout_s)
         self._care_log = CareLog(name)
         self._link = Link(
-            server=server, client=self._client, settings=settings, clock=self._clock, care_log=self._care_log
+            server=server, client=self._client, settings=settings, clock=self._clock, care_log=self._care_log, tap=tap
         )
         self._tasks = tasks
         self._folders = JobFolders()
@@ -178,7 +181,8 @@ class ComfyEngine:
         """See ``lib.jobs.ports.Engine``. The time limit of a prompt that ran already counts from now."""
         if not self.healthy:
             raise self._unready()
-        session, failure = PromptSession(prompt_id=prompt_id, observer=observer), None
+        session = PromptSession(prompt_id=prompt_id, observer=observer, request_id=job.spec.request_id)
+        failure: ExecutionFailed | None = None
         try:
             ticket = await self._begin(session, job, prepared, withdraw=withdraw, attach=attach)
             await self._follower.follow(session, Terms(withdraw=withdraw, timeout_s=timeout_s))

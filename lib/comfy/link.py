@@ -18,9 +18,11 @@ from lib.comfy.care_log import CareLog
 from lib.comfy.catalog import Catalog, read_catalog
 from lib.comfy.client import ComfyClient, ConnectionRefused
 from lib.comfy.faults import scrub
+from lib.comfy.liveness import facts_of
 from lib.comfy.messages import HELLO, QueueChanged, kind_of, parse_picture, parse_text
 from lib.comfy.ports import CareAction, Server
 from lib.comfy.session import PromptSession
+from lib.comfy.tap import Tap, pass_on
 from lib.errors import EngineDied, EngineUnreachable
 from lib.settings import EngineSettings
 
@@ -50,7 +52,14 @@ class Link:
     """Owns the socket. ``run`` is a vital loop; the rest may be called from the event loop at any time."""
 
     def __init__(
-        self, *, server: Server, client: ComfyClient, settings: EngineSettings, clock: Clock, care_log: CareLog
+        self,
+        *,
+        server: Server,
+        client: ComfyClient,
+        settings: EngineSettings,
+        clock: Clock,
+        care_log: CareLog,
+        tap: Tap | None = None,
     ) -> None:
         self.server = server
         self.client = client
@@ -70,6 +79,7 @@ class Link:
         self._settings = settings
         self._clock = clock
         self._care_log = care_log
+        self._tap = tap
         self._ready = asyncio.Event()
         self._ended = asyncio.Event()
         self._why = "not connected yet"
@@ -280,7 +290,7 @@ class Link:
     async def _learn(self) -> None:
         body = await self.client.object_info()
         self.catalog = await asyncio.to_thread(read_catalog, body)
-        self.facts = _facts(await self.client.system_stats())
+        self.facts = facts_of(await self.client.system_stats())
 
     async def _sweep(self) -> None:
         for prompt_id in tuple(self.strays):
@@ -295,6 +305,8 @@ class Link:
                 log.debug("socket message", extra={"event": "engine.message", "type": kind_of(frame.data)})
             if frame.type is aiohttp.WSMsgType.TEXT:
                 message = parse_text(frame.data)
+                if self._tap is not None:
+                    pass_on(self._tap, frame.data, self._named)
             elif frame.type is aiohttp.WSMsgType.BINARY:
                 message = parse_picture(frame.data)
             else:
@@ -306,6 +318,10 @@ class Link:
             if message is not None and (session := self.sessions.get(message.prompt_id)) is not None:
                 session.heard_at = self.heard_at
                 session.apply(message)
+
+    def _named(self, prompt_id: str) -> str | None:
+        session = self.sessions.get(prompt_id)
+        return session.request_id if session is not None else None
 
     def _queue_changed(self, remaining: int) -> None:
         """Prompts of an earlier socket get no messages of their own: this may be their end."""
@@ -371,21 +387,3 @@ class Link:
         log.info("engine health", extra={"event": "engine.health", "healthy": healthy, "cause": self.down_reason})
         for listener in tuple(self._listeners):
             listener(healthy)
-
-
-def _facts(stats: Mapping[str, object]) -> dict[str, object]:
-    """Reduce ``/system_stats``; its argv reveals paths and stays behind."""
-    system, devices = stats.get("system"), stats.get("devices")
-    system = system if isinstance(system, Mapping) else {}
-    device = devices[0] if isinstance(devices, list) and devices and isinstance(devices[0], Mapping) else {}
-    return {
-        "comfyui_version": system.get("comfyui_version"),
-        "python_version": system.get("python_version"),
-        "pytorch_version": system.get("pytorch_version"),
-        "os": system.get("os"),
-        "ram_total_bytes": system.get("ram_total"),
-        "device_name": device.get("name"),
-        "device_type": device.get("type"),
-        "vram_total_bytes": device.get("vram_total"),
-        "vram_free_bytes": device.get("vram_free"),
-    }

@@ -38,6 +38,24 @@ def argv_of(stats: Stats) -> list[str]:
     return [str(part) for part in argv] if isinstance(argv, list) else []
 
 
+def facts_of(stats: Mapping[str, object]) -> dict[str, object]:
+    """Reduce ``/system_stats``; its argv reveals paths and stays behind."""
+    system, devices = stats.get("system"), stats.get("devices")
+    system = system if isinstance(system, Mapping) else {}
+    device = devices[0] if isinstance(devices, list) and devices and isinstance(devices[0], Mapping) else {}
+    return {
+        "comfyui_version": system.get("comfyui_version"),
+        "python_version": system.get("python_version"),
+        "pytorch_version": system.get("pytorch_version"),
+        "os": system.get("os"),
+        "ram_total_bytes": system.get("ram_total"),
+        "device_name": device.get("name"),
+        "device_type": device.get("type"),
+        "vram_total_bytes": device.get("vram_total"),
+        "vram_free_bytes": device.get("vram_free"),
+    }
+
+
 async def until_answering(
     http: aiohttp.ClientSession,
     base_url: str,

@@ -49,8 +49,10 @@ class Story:
 class PromptSession:
     """Follows one prompt. ``over`` is final; ``lost`` names why ComfyUI can't finish it any more."""
 
-    def __init__(self, *, prompt_id: str, observer: ExecutionObserver) -> None:
+    def __init__(self, *, prompt_id: str, observer: ExecutionObserver, request_id: str = "") -> None:
         self.prompt_id = prompt_id
+        self.request_id = request_id
+        """What its caller calls it."""
         self.story = Story()
         self.started = False
         self.ended = False

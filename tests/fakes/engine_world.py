@@ -19,6 +19,7 @@ from lib.comfy.engine import ComfyEngine
 from lib.comfy.ports import CareAction, Folders
 from lib.comfy.recall import mark
 from lib.comfy.rewrite import plan
+from lib.comfy.tap import Tap
 from lib.jobs.model import DeliverySpec, Job, JobSpec, Preview, Progress, Timings
 from lib.jobs.ports import Collected, Execution, Prepared
 from lib.lifecycle import Tasks
@@ -156,6 +157,7 @@ async def engine_world(
     clock: Clock | None = None,
     meter: Meter | None = None,
     care_pause_s: float = PAUSE_S,
+    tap: Tap | None = None,
 ) -> AsyncIterator[World]:
     """Start an engine; with ``shared`` it sees ComfyUI's folders, with ``meter`` its process is ours."""
     folders = Folders(output=root / "output", input=root / "input", temp=root / "temp") if shared else None
@@ -173,6 +175,7 @@ async def engine_world(
             clock=clock,
             meter=meter,
             care_pause_s=care_pause_s,
+            tap=tap,
         )
         cared: list[CareAction] = []
         engine.on_care(cared.append)

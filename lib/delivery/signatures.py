@@ -76,6 +76,17 @@ def standard_headers(*, message_id: str, at: datetime, body: bytes, keys: Sequen
     return headers
 
 
+def salad_headers(*, message_id: str, at: datetime, body: bytes, secret: str) -> dict[str, str]:
+    """Return the same headers for Salad's API. Always signed: an operator without a secret has the empty key."""
+    key = lenient_key(secret)
+    headers = standard_headers(message_id=message_id, at=at, body=body, keys=(key,) if key else ())
+    if not key:  # the library refuses it
+        text = f"{message_id}.{headers['webhook-timestamp']}.".encode() + body
+        digest = hmac.new(b"", text, hashlib.sha256).digest()
+        headers["webhook-signature"] = f"v1,{base64.b64encode(digest).decode()}"
+    return headers
+
+
 def _wrapper(item: OutboxItem, at: datetime) -> dict[str, str]:
     secret = item.target.secret
     return {"X-Webhook-Signature": raw_signature(item.body, secret)} if secret else {}
@@ -87,15 +98,8 @@ def _standard(item: OutboxItem, at: datetime) -> dict[str, str]:
 
 
 def _salad_signed(item: OutboxItem, at: datetime) -> dict[str, str]:
-    """Always signed: an operator without a secret has the empty key."""
     name = item.target.message_name or item.message_id
-    key = lenient_key(item.target.secret or "")
-    headers = standard_headers(message_id=name, at=at, body=item.body, keys=(key,) if key else ())
-    if not key:  # the library refuses it
-        text = f"{name}.{headers['webhook-timestamp']}.".encode() + item.body
-        digest = hmac.new(b"", text, hashlib.sha256).digest()
-        headers["webhook-signature"] = f"v1,{base64.b64encode(digest).decode()}"
-    return headers
+    return salad_headers(message_id=name, at=at, body=item.body, secret=item.target.secret or "")
 
 
 def _unsigned(item: OutboxItem, at: datetime) -> dict[str, str]:

@@ -7,8 +7,9 @@ only another one's credentials open. Messages and logs name hosts, never whole U
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import stamina
 from aiohttp import (
@@ -182,8 +183,10 @@ class Downloads:
         raise AssertionError("stamina ends by returning or raising")
 
     async def _attempt(self, source: Source) -> Fetched:
+        if source.blob is not None:
+            return await self._get(source, *(await asyncio.to_thread(source.blob.request)))
         if source.place is None:
-            return await self._get(source, source.url)
+            return await self._get(source, source.asked_url, dict(source.headers))
         try:
             return await self._get(source, await asyncio.to_thread(signed_url, source.place, source.key))
         except _OtherRegion as found:
@@ -193,14 +196,14 @@ class Downloads:
         except _OtherRegion as error:
             raise Transient("names one region after the other") from error
 
-    async def _get(self, source: Source, url: str) -> Fetched:
+    async def _get(self, source: Source, url: str, private: Mapping[str, str] = MappingProxyType({})) -> Fetched:
         known, held = await asyncio.to_thread(self._recall, source)
         async with self._http.stream(
             url,
             max_redirects=self._settings.input_redirects,
             headers=known.validators if known and held else {},
-            private=dict(source.headers),
-            trusted=source.place is not None and source.place.trusted,
+            private=private,
+            trusted=source.blob is not None or (source.place is not None and source.place.trusted),
         ) as response:
             if response.status == 304 and held is not None:
                 self._on_brought(held.size_bytes, True)

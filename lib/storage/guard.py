@@ -44,6 +44,8 @@ MAX_URL_CHARS = 65536
 _GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")
 _HOST = re.compile(r"(?=.{1,253}\.?\Z)(?!.*[^.]{64})[A-Za-z0-9._:%-]+")
 """As the name service takes them: at most 253 characters, 63 between two dots."""
+_INNER_NAMES = (".internal", ".local", ".localhost", ".localdomain", ".lan", ".home.arpa", ".intranet", ".corp", ".svc")
+"""Ends of names that no public name server answers for."""
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
@@ -95,7 +97,7 @@ def parse_allowed(entry: str) -> _Allowed:
         return _Allowed(network=ipaddress.ip_network(entry.strip("[]"), strict=False))
     except ValueError:
         pass
-    url = _parse(f"http://{entry}")
+    url = parse_url(f"http://{entry}")
     if url is None or "/" in entry:
         raise SettingsError(f"FETCH_ALLOW_HOSTS={entry!r}: expected a host, host:port, address or network (CIDR)")
     host, port = _bare(url.raw_host or ""), url.explicit_port
@@ -115,12 +117,12 @@ class AddressGuard:
         self, *, allow: Iterable[str] = (), own_urls: Iterable[str] = (), lookup: Lookup = system_lookup
     ) -> None:
         self._allowed = tuple(parse_allowed(entry) for entry in allow)
-        self._own = frozenset(_parse(url) for url in own_urls)
+        self._own = frozenset(parse_url(url) for url in own_urls)
         self._lookup = lookup
 
     def is_own(self, url: str) -> bool:
         """Whether this is exactly one of our own URLs."""
-        parsed = _parse(url)
+        parsed = parse_url(url)
         return parsed is not None and parsed in self._own
 
     def check_url(self, url: str) -> URL:
@@ -128,7 +130,7 @@ class AddressGuard:
 
         Raises: UnsafeInput.
         """
-        parsed = _parse(url)
+        parsed = parse_url(url)
         if parsed is None:
             raise _refuse("", "invalid_url", "not a usable http or https URL")
         host, port = _bare(parsed.raw_host or ""), parsed.port or 0
@@ -142,6 +144,35 @@ class AddressGuard:
         if literal is not None:
             self._vet(literal, host=host, port=port)
         return parsed
+
+    def vouches(self, url: URL) -> bool:
+        """Whether the operator's list names this URL's host itself, by name or address."""
+        host, port = _bare(url.raw_host or ""), url.port or 0
+        literal = _literal(host)
+        return any(
+            entry.host == host and entry.port in (None, port)
+            if literal is None
+            else entry.covers(_unwrap(literal), host=host, port=port)
+            for entry in self._allowed
+        )
+
+    def check_proxied(self, url: URL) -> None:
+        """Check what a proxy is asked for, which looks the name up by itself (blocking). What our own name server says
+        is vetted; a name that it does not know must at least look like a public one.
+
+        Raises: UnsafeInput.
+        """
+        host, port = _bare(url.raw_host or ""), url.port or 0
+        try:
+            self.resolve(host, port)
+            return
+        except OSError:
+            pass
+        if self.vouches(url) or _literal(host) is not None:
+            return
+        if "." not in host or host.endswith(_INNER_NAMES):
+            raise _refuse(host, "private_address", "its name is one of a private network")
+        _check_port(host, port)
 
     def resolve(self, host: str, port: int) -> list[str]:
         """Look ``host`` up (blocking) and return its addresses, all vetted.
@@ -161,11 +192,11 @@ class AddressGuard:
             return
         if not is_public(address):
             raise _refuse(host, "private_address", "its address is private or reserved")
-        if port < 1024 and port not in (80, 443):
-            raise _refuse(host, "port", f"port {port} is not used for fetching")
+        _check_port(host, port)
 
 
-def _parse(url: str) -> URL | None:
+def parse_url(url: str) -> URL | None:
+    """Read a URL as it is asked for; ``None`` for what is none."""
     if len(url) > MAX_URL_CHARS or "\\" in url or not url.isprintable():
         return None
     url = url.strip()
@@ -193,6 +224,11 @@ def _numeric(host: str) -> bool:
     """Whether a resolver may read ``host`` as a number (``127.1``, ``0x7f000001``, ``2130706433``)."""
     last = host.rsplit(".", 1)[-1]
     return ":" in host or last.isdigit() or last.startswith("0x")
+
+
+def _check_port(host: str, port: int) -> None:
+    if port < 1024 and port not in (80, 443):
+        raise _refuse(host, "port", f"port {port} is not used for fetching")
 
 
 def _refuse(host: str, reason: str, text: str) -> UnsafeInput:

@@ -1,8 +1,9 @@
 """HTTP for the sake of callers, behind the address guard: reading their URLs, posting to their webhooks, putting files
 where they said.
 
-Redirects are followed by hand, one guarded hop at a time. No cookies, no proxy from the environment (a proxy would
-connect where the guard can't see), the host name stays in TLS and in ``Host``.
+Redirects are followed by hand, one guarded hop at a time. No cookies, the host name stays in TLS and in ``Host``. A
+proxy of the operator's connects where the guard can't see: what it is asked for is checked as far as that goes
+(``AddressGuard.check_proxied``), and the rest is the proxy's own business.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from yarl import URL
 
 from lib.errors import InputFetchFailed, UnsafeInput
 from lib.storage.guard import AddressGuard
+from lib.storage.proxies import Proxies
 
 USER_AGENT = "comfyui-pyworker"
 LOOKUP_THREADS = 4
@@ -55,6 +57,9 @@ class _GuardedResolver(AbstractResolver):
             for address in addresses
         ]
 
+    async def check_proxied(self, url: URL) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._guard.check_proxied, url)
+
     async def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -70,13 +75,21 @@ class Answer:
 class GuardedHttp:
     """An HTTP client whose every connection passes the guard; an async context manager."""
 
-    def __init__(self, guard: AddressGuard, *, connect_timeout_s: float = 15.0, read_timeout_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        guard: AddressGuard,
+        *,
+        proxies: Proxies | None = None,
+        connect_timeout_s: float = 15.0,
+        read_timeout_s: float = 30.0,
+    ) -> None:
         self.guard = guard
+        self._proxies = proxies or Proxies()
         self._timeout = ClientTimeout(total=None, sock_connect=connect_timeout_s, sock_read=read_timeout_s)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        resolver = _GuardedResolver(self.guard)
+        self._resolver = resolver = _GuardedResolver(self.guard)
         guarded = TCPConnector(resolver=resolver, use_dns_cache=False, limit=0)
         self._guarded = await self._stack.enter_async_context(_session(guarded, self._timeout))
         self._trusted = await self._stack.enter_async_context(_session(TCPConnector(limit=0), self._timeout))
@@ -105,14 +118,18 @@ class GuardedHttp:
         """
         if trusted:
             target = URL(url, encoded=True)
-            async with self._trusted.get(target, headers=headers, allow_redirects=False) as response:
+            own = {**(headers or {}), **(private or {})}
+            async with self._trusted.get(
+                target, headers=own, allow_redirects=False, proxy=self._proxies.for_(target)
+            ) as response:
                 yield response
             return
         target = self.guard.check_url(url)
         origin = target.origin()
         for _ in range(max_redirects + 1):
-            own = {**(headers or {}), **(private or {})} if target.origin() == origin else headers
-            async with self._guarded.get(target, headers=own, allow_redirects=False) as response:
+            given = {**(headers or {}), **(private or {})} if target.origin() == origin else headers
+            session, proxy = await self._way(target)
+            async with session.get(target, headers=given, allow_redirects=False, proxy=proxy) as response:
                 location = response.headers.get("Location")
                 if response.status not in (301, 302, 303, 307, 308) or not location:
                     yield response
@@ -140,9 +157,11 @@ class GuardedHttp:
         """
         free = trusted or self.guard.is_own(url)
         target = URL(url) if free else self.guard.check_url(url)
-        session = self._trusted if free else self._guarded
         timeout = ClientTimeout(total=timeout_s)
-        async with session.post(target, data=body, headers=headers, timeout=timeout, allow_redirects=False) as response:
+        session, proxy = await self._way(target, free=free)
+        async with session.post(
+            target, data=body, headers=headers, timeout=timeout, allow_redirects=False, proxy=proxy
+        ) as response:
             return Answer(status=response.status, headers=response.headers)
 
     async def put(self, url: str, *, path: Path, headers: Mapping[str, str], timeout_s: float) -> tuple[int, bytes]:
@@ -157,10 +176,20 @@ class GuardedHttp:
             sent = {**headers, "Content-Length": str(size)}
             timeout = ClientTimeout(total=timeout_s)
             body = _portions(file, size)
-            async with self._guarded.put(
-                target, data=body, headers=sent, timeout=timeout, allow_redirects=False
+            session, proxy = await self._way(target)
+            async with session.put(
+                target, data=body, headers=sent, timeout=timeout, allow_redirects=False, proxy=proxy
             ) as response:
                 return response.status, await response.content.read(ANSWER_BYTES)
+
+    async def _way(self, target: URL, *, free: bool = False) -> tuple[ClientSession, URL | None]:
+        """The session that connects, and the proxy that it connects to. Raises: UnsafeInput."""
+        proxy = self._proxies.for_(target)
+        if proxy is None:
+            return (self._trusted if free else self._guarded), None
+        if not free:
+            await self._resolver.check_proxied(target)
+        return self._trusted, proxy
 
 
 async def _portions(file: BinaryIO, size: int) -> AsyncIterator[bytes]:

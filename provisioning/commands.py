@@ -35,7 +35,7 @@ def install_nodes(names: Sequence[str], facts: HostFacts) -> None:
     if failed:
         causes = "\n".join(f"{name}: {cause}" for name, cause in failed.items())
         raise ProvisioningError(f"Not installed: {', '.join(failed)}\n{causes}", remedy="Correct the names and go on.")
-    say("Installed: " + ", ".join(f"{name} ({pack.version[:12] or 'as it was'})" for name, pack in packs.items()))
+    say("Installed: " + ", ".join(f"{pack.path.name} ({pack.version[:12] or 'as it was'})" for pack in packs.values()))
 
 
 def restore_snapshot(location: str, facts: HostFacts) -> None:

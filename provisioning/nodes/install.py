@@ -10,7 +10,7 @@ import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from provisioning.errors import ProvisioningError
+from provisioning.errors import ProvisioningError, without_secrets
 from provisioning.fetch import Fetcher
 from provisioning.git import FULL_HASH, checkout, has_local_changes, head, origin, same_repository
 from provisioning.interpreter import Interpreter
@@ -57,13 +57,14 @@ def install_pack(source: PackSource, host: NodesHost, *, folder: str | None = No
     host.folder.mkdir(parents=True, exist_ok=True)
     target = _enabled(host.folder, folder or source.name)
     pins = host.pins
-    wanted = pins.pack(source.key) or source.ref
+    key = without_secrets(source.key)  # the lock file is for everybody
+    wanted = pins.pack(key) or source.ref
     if source.url is not None:
         version = _from_git(source, source.url, wanted, target, host)
     else:
         version = _from_registry(source, wanted, target, host)
     if version:
-        pins.pin_pack(source.key, version)
+        pins.pin_pack(key, version)
     install_needs(target, version, host)
     return Pack(path=target, version=version)
 
@@ -89,7 +90,7 @@ def _from_git(source: PackSource, url: str, wanted: str | None, target: Path, ho
         )
     if here is not None and _is_at(here, wanted, target, url):
         return here
-    say(f"    {source.title}: {url}")
+    say(f"    {source.title}: {without_secrets(url)}")
     failure = f"git could not bring the node pack {source.title} from {url}."
     remedy = "Check the address and the ref, then start again."
     if here is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from provisioning.comfyui.install import ensure_comfyui
-from provisioning.comfyui.record import FILE_NAME, InstallRecord, Source, read_record
+from provisioning.comfyui.record import FILE_NAME, Device, InstallRecord, Source, read_record
 from provisioning.errors import ProvisioningError
 from provisioning.settings import InstallSettings
 from tests.provisioning.packs import plant
@@ -34,6 +34,17 @@ def test_one_that_we_installed_elsewhere_keeps_its_stand_ins(tmp_path: Path, ins
     """Named from another workspace, it still needs what its own record adds to its environment."""
     record = ensure_comfyui(tmp_path / "w", settings=InstallSettings(install_path=installed.root))
     assert (record.python, record.env, record.source) == (installed.python, installed.env, Source.EXISTING)
+
+
+def test_device_can_be_named_where_a_build_has_no_driver(tmp_path: Path, installed: InstallRecord) -> None:
+    """The same start on a host with that device finds the record as it is."""
+    root = tmp_path / "mine"
+    plant(root, "1.2.3")
+    named = existing(root, installed).model_copy(update={"device": Device.CUDA})
+    record = ensure_comfyui(tmp_path / "w", settings=named)
+    assert record.device is Device.CUDA
+    assert ensure_comfyui(tmp_path / "w", settings=existing(root, installed)).key != record.key
+    assert ensure_comfyui(tmp_path / "w", settings=named).key == record.key
 
 
 def test_second_run_changes_nothing(

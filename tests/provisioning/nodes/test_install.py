@@ -151,3 +151,15 @@ def _publish(server: FileServer, version: str) -> None:
     body = json.dumps({"version": version, "downloadUrl": url}).encode()
     server.add("/nodes/some-pack/install", body)
     server.add(f"/nodes/some-pack/install?version={version}", body)
+
+
+def test_keys_in_addresses_are_neither_said_nor_kept_in_the_lock_file(
+    nodes_host: NodesHost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ProvisioningError) as refused:
+        install_pack(parse_source("http://me:s3cret@127.0.0.1:9/owner/pack@v1"), nodes_host)
+    nodes_host.pins.pin_pack("other@", "1")
+    write_pack(nodes_host.folder / "kept")
+    install_pack(parse_source("http://me:s3cret@127.0.0.1:9/owner/kept"), nodes_host)
+    lock = (nodes_host.workspace / "provisioning-lock.json").read_text()
+    assert "s3cret" not in f"{refused.value}{capsys.readouterr().out}{lock}"

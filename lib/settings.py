@@ -1,8 +1,8 @@
 """All settings of the worker: one frozen tree, read once from the environment.
 
 The only module that reads the environment. Every field has a type, a unit in its name, a default, bounds and a
-sentence; ``docs/reference.md`` lists each one. Names of Vast's PyWorker, of the API wrapper and of RunPod's
-worker-comfyui are honoured as aliases. An empty variable counts as unset.
+sentence; ``docs/reference.md`` lists each one. Names of Vast's PyWorker, of the API wrapper, of RunPod's
+worker-comfyui and of Salad's comfyui-api are honoured as aliases. An empty variable counts as unset.
 """
 
 import logging
@@ -39,9 +39,11 @@ def _truth(value: object) -> object:
 
 
 def _level(value: str) -> str:
-    if value.upper() not in logging.getLevelNamesMapping():
-        raise ValueError("expected DEBUG, INFO, WARNING, ERROR or CRITICAL")
-    return value
+    """Also the words of comfyui-api; ``trace`` is our lowest level, ``warn`` and ``fatal`` are Python's own."""
+    level = "DEBUG" if value.upper() == "TRACE" else value
+    if level.upper() not in logging.getLevelNamesMapping():
+        raise ValueError("expected DEBUG, INFO, WARNING, ERROR or CRITICAL (or trace, warn, fatal)")
+    return level
 
 
 def _base_url(value: str) -> str:
@@ -122,7 +124,9 @@ class ServerSettings(EnvironmentSettings):
     api_port: int | None = _env(
         None, "API_PORT", "PORT", help="API listener; 18288, or the next free port when that is taken.", ge=0, le=65535
     )
-    api_host: str = _env("127.0.0.1", "API_HOST", "HOST", help="Address of the API listener.")
+    api_host: str = _env(
+        "127.0.0.1", "API_HOST", "HOST", help="Address of the API listener; :: = every one, of IPv4 too."
+    )
     api_allow_open: Flag = _env(
         False, "API_ALLOW_OPEN", help="true = allow the API listener beyond loopback although there are no API keys."
     )
@@ -134,6 +138,9 @@ class ServerSettings(EnvironmentSettings):
     ssl_key_path: Path = _env(Path("/etc/instance.key"), "SSL_KEY_PATH", help="Private key, PEM.")
     max_body_bytes: int = _env(
         100 * MEBIBYTE, "MAX_BODY_BYTES", help="Largest request body; ComfyUI's own limit is 100 MiB.", ge=1024
+    )
+    max_body_size_mb: int | None = _env(
+        None, "MAX_BODY_SIZE_MB", help="The same in MiB, as comfyui-api has it; MAX_BODY_BYTES wins.", ge=1
     )
     public_base_url: Annotated[str, AfterValidator(_base_url)] | None = _env(
         None,
@@ -198,7 +205,16 @@ class EngineSettings(EnvironmentSettings):
     backends: Annotated[Listed, AfterValidator(_base_urls)] = _env(
         (), "COMFYUI_BACKENDS", help="Several ComfyUI servers to attach to, comma list."
     )
-    install_path: Path | None = _env(None, "COMFYUI_INSTALL_PATH", help="Folder of an installed ComfyUI (main.py).")
+    install_path: Path | None = _env(
+        None, "COMFYUI_INSTALL_PATH", "COMFY_HOME", help="Folder of an installed ComfyUI (main.py)."
+    )
+    command: str | None = _env(
+        None,
+        "COMFYUI_CMD",
+        "CMD",
+        help="Command that starts ComfyUI (quotes as in a shell, which there is none), instead of one that we put "
+        "together. It is told DIRECT_ADDRESS and COMFYUI_PORT_HOST, and must stay in the foreground.",
+    )
     install_record: Path | None = _env(
         None, "COMFYUI_INSTALL_RECORD", help="JSON written by provisioning; <workspace>/comfyui.json when unset."
     )
@@ -206,10 +222,38 @@ class EngineSettings(EnvironmentSettings):
     processes: int = _env(
         1, "COMFYUI_PROCESSES", help="How many ComfyUI processes to start (one a GPU when 0).", ge=0, le=64
     )
-    port: int = _env(18188, "COMFYUI_PORT", help="Port of the first ComfyUI that we start; next ones follow.", ge=0)
-    args: str = _env("", "COMFYUI_ARGS", help="Further flags for a ComfyUI that we start.")
+    port: int = _env(
+        18188,
+        "COMFYUI_PORT",
+        "COMFYUI_PORT_HOST",
+        help="Port of the first ComfyUI that we start; next ones follow. With CMD, which should listen there: its own "
+        "--port, or else 8188, when unset.",
+        ge=0,
+        le=65535,
+    )
+    address: str = _env(
+        "127.0.0.1",
+        "COMFYUI_ADDRESS",
+        "DIRECT_ADDRESS",
+        help="Address that a ComfyUI which we start listens on; --listen in COMFYUI_ARGS wins.",
+    )
+    args: str = _env("", "COMFYUI_ARGS", help="Further flags for a ComfyUI that we start; not with CMD.")
     startup_timeout_s: float = _env(
         600.0, "COMFYUI_STARTUP_TIMEOUT_S", help="How long to wait for ComfyUI to answer.", gt=0
+    )
+    startup_tries: int | None = _env(
+        None,
+        "STARTUP_CHECK_MAX_TRIES",
+        help="The same as so many times STARTUP_CHECK_INTERVAL_S, as comfyui-api has it; COMFYUI_STARTUP_TIMEOUT_S "
+        "wins.",
+        ge=1,
+    )
+    startup_interval_s: int | None = _env(
+        None,
+        "STARTUP_CHECK_INTERVAL_S",
+        help="COMFY_API_AVAILABLE_INTERVAL_MS in seconds, which wins; one second for STARTUP_CHECK_MAX_TRIES when "
+        "unset.",
+        ge=1,
     )
     restart_cmd: str | None = _env(
         None, "COMFYUI_RESTART_CMD", help="Command that restarts a ComfyUI that a supervisor owns."
@@ -229,8 +273,15 @@ class EngineSettings(EnvironmentSettings):
     history_poll_s: float = _env(
         2.0, "COMFYUI_HISTORY_POLL_S", help="Back-stop beside the socket: how often a quiet prompt is looked up.", gt=0
     )
-    output_path: Path | None = _env(None, "COMFYUI_OUTPUT_PATH", help="Output folder of an attached ComfyUI.")
-    input_path: Path | None = _env(None, "COMFYUI_INPUT_PATH", help="Input folder of an attached ComfyUI.")
+    output_path: Path | None = _env(
+        None,
+        "COMFYUI_OUTPUT_PATH",
+        "OUTPUT_DIR",
+        help="Output folder of ComfyUI; with CMD <ComfyUI>/output when unset.",
+    )
+    input_path: Path | None = _env(
+        None, "COMFYUI_INPUT_PATH", "INPUT_DIR", help="Input folder of ComfyUI; with CMD <ComfyUI>/input when unset."
+    )
     failure_threshold: int = _env(
         3,
         "BACKEND_FAILURE_THRESHOLD",
@@ -362,6 +413,12 @@ class StorageSettings(EnvironmentSettings):
     input_redirects: int = _env(5, "INPUT_MAX_REDIRECTS", help="Redirects followed, each one checked.", ge=0, le=20)
     input_cache_bytes: int = _env(
         10240 * MEBIBYTE, "INPUT_CACHE_BYTES", help="Fetched inputs kept; the least recently used go first.", ge=0
+    )
+    input_cache_dir: Path | None = _env(
+        None,
+        "INPUT_CACHE_DIR",
+        "CACHE_DIR",
+        help="Fetched inputs are kept in a folder pyworker below it; in <workspace>/inputs when unset.",
     )
     allow_hosts: Listed = _env(
         (), "FETCH_ALLOW_HOSTS", help="Hosts or networks (CIDR) that may be reached although they are private."
@@ -728,6 +785,12 @@ class Settings(EnvironmentSettings):
         return self.server.worker_host or ("0.0.0.0" if self.serverless else "127.0.0.1")  # noqa: S104
 
     @property
+    def inputs_folder(self) -> Path:
+        """Where fetched inputs lie: a folder of our own, since the clean-up empties it."""
+        cache = self.storage.input_cache_dir
+        return cache.expanduser().resolve() / "pyworker" if cache else self.engine.workspace.resolve() / "inputs"
+
+    @property
     def worker_http_port(self) -> int:
         port = self.server.worker_http_port
         return port if port is not None else (self.server.worker_port + 1 if self.server.worker_port else 0)
@@ -779,7 +842,21 @@ def _load() -> Settings:
         settings = Settings()
     except ValidationError as error:
         raise SettingsError("\n".join(_explain(item) for item in error.errors())) from None
-    return _refreshed(_with_mapped_port(settings))
+    return _in_our_units(_refreshed(_with_mapped_port(settings)))
+
+
+def _in_our_units(settings: Settings) -> Settings:
+    """What comfyui-api has in other units than ours; a variable of ours that is set wins."""
+    server, engine = settings.server, settings.engine
+    if server.max_body_size_mb is not None and "max_body_bytes" not in server.model_fields_set:
+        server = server.model_copy(update={"max_body_bytes": server.max_body_size_mb * MEBIBYTE})
+    told: dict[str, float] = {}
+    interval_s = engine.startup_interval_s
+    if interval_s is not None and "probe_interval_ms" not in engine.model_fields_set:
+        told["probe_interval_ms"] = interval_s * 1000.0
+    if engine.startup_tries is not None and "startup_timeout_s" not in engine.model_fields_set:
+        told["startup_timeout_s"] = float(engine.startup_tries * (interval_s or 1))
+    return settings.model_copy(update={"server": server, "engine": engine.model_copy(update=told)})
 
 
 def _refreshed(settings: Settings) -> Settings:

@@ -20,7 +20,9 @@ class InstallSettings(EnvironmentSettings):
     """Where ComfyUI comes from and what it runs on."""
 
     install_path: Path | None = Field(
-        None, validation_alias="COMFYUI_INSTALL_PATH", description="Folder of an installed ComfyUI (with main.py)."
+        None,
+        validation_alias=AliasChoices("COMFYUI_INSTALL_PATH", "COMFY_HOME"),
+        description="Folder of an installed ComfyUI (with main.py).",
     )
     python: Path | None = Field(
         None, validation_alias="COMFYUI_PYTHON", description="Interpreter of an installed ComfyUI."

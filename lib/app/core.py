@@ -143,7 +143,7 @@ async def build_core(
         for server in servers
     )
     queue = SlotQueue(engines, clock=clock)
-    cache = ContentStore(workspace / "inputs", quota_bytes=settings.storage.input_cache_bytes)
+    cache = ContentStore(settings.inputs_folder, quota_bytes=settings.storage.input_cache_bytes)
     uploaded = UploadStore(cache.root, settings=settings.storage)
     signer = Signer(records.derive("urls"))
     payload = await _payload(settings, clients.guard)

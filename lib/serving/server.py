@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import socket
 import ssl
 from pathlib import Path
 from typing import Self
@@ -13,6 +14,9 @@ log = logging.getLogger(__name__)
 BACKLOG = 4096
 KEEPALIVE_S = 75.0
 _TRIES = 200
+ANY = "::"
+"""Every address of this host, IPv4 and IPv6."""
+_ANY_V4 = "0.0.0.0"  # noqa: S104 - asked for
 
 
 def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
@@ -29,7 +33,7 @@ class Listener:
     """Serves ``app`` on ``host`` and ``port`` while it is entered.
 
     With ``next_free`` a taken port is passed over for the next one; else the error names the ``setting`` that moves it.
-    A client that disconnects cancels its handler.
+    The host ``::`` takes IPv4 too. A client that disconnects cancels its handler.
     """
 
     def __init__(
@@ -66,7 +70,7 @@ class Listener:
     @property
     def url(self) -> str:
         """The base URL for somebody on this host, without a trailing slash."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104
+        host = "127.0.0.1" if self.host in (ANY, _ANY_V4) else self.host
         host = f"[{host}]" if ":" in host and not host.startswith("[") else host
         return f"{'https' if self._tls else 'http'}://{host}:{self.port}"
 
@@ -86,18 +90,31 @@ class Listener:
     async def _bind(self) -> None:
         last = min(self._wanted + _TRIES, 65535) if self._next_free and self._wanted else self._wanted
         for port in range(self._wanted, last + 1):
-            site = web.TCPSite(self._runner, self.host, port, ssl_context=self._tls, backlog=BACKLOG)
             try:
-                await site.start()
+                await self._start(port)
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     raise
                 if port == last:
                     raise self._taken(port) from error
-                await site.stop()
                 log.warning("port is taken", extra={"event": "http.port_taken", "listener": self.name, "port": port})
             else:
                 return
+
+    async def _start(self, port: int) -> None:
+        bound = _every_address(port) if self.host == ANY else None
+        site: web.BaseSite
+        if bound is not None:
+            site = web.SockSite(self._runner, bound, ssl_context=self._tls, backlog=BACKLOG)
+        else:
+            site = web.TCPSite(self._runner, self.host, port, ssl_context=self._tls, backlog=BACKLOG)
+        try:
+            await site.start()
+        except OSError:
+            await site.stop()
+            if bound is not None:
+                bound.close()
+            raise
 
     def _taken(self, port: int) -> OSError:
         remedy = f"stop it, or choose another port with {self._setting}" if self._setting else "stop it"
@@ -105,3 +122,24 @@ class Listener:
             errno.EADDRINUSE,
             f"the {self.name} listener can't have port {port}: another program listens there; {remedy}",
         )
+
+
+def _every_address(port: int) -> socket.socket:
+    """Bind a socket that takes both protocols: asyncio's own takes ``::`` for IPv6 alone. Raises: OSError."""
+    if socket.has_dualstack_ipv6():
+        return _bound(socket.AF_INET6, (ANY, port))
+    log.warning("this host has no IPv6, so :: is IPv4 alone", extra={"event": "http.no_ipv6"})
+    return _bound(socket.AF_INET, (_ANY_V4, port))
+
+
+def _bound(family: socket.AddressFamily, address: tuple[str, int]) -> socket.socket:
+    made = socket.socket(family)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        made.bind(address)
+    except OSError:
+        made.close()
+        raise
+    return made

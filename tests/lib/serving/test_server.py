@@ -48,6 +48,31 @@ async def test_an_address_that_is_not_ours_fails() -> None:
             pass
 
 
+async def test_every_address_is_that_of_both_protocols() -> None:
+    """Clients of IPv4 and of IPv6 reach the one port of ``::``; nobody else can take either of them meanwhile."""
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this host has no IPv6")
+    async with Listener(site_with(web.get("/", fine)).app, name="a", host="::", port=0) as listener:
+        assert listener.url == f"http://127.0.0.1:{listener.port}"
+        async with aiohttp.ClientSession() as client:
+            for host in ("127.0.0.1", "[::1]"):
+                async with client.get(f"http://{host}:{listener.port}/") as answer:
+                    assert answer.status == 200
+        with pytest.raises(OSError, match="another program listens there"):
+            async with Listener(site_with().app, name="b", host="::", port=listener.port):
+                pass
+        async with Listener(site_with().app, name="b", host="::", port=listener.port, next_free=True) as other:
+            assert other.port > listener.port
+
+
+async def test_where_there_is_no_ipv6_every_address_is_that_of_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container without IPv6 starts all the same with the usual HOST of comfyui-api."""
+    monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
+    listener = Listener(site_with(web.get("/", fine)).app, name="a", host="::", port=0)
+    async with listener, aiohttp.ClientSession() as client, client.get(f"{listener.url}/") as answer:
+        assert answer.status == 200
+
+
 async def test_tls_is_spoken_with_the_files_given(tmp_path: Path) -> None:
     """A client that trusts the certificate gets through; the URL says https."""
     certificate, key = self_signed(tmp_path)

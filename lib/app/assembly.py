@@ -113,6 +113,9 @@ class Worker:
         )
         self._follow_store(core)
         health = self._health(core)
+        volume = await asyncio.to_thread(provisioned.volume, self._workspace)
+        if volume is not None:
+            health.add(lambda: {"volume": volume})
         keys = self._keys(tasks)
         upkeep = build_upkeep(self._settings, core=core, clock=self._clock)
         front = await build_front(
@@ -185,6 +188,7 @@ class Worker:
             version=VERSION,
             store=self._settings.jobs.store,
             primary=self._settings.server.primary_dialect,
+            max_queue_depth=self._settings.salad.max_queue_depth,
         )
 
     def _keys(self, tasks: Tasks) -> PubkeySource:

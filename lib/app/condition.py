@@ -46,6 +46,11 @@ class Condition:
         return not self.open and not self._troubles
 
     @property
+    def was_ready(self) -> bool:
+        """Whether jobs were admitted once, which they are after the first warm-up."""
+        return self.loadtime_s > 0
+
+    @property
     def error(self) -> str:
         """What is wrong, for the autoscaler; empty while all is well or merely starting."""
         return "; ".join(self._troubles.values())

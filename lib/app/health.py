@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import psutil
@@ -9,6 +10,7 @@ import psutil
 from lib.app.condition import Condition
 from lib.comfy.engine import ComfyEngine
 from lib.comfy.ports import Server
+from lib.dialects.salad import probes as salad
 from lib.jobs.model import JobStatus, Stage
 from lib.jobs.service import JobService
 from lib.jobs.speed import SpeedGauge
@@ -19,7 +21,9 @@ class Health:
     """Answers ``/health`` and ``/ready``.
 
     ``/health`` is 200 with a ``status``; with the API wrapper as the primary dialect it is 503 when no engine is
-    healthy, as monitors of the wrapper expect. Nothing in it reveals paths, arguments or callers.
+    healthy, as monitors of the wrapper expect, and with Salad's both speak its words: 500 until jobs were admitted
+    once. ``/ready`` says no while ``max_queue_depth`` jobs wait or run; 0 = any number may. Nothing in them reveals
+    paths, arguments or callers.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class Health:
         version: str,
         store: str,
         primary: Literal["native", "wrapper", "runpod", "salad"],
+        max_queue_depth: int = 0,
     ) -> None:
         self._condition = condition
         self._service = service
@@ -42,6 +47,7 @@ class Health:
         self._version = version
         self._store = store
         self._primary = primary
+        self._max_queue_depth = max_queue_depth
         self._process = psutil.Process()
         self._benchmark: Mapping[str, Any] | None = None
         self._parts: list[Callable[[], Mapping[str, Any]]] = []
@@ -76,13 +82,24 @@ class Health:
         }
         for part in self._parts:
             body.update(part())
+        if self._primary == "salad":
+            told = salad.health(version=self._version, was_ready=self._condition.was_ready)
+            del body["ready"]
+            return replace(told, body={**told.body, **body, "status": told.body["status"]})
         return ProbeReply(ok=self._primary != "wrapper" or bool(healthy), body=body)
 
     def ready(self) -> ProbeReply:
         """Whether jobs are admitted now."""
         reason = self._condition.reason
-        body = {"ready": reason is None, "reason": reason or "", "status": self.status()}
-        return ProbeReply(ok=reason is None, body=body, retry_after_s=5)
+        full = salad.is_full(self._service, self._max_queue_depth)
+        if reason is None and full:
+            reason = f"the queue is full (MAX_QUEUE_DEPTH={self._max_queue_depth})"
+        starting = self._condition.starting
+        if self._primary == "salad":
+            told = salad.ready(version=self._version, admits=self._condition.reason is None, full=full)
+            return replace(told, body={**told.body, **({"reason": reason} if reason else {})}, starting=starting)
+        body = {"ready": reason is None, "reason": reason or "", "status": self.status(), "version": self._version}
+        return ProbeReply(ok=reason is None, body=body, retry_after_s=5, starting=starting)
 
     def status(self) -> str:
         """``healthy``, ``starting`` or ``unhealthy``."""

@@ -1,7 +1,9 @@
 """What provisioning left for the worker to know."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 REPORT = "provisioning-report.json"
 
@@ -23,3 +25,12 @@ def failure(workspace: Path) -> str | None:
         if step.get("status") == "failed" and not step.get("optional")
     ]
     return "provisioning failed: " + ("; ".join(causes) or "no step says why")
+
+
+def volume(workspace: Path) -> Mapping[str, Any] | None:
+    """What was found on the network volume (``provisioning.volume.survey``); ``None`` without one. Blocks."""
+    try:
+        found = json.loads((workspace / REPORT).read_bytes()).get("volume")
+    except (OSError, ValueError, AttributeError):  # ``failure`` tells
+        return None
+    return found if isinstance(found, dict) else None

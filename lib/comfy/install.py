@@ -29,13 +29,15 @@ OURS = ("--port", "--temp-directory", "--user-directory", "--database-url", "--t
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Install:
-    """One ComfyUI on this machine. ``env`` is added to its environment, ``device`` is ``cpu`` or ``cuda``."""
+    """One ComfyUI on this machine. ``env`` is added to its environment, ``device`` is ``cpu`` or ``cuda``,
+    ``extra_model_paths`` are lists of model folders that provisioning made (those of a network volume)."""
 
     python: Path
     root: Path
     env: Mapping[str, str] = field(default_factory=dict)
     version: str = ""
     device: str = ""
+    extra_model_paths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,7 @@ def _recorded(path: Path) -> Install | None:
             env={str(name): str(value) for name, value in values.get("env", {}).items()},
             version=str(values.get("version", "")),
             device=str(values.get("device", "")),
+            extra_model_paths=tuple(map(str, values.get("extra_model_paths", ()))),
         )
     except FileNotFoundError:
         return None
@@ -182,7 +185,7 @@ def plan(settings: EngineSettings, install: Install, *, number: int, device: str
         *("--temp-directory", str(temp_parent), "--user-directory", str(user)),
         *(("--cuda-device", str(device)) if by_index else ()),
         *(("--cpu",) if install.device == "cpu" and "--cpu" not in extra.rest else ()),
-        *("--extra-model-paths-config", str(extra_paths), *_model_paths(settings)),
+        *("--extra-model-paths-config", str(extra_paths), *_model_paths(settings, install)),
         *_optional_flags(settings, install.root, database=user / "comfyui.db"),
         *extra.rest,
     )
@@ -201,15 +204,22 @@ def plan(settings: EngineSettings, install: Install, *, number: int, device: str
     )
 
 
-def _model_paths(settings: EngineSettings) -> tuple[str, ...]:
-    """The operator's lists of model folders, as whole paths: ComfyUI runs in its own folder. Raises: SettingsError."""
+def _model_paths(settings: EngineSettings, install: Install) -> tuple[str, ...]:
+    """Lists of model folders, the operator's and the host's, as whole paths: ComfyUI runs in its own folder.
+    Raises: SettingsError."""
     paths = [Path(name).expanduser().resolve() for name in settings.extra_model_paths]
     for path in paths:
         if not path.is_file():
             given = ",".join(settings.extra_model_paths)
             expected = "files in the form of ComfyUI's extra_model_paths.yaml"
             raise SettingsError(f"COMFYUI_EXTRA_MODEL_PATHS={given}: {path} is no file; expected {expected}")
-    return tuple(map(str, paths))
+    for path in map(Path, install.extra_model_paths):
+        if path.is_file():
+            paths.append(path)
+        else:
+            facts = {"event": "comfyui.model_paths", "path": str(path)}
+            log.warning("a list of model folders is gone; ./start_server.sh makes it anew", extra=facts)
+    return tuple(map(str, dict.fromkeys(paths)))
 
 
 def _input_folder(root: Path, workspace: Path) -> Path:

@@ -123,6 +123,17 @@ def test_lists_of_model_folders_are_handed_on_after_ours(tmp_path: Path, monkeyp
         flags_of(tmp_path, extra_model_paths=("extra.yaml", "gone.yaml"))
 
 
+def test_lists_that_provisioning_made_are_handed_on_as_long_as_they_are_there(tmp_path: Path) -> None:
+    """A network volume's folders; a list that is gone is passed over, since the next start of the host makes it anew."""
+    volume, gone = tmp_path / "volume.yaml", tmp_path / "gone.yaml"
+    volume.write_text("a: {}")
+    root = make_install(tmp_path / "ComfyUI")
+    install = Install(python=Path(sys.executable), root=root, extra_model_paths=(str(volume), str(gone)))
+    flags = plan(EngineSettings(workspace=tmp_path), install, number=1).flags
+    at = flags.index("--extra-model-paths-config")
+    assert flags[at + 2] == str(volume) and str(gone) not in flags
+
+
 def test_a_gpu_by_uuid_is_a_variable(tmp_path: Path) -> None:
     """``--cuda-device`` takes numbers only."""
     install = Install(python=Path(sys.executable), root=make_install(tmp_path / "ComfyUI"), device="cuda")

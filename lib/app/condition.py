@@ -14,7 +14,8 @@ class Condition:
     """Starts closed. ``opened`` admits jobs; troubles close it again until they are cleared.
 
     A *phase* is where the start is ("starting ComfyUI"); a *trouble* is something wrong, by name, and is what the
-    autoscaler is told. ``loaded_at_s`` is seconds from process start to the first opening, 0.0 before.
+    autoscaler is told. ``loadtime_s`` is seconds from process start to the first opening, 0.0 before; ``was_ready``
+    stays true from then on.
     """
 
     def __init__(self, *, clock: Clock) -> None:
@@ -25,6 +26,7 @@ class Condition:
         self.started_at: datetime = clock.now()
         self.phase = "starting"
         self.open = False
+        self.was_ready = False
         self.draining = False
         self.loadtime_s = 0.0
         self.ready = asyncio.Event()
@@ -46,11 +48,6 @@ class Condition:
         return not self.open and not self._troubles
 
     @property
-    def was_ready(self) -> bool:
-        """Whether jobs were admitted once, which they are after the first warm-up."""
-        return self.loadtime_s > 0
-
-    @property
     def error(self) -> str:
         """What is wrong, for the autoscaler; empty while all is well or merely starting."""
         return "; ".join(self._troubles.values())
@@ -67,7 +64,7 @@ class Condition:
 
     def opened(self) -> None:
         """Engines answer and are warm: jobs may come in."""
-        self.open = True
+        self.open = self.was_ready = True
         self.phase = "ready"
         if not self.loadtime_s:
             self.loadtime_s = self.uptime_s

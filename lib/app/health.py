@@ -14,7 +14,10 @@ from lib.dialects.salad import probes as salad
 from lib.jobs.model import JobStatus, Stage
 from lib.jobs.service import JobService
 from lib.jobs.speed import SpeedGauge
-from lib.serving.probes import STARTING, ProbeReply
+from lib.serving.probes import ProbeReply
+
+STARTING = "starting"
+"""The ``status`` of a worker that comes up and has no trouble."""
 
 
 class Health:

@@ -15,21 +15,21 @@ from lib.serving.payloads import json_response
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeReply:
-    """A probe's answer: ``ok`` is 200, else ``bad_status``; ``body`` is JSON."""
+    """A probe's answer: ``ok`` is 200, else ``bad_status``; ``body`` is JSON. ``starting``: it is not, but all is well
+    so far."""
 
     ok: bool
     body: Mapping[str, Any] = field(default_factory=dict)
     bad_status: int = 503
     retry_after_s: int | None = None
+    starting: bool = False
 
 
 Probe = Callable[[], ProbeReply]
 
 _RETRY = {"Retry-After": "Seconds until another try makes sense."}
-STARTING = "starting"
-"""The ``status`` of a worker that comes up and has no trouble."""
 NOT_STORED = {"Cache-Control": "no-store"}
-PUBLIC_KEYS = ("status", "ready")
+PUBLIC_KEYS = ("version", "status", "ready")
 """What strangers are told; reasons, load and the host's facts stay on the API listener."""
 
 
@@ -85,7 +85,11 @@ class Probes:
             _described(
                 "/health",
                 "All that is known about worker, engines and host",
-                {HTTPStatus.OK: _json("Healthy."), HTTPStatus.SERVICE_UNAVAILABLE: _json("Unhealthy.")},
+                {
+                    HTTPStatus.OK: _json("Healthy."),
+                    HTTPStatus.INTERNAL_SERVER_ERROR: _json("Not yet (`PRIMARY_DIALECT=salad`)."),
+                    HTTPStatus.SERVICE_UNAVAILABLE: _json("Unhealthy (`PRIMARY_DIALECT=wrapper`)."),
+                },
             ),
             _described(
                 "/ready",
@@ -103,7 +107,7 @@ class Probes:
 
     async def _ping(self, request: web.Request) -> web.Response:
         reply = self._ready()
-        if not reply.ok and reply.body.get("status") == STARTING:
+        if not reply.ok and reply.starting:
             return web.Response(status=HTTPStatus.NO_CONTENT, headers=NOT_STORED)
         return _respond(_for_strangers(reply))
 

@@ -7,19 +7,11 @@ only another one's credentials open. Messages and logs name hosts, never whole U
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import stamina
-from aiohttp import (
-    ClientConnectionError,
-    ClientConnectorCertificateError,
-    ClientConnectorSSLError,
-    ClientError,
-    ClientPayloadError,
-    ClientResponse,
-)
+from aiohttp import ClientError, ClientResponse
 
 from lib.errors import InputFetchFailed, ServiceError
 from lib.lifecycle import Tasks
@@ -30,8 +22,8 @@ from lib.storage.keeping import TooLarge, keep
 from lib.storage.known import Known, Memory
 from lib.storage.local import ContentStore, Fetched
 from lib.storage.media import NotMedia
-from lib.storage.problems import Transient, accepted, connection_text, for_field, problem, too_large
-from lib.storage.s3_read import ERROR_BYTES, named_region, refusal, signed_url
+from lib.storage.problems import Transient, accepted, for_field, problem, too_large
+from lib.storage.reading import Reader, told_host
 from lib.storage.sources import Source
 
 log = logging.getLogger(__name__)
@@ -42,14 +34,8 @@ DECODED_AT_ONCE = 2
 """Files of requests' bodies that are decoded at the same time; more would only share the processor."""
 RECORD = ".known"
 """What sources gave last time, in the content store's folder."""
+UNCHANGED = 304
 VALIDATORS = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
-RETRIED = frozenset({408, 425, 429})
-ELSEWHERE = frozenset({"AuthorizationHeaderMalformed", "AuthorizationQueryParametersError", "PermanentRedirect"})
-"""S3's codes for a bucket that is in another region than the one signed for."""
-
-
-class _OtherRegion(Exception):
-    """S3 keeps the bucket in the region ``args[0]``."""
 
 
 @dataclass(slots=True)
@@ -74,7 +60,7 @@ class Downloads:
         retry_wait_s: float = 0.5,
     ) -> None:
         self._store = store
-        self._http = http
+        self._reader = Reader(http, redirects=settings.input_redirects)
         self._settings = settings
         self._tasks = tasks
         self._on_brought = on_brought
@@ -154,9 +140,9 @@ class Downloads:
 
     async def _run(self, source: Source) -> Fetched | ServiceError:
         """The whole fetch; a failure is a value, because it may have several owners."""
-        host = _bucket(source)
+        host = ""
         try:
-            host = host or self._http.guard.check_url(source.url).host or ""
+            host = self._reader.host(source)
             async with asyncio.timeout(self._settings.input_timeout_s):
                 return await self._with_retries(source)
         except ServiceError as error:
@@ -174,41 +160,16 @@ class Downloads:
             wait_jitter=self._retry_wait_s,
         ):
             with attempt:
-                try:
-                    return await self._attempt(source)
-                except (ClientConnectorCertificateError, ClientConnectorSSLError):
-                    raise
-                except (ClientConnectionError, ClientPayloadError) as error:
-                    raise Transient(connection_text(error)) from error
+                return await self._attempt(source)
         raise AssertionError("stamina ends by returning or raising")
 
     async def _attempt(self, source: Source) -> Fetched:
-        if source.blob is not None:
-            return await self._get(source, *(await asyncio.to_thread(source.blob.request)))
-        if source.place is None:
-            return await self._get(source, source.asked_url, dict(source.headers))
-        try:
-            return await self._get(source, await asyncio.to_thread(signed_url, source.place, source.key))
-        except _OtherRegion as found:
-            region = str(found)
-        try:
-            return await self._get(source, await asyncio.to_thread(signed_url, source.place, source.key, region=region))
-        except _OtherRegion as error:
-            raise Transient("names one region after the other") from error
-
-    async def _get(self, source: Source, url: str, private: Mapping[str, str] = MappingProxyType({})) -> Fetched:
         known, held = await asyncio.to_thread(self._recall, source)
-        async with self._http.stream(
-            url,
-            max_redirects=self._settings.input_redirects,
-            headers=known.validators if known and held else {},
-            private=private,
-            trusted=source.blob is not None or (source.place is not None and source.place.trusted),
-        ) as response:
-            if response.status == 304 and held is not None:
+        asked = known.validators if known and held else {}
+        async with self._reader.opened(source, headers=asked, passing=(UNCHANGED,) if asked else ()) as response:
+            if response.status == UNCHANGED and held is not None:
                 self._on_brought(held.size_bytes, True)
                 return held
-            await self._check_status(source, response)
             fetched = await self._save(source, response)
         validators = {name: response.headers[told] for told, name in VALIDATORS.items() if told in response.headers}
         now = Known(file_name=fetched.path.name, size_bytes=fetched.size_bytes, validators=validators)
@@ -222,43 +183,14 @@ class Downloads:
         held = self._store.find(known.file_name) if known else None
         return known, held if held and known and held.size_bytes == known.size_bytes else None
 
-    async def _check_status(self, source: Source, response: ClientResponse) -> None:
-        host = _host(source, response)
-        if 200 <= response.status < 300:
-            if (response.content_length or 0) > self._settings.input_max_bytes:
-                raise too_large(self._settings.input_max_bytes, host)
-            return
-        reason = (source.place and await _s3_reason(response)) or "status"
-        if response.status >= 500 or response.status in RETRIED:
-            raise Transient(f"answered with status {response.status}")
-        said = f" ({reason})" if reason != "status" else ""
-        details = {"reason": reason, "status": response.status, "host": host}
-        raise InputFetchFailed(f"host {host!r} answered with status {response.status}{said}", details=details)
-
     async def _save(self, source: Source, response: ClientResponse) -> Fetched:
         disposition = response.content_disposition
         name = (disposition.filename if disposition else None) or response.url.name
-        limit = self._settings.input_max_bytes
+        limit, host = self._settings.input_max_bytes, told_host(source, response)
+        if (response.content_length or 0) > limit:
+            raise too_large(limit, host)
         chunks = response.content.iter_any()
         try:
             return await keep(self._store, chunks, limit_bytes=limit, name=name, declared=response.content_type)
         except TooLarge as error:
-            raise too_large(limit, _host(source, response)) from error
-
-
-def _host(source: Source, response: ClientResponse) -> str:
-    """Whom to name in a message: of ``s3://`` it is the bucket, the operator's endpoint being nobody's business."""
-    return _bucket(source) or response.url.host or ""
-
-
-def _bucket(source: Source) -> str:
-    return f"s3://{source.place.bucket_name}" if source.place else ""
-
-
-async def _s3_reason(response: ClientResponse) -> str:
-    """S3's own code. Raises: _OtherRegion, where it says that the bucket is elsewhere."""
-    code, region = refusal(await response.content.read(ERROR_BYTES))
-    region = named_region(response.headers.get("x-amz-bucket-region")) or region
-    if region is not None and code in ELSEWHERE:
-        raise _OtherRegion(region)
-    return code
+            raise too_large(limit, host) from error

@@ -23,7 +23,8 @@ Finding = tuple[str, str]
 STATUS_NUMBERS = {
     "lib/serving/middleware.py": "names of the errors that aiohttp itself raises",
     "lib/serving/probes.py": "a probe's verdict is no error of a request",
-    "lib/storage/downloads.py": "reads the statuses of other people's servers: which of them pass",
+    "lib/storage/reading.py": "reads the statuses of other people's servers: which of them pass",
+    "lib/storage/hugging_face_client.py": "reads the statuses of Hugging Face: what they mean there",
     "lib/dialects/vast/schema.py": "Refusal: statuses and bodies that PyWorker's protocol fixes",
     "lib/dialects/vast/routes.py": "Refusal: statuses and bodies that PyWorker's protocol fixes",
     "lib/dialects/vast/entrance.py": "Refusal: statuses and bodies that PyWorker's protocol fixes",

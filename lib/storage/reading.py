@@ -26,6 +26,7 @@ from lib.storage.sources import Source
 RETRIED = frozenset({408, 425, 429})
 ELSEWHERE = frozenset({"AuthorizationHeaderMalformed", "AuthorizationQueryParametersError", "PermanentRedirect"})
 """S3's codes for a bucket that is in another region than the one signed for."""
+_HINTS = {401: "; it wants credentials", 403: "; it wants other credentials", 404: "; nothing is there"}
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -92,7 +93,7 @@ def _checked(source: Source, response: ClientResponse, passing: Collection[int],
     if response.status >= 500 or response.status in RETRIED:
         raise Transient(f"answered with status {response.status}")
     host = told_host(source, response)
-    said = f" ({code})" if code else ""
+    said = f" ({code})" if code else _HINTS.get(response.status, "")
     details = {"reason": code or "status", "status": response.status, "host": host}
     raise InputFetchFailed(f"host {host!r} answered with status {response.status}{said}", details=details)
 

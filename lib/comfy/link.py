@@ -276,6 +276,7 @@ class Link:
                 await self._read(socket)
         finally:
             self._scope = None
+            self.client.hang_up()
             await socket.close()
 
     async def _greet(self, socket: aiohttp.ClientWebSocketResponse) -> None:

@@ -70,6 +70,39 @@ async def test_nobody_there_is_told_apart(http: aiohttp.ClientSession) -> None:
         await client.socket("id", heartbeat_s=20)
 
 
+async def test_what_is_not_plain_is_read_all_the_same(answering: Open) -> None:
+    """A proxy before ComfyUI may chunk and compress."""
+    asked: list[str] = []
+
+    async def chunked(request: web.Request) -> web.Response:
+        asked.append(f"{request.method} {request.path}")
+        response = web.json_response({"exec_info": {"queue_remaining": 3}})
+        response.enable_compression(web.ContentCoding.gzip)
+        response.enable_chunked_encoding()
+        return response
+
+    client = await answering(chunked)
+    assert await client.remaining() == 3
+    assert (await client.post_prompt(b"{}")).json == {"exec_info": {"queue_remaining": 3}}
+    assert asked == ["GET /prompt", "GET /prompt", "POST /prompt"]
+
+
+async def test_a_prompt_is_not_posted_again_for_an_answer_that_is_not_plain(answering: Open) -> None:
+    """It may have been queued: who posts has to look."""
+    asked: list[str] = []
+
+    async def chunked(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        response = web.json_response({"prompt_id": "1"})
+        response.enable_chunked_encoding()
+        return response
+
+    client = await answering(chunked)
+    with pytest.raises(EngineUnreachable):
+        await client.post_prompt(b"{}")
+    assert asked == ["/prompt"]
+
+
 async def test_a_broken_connection_is_unreachable(answering: Open) -> None:
     """It may have arrived."""
 

@@ -8,11 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from aiohttp import web
 
+from lib.app.shared_docs import once
 from lib.dialects.port import JobDialect
 from lib.errors import ServiceError
 from lib.jobs.model import Job
 from lib.jobs.service import JobService
 from lib.serving.access import caller_of
+from lib.serving.openapi import Operation
 
 Act = Callable[[JobDialect, web.Request, Job], Awaitable[web.StreamResponse]]
 JOB = "{job_id}"
@@ -51,6 +53,10 @@ class SharedPaths:
             web.route(method, path, self._answer_on(path, self._speaker(homes)))
             for (method, path), homes in self._homes.items()
         ]
+
+    def operations(self, described: Mapping[str, Sequence[Operation]]) -> Sequence[Operation]:
+        """Return the dialects' operations (by name), each shared method and path once; see ``shared_docs``."""
+        return once(described, acts=ACTS, mounted=self._homes)
 
     def render_error(self, error: ServiceError, request: web.Request) -> web.Response:
         """Answer as the dialect does that speaks here; of a caller who was turned away nobody looked a job up."""

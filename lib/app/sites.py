@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import chain
 from typing import Protocol
 
 from aiohttp import web
@@ -83,7 +82,7 @@ def api_site(
     site.mount(native.routes(), owner=native.name, render_error=native.render_error, needs=native.needs())
     site.mount(probes.routes(), owner="probes", needs=probes.needs())
     site.mount([web.get(LIVE, _live(upkeep, pass_))], owner="upkeep", needs={LIVE: Need.LINK})
-    own = chain.from_iterable(dialect.operations() for dialect in dialects)
+    own = shared.operations({dialect.name: dialect.operations() for dialect in dialects})
     operations = [*own, *native.operations(), *probes.operations()]
     document = partial(
         build,

@@ -50,6 +50,13 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     """Name and description."""
 
+    @property
+    def models(self) -> tuple[type[BaseModel], ...]:
+        """The alternatives of the body."""
+        if self.model is None:
+            return ()
+        return self.model if isinstance(self.model, tuple) else (self.model,)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
@@ -157,14 +164,8 @@ def _security(operation: Operation, *, keys_required: bool) -> list[dict[str, li
 
 
 def _models(operation: Operation) -> list[type[BaseModel]]:
-    described = [model for answer in _answers(operation).values() for model in _alternatives(answer)]
+    described = [model for answer in _answers(operation).values() for model in answer.models]
     return [*described, *([operation.request] if operation.request is not None else [])]
-
-
-def _alternatives(answer: Answer) -> tuple[type[BaseModel], ...]:
-    if answer.model is None:
-        return ()
-    return answer.model if isinstance(answer.model, tuple) else (answer.model,)
 
 
 def _operation(operation: Operation, names: References) -> dict[str, Any]:
@@ -213,7 +214,7 @@ def _answer(answer: Answer, names: References) -> dict[str, Any]:
             name: {"description": text, "schema": {"type": "string"}} for name, text in answer.headers.items()
         }
     content: dict[str, Any] = {}
-    models = _alternatives(answer)
+    models = answer.models
     if models:
         content["schema"] = names[models[0]] if len(models) == 1 else {"anyOf": [names[model] for model in models]}
     elif answer.schema is not None:

@@ -16,14 +16,11 @@ from lib.dialects.runpod.schema import RunPodRequest
 from lib.errors import ErrorCode
 from lib.jobs.model import JobStatus
 from lib.serving.access import Need
-from lib.serving.openapi import Answer, Operation, Parameter, Trouble
+from lib.serving.openapi import NUMBER, Answer, Operation, Parameter, Trouble
 
 TAG = "RunPod (worker-comfyui)"
 BARE_TAG = "RunPod (worker-comfyui), paths of its local test server"
-SHARED = frozenset({("POST", "/cancel/{job_id}")})
-"""Described by the API that had the path first; the job's own API answers."""
 _RETRY_AFTER = {"Retry-After": "Seconds until another try makes sense."}
-_MILLISECONDS: Mapping[str, Any] = {"type": "integer", "minimum": 0}
 
 _ENDPOINT = Parameter(
     name="endpoint_id",
@@ -41,14 +38,14 @@ _WAIT = Parameter(
     name=queries.WAIT,
     place="query",
     description=f"Milliseconds, {queries.LEAST_WAIT_MS} to {queries.MOST_WAIT_MS}: so long the answer may take.",
-    schema=_MILLISECONDS,
+    schema=NUMBER,
     example=2_000,
 )
 _TTL = Parameter(
     name=queries.TTL,
     place="query",
     description="Milliseconds: forget the job after so long; one that is not over is cancelled then.",
-    schema=_MILLISECONDS,
+    schema=NUMBER,
 )
 
 
@@ -75,7 +72,9 @@ _CALLER: Mapping[int, Answer] = {
     ),
 }
 _UNKNOWN = _refused("No such job any more, or somebody else's.", ErrorCode.JOB_NOT_FOUND, "Job ID not found")
-_BAD_NUMBER = _refused("A parameter is no number.", ErrorCode.INVALID_REQUEST, "wait must be a number of milliseconds")
+_BAD_NUMBER = _refused(
+    "A parameter is no number.", ErrorCode.INVALID_REQUEST, "wait must be a number of milliseconds, 0 or more"
+)
 _GOING = _refused(
     "The worker shuts down, or takes no jobs now.",
     ErrorCode.DRAINING,
@@ -126,7 +125,7 @@ def operations() -> Sequence[Operation]:
     """Return RunPod's operations, in the order of the page."""
     with_prefix = [_operation(route, method, PREFIX) for route in _ROUTES for method in route.methods]
     bare = [_operation(route, method, "") for route in _ROUTES if route.bare for method in route.methods]
-    return [*with_prefix, *(item for item in bare if (item.method, item.path) not in SHARED)]
+    return [*with_prefix, *bare]
 
 
 def _operation(route: _Route, method: str, prefix: str) -> Operation:

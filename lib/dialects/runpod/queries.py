@@ -1,8 +1,9 @@
 """Parameters of RunPod's routes: in the path, and in the query, where all are in milliseconds. Pure."""
 
-import re
+import math
 from collections.abc import Mapping
 
+from lib.dialects.runpod.schema import WEEK_MS
 from lib.errors import InvalidRequest
 
 PREFIX = "/v2/{endpoint_id}"
@@ -14,7 +15,6 @@ TTL = "ttl"
 LEAST_WAIT_MS = 1_000
 MOST_WAIT_MS = 300_000
 USUAL_WAIT_MS = 90_000
-_NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,6})?")
 
 
 def wait_s(query: Mapping[str, str], *, usual_s: float = USUAL_WAIT_MS / 1000) -> float:
@@ -24,15 +24,19 @@ def wait_s(query: Mapping[str, str], *, usual_s: float = USUAL_WAIT_MS / 1000) -
 
 
 def ttl_s(query: Mapping[str, str]) -> float | None:
-    """Return after how many seconds the job may be forgotten. Raises: InvalidRequest."""
+    """Return after how many seconds the job may be forgotten, a week at most. Raises: InvalidRequest."""
     asked_ms = _milliseconds(query, TTL)
-    return None if asked_ms is None else asked_ms / 1000
+    return None if asked_ms is None else min(asked_ms, WEEK_MS) / 1000
 
 
 def _milliseconds(query: Mapping[str, str], name: str) -> float | None:
     text = query.get(name)
     if not text:
         return None
-    if not _NUMBER.fullmatch(text):
-        raise InvalidRequest(f"{name} must be a number of milliseconds", details={"field": name})
-    return float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise InvalidRequest(f"{name} must be a number of milliseconds, 0 or more", details={"field": name})
+    return number

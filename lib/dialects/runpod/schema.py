@@ -17,8 +17,10 @@ LEAST_TTL_MS = 10_000
 NO_INPUT = "Please provide input"
 _MAX_ERRORS = 20
 
-Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
-Switch = Annotated[bool, BeforeValidator(lambda value: False if value is None else value)]
+Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value, json_schema_input_type=str | None)]
+Switch = Annotated[
+    bool, BeforeValidator(lambda value: False if value is None else value, json_schema_input_type=bool | None)
+]
 
 
 def _within(least: int) -> AfterValidator:

@@ -8,6 +8,7 @@ as plain as ComfyUI's own answers (TLS, a login, a proxy that compresses or chun
 import asyncio
 import re
 from collections.abc import Sequence
+from typing import cast
 
 from yarl import URL
 
@@ -136,8 +137,7 @@ class _Connection(asyncio.Protocol):
         self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 - for the type checker
-        self._transport = transport
+        self._transport = cast(asyncio.WriteTransport, transport)  # uvloop's are no subclasses of it
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True

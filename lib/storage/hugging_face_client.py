@@ -27,6 +27,9 @@ class HubClient:
 
     def commit(self, repo: HubRepo, blobs: Sequence[Blob]) -> None:
         """Upload the files, streamed from disk, and commit them together. Raises: StorageFailed."""
+        gone = next((blob for blob in blobs if not blob.path.is_file()), None)
+        if gone is not None:  # to the client it would be a name that is not valid
+            raise _failed("LocalFile", f"{gone.path.name} is not there")
         try:
             adds = [CommitOperationAdd(path_in_repo=blob.key, path_or_fileobj=blob.path) for blob in blobs]
             self._api.create_commit(
@@ -40,6 +43,8 @@ class HubClient:
 
 def _explained(error: Exception) -> StorageFailed:
     """The hub's status, or ours for what never reached it; its texts quote URLs."""
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):  # of one of several files
+        error = error.__cause__
     response = getattr(error, "response", None)
     if isinstance(error, HfHubHTTPError) and response is not None:
         status = int(response.status_code)

@@ -15,13 +15,15 @@ TOKEN = "hf_test_token"
 
 @dataclass(slots=True)
 class FakeHub:
-    """An async context manager. Files named in ``lfs`` (by suffix) come by LFS. ``failures`` are the statuses of the
-    next commits. ``files`` is ``{(type, repo, revision): {path: content}}``, made with a repository; ``asked`` has
-    every request: host, method, path, its ``Authorization``."""
+    """An async context manager. Files named in ``lfs`` (by suffix) come by LFS, those in ``ignored`` are excluded by the
+    repository. ``failures`` are the statuses of the next commits, 0 for a good one; one that is cutting breaks the
+    connection at a commit. ``files`` is ``{(type, repo, revision): {path: content}}``, made with a repository;
+    ``asked`` has every request: host, method, path, its ``Authorization``."""
 
     lfs: tuple[str, ...] = (".bin", ".safetensors")
     ignored: tuple[str, ...] = ()
     failures: list[int] = field(default_factory=list)
+    cutting: bool = False
     files: dict[tuple[str, str, str], dict[str, bytes]] = field(default_factory=dict)
     commits: list[list[str]] = field(default_factory=list)
     asked: list[tuple[str, str, str, str]] = field(default_factory=list)
@@ -102,13 +104,18 @@ class FakeHub:
         self._admitted(request)
         repo = self._content(request, request.match_info["kind"])
         lines = [json.loads(line) for line in (await request.text()).splitlines() if line]
-        if self.failures:
-            return web.Response(status=self.failures.pop(0))
+        if self.failures and (status := self.failures.pop(0)):
+            return web.Response(status=status)
+        if self.cutting:
+            assert request.transport is not None
+            request.transport.abort()
         added = dict(self._added(line) for line in lines if line["key"] != "header")
         repo |= added
         self.commits.append(sorted(added))
         oid = hashlib.sha1(repr(self.commits).encode()).hexdigest()
-        url = f"{self.endpoint}/commit/{oid}"
+        above = "datasets/" if request.match_info["kind"] == "dataset" else ""
+        name = f"{request.match_info['owner']}/{request.match_info['name']}"
+        url = f"{self.endpoint}/{above}{name}/commit/{oid}"
         return web.json_response({"success": True, "commitOid": oid, "commitUrl": url, "hookOutput": ""})
 
     def _added(self, line: dict[str, Any]) -> tuple[str, bytes]:

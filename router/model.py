@@ -1,4 +1,4 @@
-"""Values that the router's parts hand to each other: workers as policies see them, asks, decisions. No behaviour, no I/O.
+"""Values that the router's parts hand to each other: workers as policies see them, asks, decisions. No behaviour.
 
 Times are seconds of one monotonic clock, given by the caller. Work is in workload units (a benchmark run is 100), speed
 (``perf``) in units per second, prices in dollars per hour.

@@ -1,7 +1,7 @@
 """Which worker gets which request: pure policies over ``router.model``. No clock, no I/O, chance only as injected.
 
-``Chooser`` (``router.choose.chooser``) is all that the dispatcher calls. It is a deterministic state machine: it keeps
-the workers in order of speed and of expected finish, and counts every assignment against its worker until it is settled.
+``Chooser`` (``router.choose.chooser``) is all that the dispatcher calls, a deterministic state machine: it keeps the
+workers in order of speed and of expected finish, and counts every assignment against its worker until it is settled.
 
     Chooser(policy: Policy, *, chance: random.Random, speeds: Speeds, load: OfferedLoad, tuning: Tuning = Tuning())
 

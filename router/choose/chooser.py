@@ -1,0 +1,258 @@
+"""The policies' one face to the dispatcher: workers and outcomes come in, placements go out. Deterministic, no clock."""
+
+import random
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from router.choose import hybrid
+from router.choose.early import Draw, choose
+from router.choose.explain import SHOWN, Decision, exclusions, explanation
+from router.choose.hybrid import Verdict
+from router.choose.pool import Pool
+from router.choose.search import Found, Promises, Score, Search
+from router.choose.tuning import Tuning
+from router.estimate import OfferedLoad, Speeds, expected_wait
+from router.model import Ask, Assignment, Exclusion, Explanation, Placement, Policy, Reason, Wait, WorkerView
+
+
+@dataclass(slots=True, kw_only=True)
+class _Pass:
+    """One endpoint in one planning pass."""
+
+    pool: Pool
+    draw: Draw
+    at: float
+    load: float
+    theta: float
+    promises: Promises = field(default_factory=Promises)
+    planned: int = 0
+    closed: bool = False
+
+
+class Chooser:
+    """Places asks on workers. What it placed counts against the worker until ``settle``."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        chance: random.Random,
+        speeds: Speeds,
+        load: OfferedLoad,
+        tuning: Tuning | None = None,
+    ) -> None:
+        self.policy = policy
+        self.speeds = speeds
+        self._chance = chance
+        self._load = load
+        self._tuning = tuning or Tuning()
+        self._pools: dict[str, Pool] = {}
+        self._draws: dict[str, Draw] = {}
+        self._endpoints: dict[str, str] = {}
+        self._holders: dict[str, str] = {}
+        self._decisions: OrderedDict[str, Decision] = OrderedDict()
+
+    # -- what is known ------------------------------------------------------------------------------------------------
+
+    def put(self, view: WorkerView, now: float) -> None:
+        """A worker is new, or reported. One that moved to another endpoint leaves what it held behind."""
+        if self._endpoints.get(view.worker, view.endpoint) != view.endpoint:
+            self.drop(view.worker)
+        pool = self._pools.get(view.endpoint)
+        if pool is None:
+            pool = self._pools[view.endpoint] = Pool(self._tuning)
+            self._draws[view.endpoint] = Draw(pool, chance=self._chance, max_queue_s=self._tuning.max_queue_s)
+        pool.put(view)
+        self._endpoints[view.worker] = view.endpoint
+
+    def drop(self, worker: str) -> tuple[Assignment, ...]:
+        """A worker is gone; what it still held."""
+        endpoint = self._endpoints.pop(worker, None)
+        if endpoint is None:
+            return ()
+        held = self._pools[endpoint].drop(worker)
+        for assignment in held:
+            self._holders.pop(assignment.request_id, None)
+        return held
+
+    def note(self, assignment: Assignment) -> None:
+        """Another replica assigned this; one that is known already is left as it is."""
+        pool = self._pools.get(assignment.endpoint)
+        seat = pool.seats.get(assignment.worker) if pool else None
+        if pool is not None and seat is not None and assignment.request_id not in self._holders:
+            pool.assign(seat, assignment)
+            self._holders[assignment.request_id] = assignment.worker
+
+    def started(self, request_id: str, now: float) -> None:
+        """A request is known to run since now."""
+        if (worker := self._holders.get(request_id)) is not None:
+            pool = self._pools[self._endpoints[worker]]
+            pool.started(pool.seats[worker], request_id, now)
+
+    def settle(self, request_id: str, now: float) -> Assignment | None:
+        """A request is over, was refused, or its reservation was not granted."""
+        worker = self._holders.pop(request_id, None)
+        if worker is None:
+            return None
+        pool = self._pools[self._endpoints[worker]]
+        return pool.settle(pool.seats[worker], request_id, now)
+
+    def rest(self, endpoint: str, workers: frozenset[str]) -> None:
+        """Keep these workers of an endpoint free for release, and only these."""
+        if endpoint in self._pools:
+            self._pools[endpoint].rest(workers)
+
+    # -- decisions ----------------------------------------------------------------------------------------------------
+
+    def plan(self, asks: Iterable[Ask], now: float) -> list[Placement]:
+        """Decide for waiting asks in their order, until no worker has room or the window ends."""
+        passes: dict[str, _Pass] = {}
+        placements: list[Placement] = []
+        for ask in asks:
+            current = passes.get(ask.endpoint)
+            if current is None:
+                current = passes[ask.endpoint] = self._begin(ask.endpoint, now)
+            if not current.closed:
+                placements.append(self._place(current, ask))
+            if len(passes) == len(self._pools) and all(one.closed for one in passes.values()):
+                break
+        return placements
+
+    def explain(self, ask: Ask, now: float) -> Explanation:
+        """What would be decided for this ask now, with every worker that it could have."""
+        current = self._begin(ask.endpoint, now)
+        pool = current.pool
+        search = Search(pool, ask, at=now, speeds=self.speeds, promises=current.promises)
+        seats = [seat for seat in pool.seats.values() if seat.exclusion(ask) is None and not seat.resting]
+        scores = sorted(map(search.score, seats), key=lambda score: score.total)
+        verdict = hybrid.decide(search.run(), theta=current.theta)
+        placement = Placement(
+            ask=ask,
+            reason=_empty(pool) or (Reason.LATER if verdict.taken else verdict.reason),
+            awaited=verdict.awaited.seat.view.worker if verdict.awaited else None,
+        )
+        decision = self._decision(current, placement, scores)
+        return explanation(decision, self.policy, exclusions(pool, ask))
+
+    def explained(self, request_id: str) -> Explanation | None:
+        """One of the last assignments, with the figures that it was made on."""
+        decision = self._decisions.get(request_id)
+        return explanation(decision, self.policy, {}) if decision else None
+
+    def wait(self, ask: Ask, *, ahead: float, now: float) -> Wait | None:
+        """Expected start of an ask with ``ahead`` units queued before it; None where no worker can do it."""
+        pool = self._pools.get(ask.endpoint)
+        seats = [seat for seat in pool.seats.values() if seat.exclusion(ask) is None] if pool else []
+        engines = [(seat.wait(now), seat.speed) for seat in seats for _ in range(seat.view.engines)]
+        return expected_wait(engines, ahead=ahead, spread=ask.size_p90 / ask.size if ask.size > 0 else 1.0)
+
+    def next_change(self, endpoint: str, now: float) -> float | None:
+        """When to plan again though nothing happened: the next moment a busy worker may be handed one more."""
+        pool = self._pools.get(endpoint)
+        if pool is None:
+            return None
+        soonest = (seat for seat in pool.soonest() if len(seat.held) < seat.view.slots)
+        seat = next(soonest, None)
+        return None if seat is None else now + max(seat.wait(now) - seat.view.lead_s, 0.01)
+
+    # -- what others ask ----------------------------------------------------------------------------------------------
+
+    def assignment(self, request_id: str) -> Assignment | None:
+        """Who has a request."""
+        worker = self._holders.get(request_id)
+        return self._pools[self._endpoints[worker]].seats[worker].held[request_id] if worker is not None else None
+
+    def held(self, worker: str) -> tuple[Assignment, ...]:
+        """What a worker has of ours, in the order in which it got it."""
+        endpoint = self._endpoints.get(worker)
+        return () if endpoint is None else tuple(self._pools[endpoint].seats[worker].held.values())
+
+    def capacity(self, endpoint: str) -> float:
+        """Units per second of its ready workers."""
+        pool = self._pools.get(endpoint)
+        return pool.capacity if pool else 0.0
+
+    def load(self, endpoint: str, now: float) -> float:
+        """Offered work over capacity; 1 without capacity."""
+        capacity = self.capacity(endpoint)
+        return self._load.rate(endpoint, now) / capacity if capacity > 0 else 1.0
+
+    # -- one pass -----------------------------------------------------------------------------------------------------
+
+    def _begin(self, endpoint: str, now: float) -> _Pass:
+        load = self.load(endpoint, now)
+        pool = self._pools.get(endpoint) or Pool(self._tuning)
+        draw = self._draws.get(endpoint) or Draw(pool, chance=self._chance, max_queue_s=self._tuning.max_queue_s)
+        return _Pass(pool=pool, draw=draw, at=now, load=load, theta=hybrid.theta(load, self._tuning))
+
+    def _place(self, current: _Pass, ask: Ask) -> Placement:
+        search = Search(current.pool, ask, at=current.at, speeds=self.speeds, promises=current.promises)
+        if self.policy is Policy.HYBRID:
+            verdict, looked = self._hybrid(current, search)
+        else:
+            verdict = choose(self.policy, ask, now=current.at, search=search, draw=current.draw)
+            looked = [verdict.taken] if verdict.taken else []
+        current.planned += 1
+        if verdict.taken is None:
+            if verdict.awaited is not None:
+                current.promises.add(verdict.awaited, ask)
+            self._close(current)
+            awaited = verdict.awaited.seat.view.worker if verdict.awaited else None
+            return Placement(ask=ask, reason=_empty(current.pool) or verdict.reason, awaited=awaited)
+        placement = Placement(ask=ask, reason=verdict.reason, assignment=_assignment(ask, verdict.taken, current.at))
+        self._assign(current, placement, verdict.taken)
+        self._remember(self._decision(current, placement, looked[:SHOWN]))
+        self._close(current)
+        return placement
+
+    def _hybrid(self, current: _Pass, search: Search) -> tuple[Verdict, list[Score]]:
+        found: Found = search.run()
+        return hybrid.decide(found, theta=current.theta), found.looked
+
+    def _close(self, current: _Pass) -> None:
+        """End the endpoint's pass where nothing more can come of it."""
+        late = self.policy is Policy.HYBRID
+        current.closed = current.planned >= self._tuning.window or (late and not current.pool.has_room(current.at))
+
+    def _assign(self, current: _Pass, placement: Placement, score: Score) -> None:
+        assignment = placement.assignment
+        assert assignment is not None
+        current.pool.assign(score.seat, assignment)
+        self._holders[assignment.request_id] = assignment.worker
+
+    def _decision(self, current: _Pass, placement: Placement, looked: list[Score]) -> Decision:
+        return Decision(
+            placement=placement,
+            at=current.at,
+            load=current.load,
+            theta=current.theta,
+            workers=len(current.pool.seats),
+            looked=looked,
+        )
+
+    def _remember(self, decision: Decision) -> None:
+        self._decisions[decision.placement.ask.request_id] = decision
+        if len(self._decisions) > self._tuning.remembered:
+            self._decisions.popitem(last=False)
+
+
+def _empty(pool: Pool) -> Reason | None:
+    return None if pool.seats else Reason.NO_WORKER
+
+
+def _assignment(ask: Ask, score: Score, now: float) -> Assignment:
+    start = now + score.wait
+    return Assignment(
+        request_id=ask.request_id,
+        worker=score.seat.view.worker,
+        endpoint=ask.endpoint,
+        at=now,
+        cost=ask.cost,
+        size=ask.size,
+        family=ask.family,
+        models=ask.models,
+        input_mb=ask.input_mb,
+        expected_start_at=start,
+        expected_finish_at=start + score.transfer + score.swap + score.run,
+    )

@@ -1,0 +1,167 @@
+"""The workers of one endpoint, in order: idle ones by speed, busy ones by expected finish, all and by warm model.
+
+The order is what makes a decision cheap: the best worker is found by looking at a few from the front (``search``).
+"""
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+
+from router.choose.seat import Seat
+from router.choose.tuning import Tuning
+from router.model import Assignment, Condition, WorkerView
+
+Entry = tuple[float, int, Seat]
+EVERYONE = ""
+
+
+class Shelf:
+    """Idle seats by pace (seconds per unit), busy ones by the time at which an engine is free."""
+
+    __slots__ = ("busy", "idle")
+
+    def __init__(self) -> None:
+        self.idle: list[Entry] = []
+        self.busy: list[Entry] = []
+
+
+class Pool:
+    """Seats of an endpoint. Each change of a seat goes through here, so that the order stays true.
+
+    ``capacity`` is units per second of all ready workers that don't rest; ``version`` changes with who is here, how fast.
+    """
+
+    def __init__(self, tuning: Tuning) -> None:
+        self.tuning = tuning
+        self.seats: dict[str, Seat] = {}
+        self.capacity = 0.0
+        self.version = 0
+        self.lead_s = 0.0
+        self._shelves: dict[str, Shelf] = {EVERYONE: Shelf()}
+        self._paces: list[float] = []
+        self._least_swaps: dict[str, float] = {}
+        self._orders = 0
+
+    @property
+    def everyone(self) -> Shelf:
+        """All ready workers."""
+        return self._shelves[EVERYONE]
+
+    @property
+    def best_pace(self) -> float:
+        """Seconds per unit of the fastest ready worker."""
+        return self._paces[0] if self._paces else float("inf")
+
+    def warm(self, model: str) -> Shelf | None:
+        """Those that are expected to have a model resident."""
+        return self._shelves.get(model)
+
+    def least_swap_s(self, models: tuple[str, ...]) -> float:
+        """A lower bound of what any cold worker needs to load one of these."""
+        otherwise = self.tuning.swap_s
+        return min((self._least_swaps.get(model, otherwise) for model in models), default=0.0)
+
+    def put(self, view: WorkerView) -> Seat:
+        """Add a worker, or take its report over."""
+        seat = self.seats.get(view.worker)
+        if seat is None:
+            self._orders += 1
+            tuning = self.tuning
+            seat = Seat(view, order=self._orders, s_per_dollar=tuning.s_per_dollar, overdue=tuning.overdue)
+            self.seats[view.worker] = seat
+            self.version += 1
+        else:
+            self.version += seat.view.perf != view.perf
+            self._count(seat, -1)
+            self._take_off(seat)
+            seat.update(view, s_per_dollar=self.tuning.s_per_dollar)
+        self._count(seat, +1)
+        for model, seconds in view.swap_s.items():
+            self._least_swaps[model] = min(seconds, self._least_swaps.get(model, self.tuning.swap_s))
+        self.lead_s = max(self.lead_s, view.lead_s)
+        self._put_on(seat)
+        return seat
+
+    def drop(self, worker: str) -> tuple[Assignment, ...]:
+        """Forget a worker; what it held."""
+        seat = self.seats.pop(worker)
+        self.version += 1
+        self._count(seat, -1)
+        self._take_off(seat)
+        return tuple(seat.held.values())
+
+    def assign(self, seat: Seat, assignment: Assignment) -> None:
+        """Count a request against a seat."""
+        self._take_off(seat)
+        seat.assign(assignment)
+        self._put_on(seat)
+
+    def settle(self, seat: Seat, request_id: str, now: float) -> Assignment | None:
+        """A request of a seat is over."""
+        self._take_off(seat)
+        assignment = seat.settle(request_id, now)
+        self._put_on(seat)
+        return assignment
+
+    def started(self, seat: Seat, request_id: str, now: float) -> None:
+        """A request of a seat runs."""
+        self._take_off(seat)
+        seat.started(request_id, now)
+        self._put_on(seat)
+
+    def rest(self, workers: frozenset[str]) -> None:
+        """Keep these free, and only these."""
+        for seat in self.seats.values():
+            if seat.resting is not (seat.view.worker in workers):
+                self._count(seat, -1)
+                seat.resting = not seat.resting
+                self._count(seat, +1)
+
+    def soonest(self) -> Iterator[Seat]:
+        """Busy seats, the first to be free first."""
+        return (entry[2] for entry in self.everyone.busy)
+
+    def has_room(self, now: float) -> bool:
+        """Whether any worker may be handed a request now."""
+        if any(seat.has_room(now) for _, _, seat in self.everyone.idle):
+            return True
+        limit = (now + self.lead_s, self._orders + 1)
+        end = bisect_left(self.everyone.busy, limit)
+        return any(seat.has_room(now) for _, _, seat in self.everyone.busy[:end])
+
+    def _count(self, seat: Seat, sign: int) -> None:
+        """Keep capacity and paces of ready workers."""
+        if seat.view.condition is not Condition.READY or seat.speed <= 0:
+            return
+        if not seat.resting:
+            self.capacity = max(self.capacity + sign * seat.view.perf, 0.0)
+        if sign > 0:
+            insort(self._paces, seat.pace)
+        else:
+            del self._paces[bisect_left(self._paces, seat.pace)]
+
+    def _put_on(self, seat: Seat) -> None:
+        if seat.view.condition is not Condition.READY or seat.speed <= 0:
+            return
+        seat.shelves = (EVERYONE, *seat.warm)
+        idle = seat.is_idle()
+        seat.idle_key = (seat.pace, seat.order) if idle else None
+        seat.busy_key = None if idle else (seat.free_at, seat.order)
+        for name in seat.shelves:
+            shelf = self._shelves.get(name)
+            if shelf is None:
+                shelf = self._shelves[name] = Shelf()
+            if idle:
+                insort(shelf.idle, (seat.pace, seat.order, seat))
+            else:
+                insort(shelf.busy, (seat.free_at, seat.order, seat))
+
+    def _take_off(self, seat: Seat) -> None:
+        for name in seat.shelves:
+            shelf = self._shelves[name]
+            if seat.idle_key is not None:
+                del shelf.idle[bisect_left(shelf.idle, seat.idle_key)]  # type: ignore[type-var]
+            if seat.busy_key is not None:
+                del shelf.busy[bisect_left(shelf.busy, seat.busy_key)]  # type: ignore[type-var]
+            if name and not shelf.idle and not shelf.busy:
+                del self._shelves[name]
+        seat.shelves, seat.idle_key, seat.busy_key = (), None, None

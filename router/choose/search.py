@@ -1,0 +1,140 @@
+"""Find the best workers for an ask without looking at all: from the front of each order, until no later one can win."""
+
+from dataclasses import dataclass
+from operator import attrgetter
+
+from router.choose.pool import Pool, Shelf
+from router.choose.seat import Seat
+from router.estimate import Speeds
+from router.model import Ask
+
+NEVER = float("inf")
+
+
+class Score:
+    """What a worker would need for an ask, in seconds; ``total`` is compared."""
+
+    __slots__ = ("cost", "run", "seat", "swap", "total", "transfer", "wait")
+
+    def __init__(self, seat: Seat, *, wait: float, transfer: float, swap: float, run: float) -> None:
+        self.seat = seat
+        self.wait = wait
+        self.transfer = transfer
+        self.swap = swap
+        self.run = run
+        self.cost = run * seat.cost_factor
+        self.total = wait + transfer + swap + run + self.cost
+
+
+class Promises:
+    """What one planning pass has in mind for busy workers: work and models that will come before later asks."""
+
+    __slots__ = ("_models", "_seconds")
+
+    def __init__(self) -> None:
+        self._seconds: dict[int, float] = {}
+        self._models: dict[int, tuple[str, ...]] = {}
+
+    def add(self, score: Score, ask: Ask) -> None:
+        """An ask will wait for this worker."""
+        order = score.seat.order
+        self._seconds[order] = self._seconds.get(order, 0.0) + score.transfer + score.swap + score.run
+        self._models[order] = (*self._models.get(order, ()), *ask.models)
+
+    def seconds(self, seat: Seat) -> float:
+        """Work that goes before."""
+        return self._seconds.get(seat.order, 0.0)
+
+    def missing(self, seat: Seat, models: tuple[str, ...]) -> tuple[str, ...]:
+        """Of these models, what nobody who waits for this worker loads anyway."""
+        promised = self._models.get(seat.order)
+        return models if promised is None else tuple(model for model in models if model not in promised)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The best worker that can take the ask now, and the best of those that can't yet; all that was looked at."""
+
+    now: Score | None
+    later: Score | None
+    looked: list[Score]
+
+
+class Search:
+    """One ask's look at a pool, at one moment."""
+
+    __slots__ = (
+        *("_ask", "_at", "_bound", "_later", "_looked", "_now", "_pool", "_promises", "_resting", "_seen", "_speeds"),
+    )
+
+    def __init__(self, pool: Pool, ask: Ask, *, at: float, speeds: Speeds, promises: Promises) -> None:
+        self._pool = pool
+        self._ask = ask
+        self._at = at
+        self._speeds = speeds
+        self._promises = promises
+        self._bound = ask.size / speeds.ceiling(ask.family)
+        self._resting = False
+        self._seen: set[int] = set()
+        self._now: Score | None = None
+        self._later: Score | None = None
+        self._looked: list[Score] = []
+
+    def run(self) -> Found:
+        """Look; workers that rest are considered where nobody else can do it."""
+        self._look()
+        if self._now is None and self._later is None:
+            self._resting = True
+            self._look()
+        self._looked.sort(key=attrgetter("total"))
+        return Found(now=self._now, later=self._later, looked=self._looked)
+
+    def score(self, seat: Seat) -> Score:
+        """The figures of one worker."""
+        ask, view = self._ask, seat.view
+        factor = self._speeds.factor(view.worker, ask.family)
+        missing = self._promises.missing(seat, ask.models) if ask.models else ()
+        return Score(
+            seat,
+            wait=seat.wait(self._at) + self._promises.seconds(seat),
+            transfer=seat.transfer_s(ask),
+            swap=seat.swap_s(missing, self._pool.tuning.swap_s) if missing else 0.0,
+            run=ask.size / (seat.speed * factor),
+        )
+
+    def _look(self) -> None:
+        models = self._ask.models
+        for model in models:
+            if (shelf := self._pool.warm(model)) is not None:
+                self._look_at(shelf, least_swap_s=0.0)
+        self._look_at(self._pool.everyone, least_swap_s=self._pool.least_swap_s(models))
+
+    def _look_at(self, shelf: Shelf, *, least_swap_s: float) -> None:
+        """No worker further on can be better than ``least_swap_s`` and its own pace (or the best pace) allow."""
+        for pace, _, seat in shelf.idle:
+            if least_swap_s + self._bound * pace >= _total(self._now):
+                break
+            self._consider(seat)
+        best_s = least_swap_s + self._bound * self._pool.best_pace
+        handed_until = self._at + self._pool.lead_s
+        for free_at, _, seat in shelf.busy[: self._pool.tuning.scan]:
+            soonest_s = max(free_at - self._at, 0.0) + best_s
+            if soonest_s >= _total(self._later) and (free_at > handed_until or soonest_s >= _total(self._now)):
+                break
+            self._consider(seat)
+
+    def _consider(self, seat: Seat) -> None:
+        if seat.resting is not self._resting or seat.order in self._seen or seat.exclusion(self._ask) is not None:
+            return
+        self._seen.add(seat.order)
+        score = self.score(seat)
+        self._looked.append(score)
+        if seat.has_room(self._at):
+            if score.total < _total(self._now):
+                self._now = score
+        elif score.total < _total(self._later):
+            self._later = score
+
+
+def _total(score: Score | None) -> float:
+    return NEVER if score is None else score.total

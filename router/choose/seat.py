@@ -1,0 +1,139 @@
+"""One worker as the policies account for it: what it was given, when it will be free, which models it will have.
+
+Every assignment counts from the moment it is made, whatever the reports say; they only add what others gave.
+"""
+
+from collections.abc import Sequence
+from heapq import heapify, heapreplace
+
+from router.model import Ask, Assignment, Condition, Exclusion, WorkerView
+
+
+class Seat:
+    """Mutable; owned by ``Pool``, which keeps it in order whenever it changes."""
+
+    __slots__ = (
+        *("busy_key", "cost", "cost_factor", "free_at", "held", "idle_key", "order", "overdue", "pace", "resting"),
+        *("shelves", "since", "speed", "starts", "view", "warm"),
+    )
+
+    def __init__(self, view: WorkerView, *, order: int, s_per_dollar: float, overdue: float) -> None:
+        self.order = order
+        self.overdue = overdue
+        self.held: dict[str, Assignment] = {}
+        self.starts: dict[str, float] = {}
+        self.since = view.heard_at
+        self.resting = False
+        self.warm: list[str] = []
+        self.shelves: tuple[str, ...] = ()
+        self.idle_key: tuple[float, int] | None = None
+        self.busy_key: tuple[float, int] | None = None
+        self.update(view, s_per_dollar=s_per_dollar)
+
+    def update(self, view: WorkerView, *, s_per_dollar: float) -> None:
+        """Take a report over; own assignments stay."""
+        self.view = view
+        self.speed = view.perf / max(view.engines, 1)
+        self.cost_factor = s_per_dollar * view.price / 3600
+        self.pace = (1 + self.cost_factor) / self.speed if self.speed > 0 else float("inf")
+        if view.warm is not None:
+            self.warm = list(view.warm)
+            for assignment in self.held.values():
+                self._use(assignment.models)
+        self.reckon()
+
+    def assign(self, assignment: Assignment) -> None:
+        """It was given a request."""
+        self.held[assignment.request_id] = assignment
+        if len(self.starts) < self.view.engines:
+            self.starts[assignment.request_id] = assignment.at
+        self._use(assignment.models)
+        self.reckon()
+
+    def settle(self, request_id: str, now: float) -> Assignment | None:
+        """A request of its is over; the next one, if any, begins."""
+        assignment = self.held.pop(request_id, None)
+        if assignment is not None:
+            if self.starts.pop(request_id, None) is not None and len(self.held) > len(self.starts):
+                self.starts[next(one for one in self.held if one not in self.starts)] = now
+            self.reckon()
+        return assignment
+
+    def started(self, request_id: str, now: float) -> None:
+        """A request is known to run since now."""
+        if request_id in self.held:
+            if request_id not in self.starts and len(self.starts) >= self.view.engines:
+                del self.starts[next(iter(self.starts))]
+            self.starts[request_id] = now
+            self.reckon()
+
+    def reckon(self) -> None:
+        """Find when an engine is free (``since`` when its job runs), and how much cost was promised to it."""
+        view, held = self.view, self.held
+        self.cost = view.foreign_load + sum([one.cost for one in held.values()])
+        foreign_s = view.foreign_load / view.perf if view.perf > 0 else 0.0
+        ends = [(start + _duration(held[one]), start) for one, start in self.starts.items()]
+        if len(ends) < view.engines:
+            self.free_at, self.since = view.heard_at + foreign_s, view.heard_at
+            return
+        heapify(ends)
+        for request_id, assignment in held.items():
+            if request_id not in self.starts:
+                heapreplace(ends, (ends[0][0] + _duration(assignment), ends[0][1]))
+        self.free_at, self.since = ends[0][0] + foreign_s, ends[0][1]
+
+    def wait(self, now: float) -> float:
+        """Seconds until an engine is free, as expected now: never over for one that is busy."""
+        left = self.free_at - now
+        if len(self.starts) >= self.view.engines:
+            return max(left, self.overdue * (now - self.since))
+        return max(left, 0.0)
+
+    def has_room(self, now: float) -> bool:
+        """Whether it may be handed a request now."""
+        view, count = self.view, len(self.held)
+        if count >= view.slots or (view.admit_s is not None and self.cost > view.admit_s * view.perf and self.cost > 0):
+            return False
+        return self.wait(now) <= view.lead_s
+
+    def is_idle(self) -> bool:
+        """Whether an engine has nothing to do, as far as we know."""
+        return len(self.starts) < self.view.engines and self.view.foreign_load <= 0
+
+    def swap_s(self, models: tuple[str, ...], otherwise: float) -> float:
+        """Time to load what of these it will not have resident."""
+        missing = [model for model in models if model not in self.warm]
+        return sum(self.view.swap_s.get(model, otherwise) for model in missing)
+
+    def transfer_s(self, ask: Ask) -> float:
+        """Time to bring the request and its inputs there."""
+        return self.view.latency_s + self.view.s_per_mb * ask.input_mb
+
+    def exclusion(self, ask: Ask) -> Exclusion | None:
+        """Why it can't have this ask at any time soon; None: it can."""
+        view = self.view
+        if view.condition is not Condition.READY:
+            return Exclusion.NOT_READY
+        if self.speed <= 0:
+            return Exclusion.NO_SPEED
+        if view.worker in ask.refused_by:
+            return Exclusion.REFUSED
+        if ask.vram_gib and view.vram_gib is not None and view.vram_gib < ask.vram_gib:
+            return Exclusion.VRAM
+        if view.models is not None and not view.models.issuperset(ask.models):
+            return Exclusion.MODEL
+        if ask.dialect and view.dialects is not None and ask.dialect not in view.dialects:
+            return Exclusion.DIALECT
+        return None
+
+    def _use(self, models: Sequence[str]) -> None:
+        """These will be resident; what was not used for longest makes room."""
+        for model in models:
+            if model in self.warm:
+                self.warm.remove(model)
+            self.warm.append(model)
+        del self.warm[: max(len(self.warm) - max(self.view.room, len(models)), 0)]
+
+
+def _duration(assignment: Assignment) -> float:
+    return assignment.expected_finish_at - assignment.expected_start_at

@@ -1,0 +1,246 @@
+"""What finished jobs teach: how much work a kind of job is, how fast a worker is for it, how much work comes in.
+
+Sizes and speeds are learned in log space, where errors of estimates are symmetric. Sizes carry the absolute scale,
+speeds only how workers differ for one family of models: so one observation cannot drift both. Pure: time is given.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from router.model import Wait
+
+P90 = 1.2816
+"""Standard deviations from the median to the ninetieth percentile of a normal distribution."""
+PRIOR_DEVIATION = 0.5
+SIZE_GAIN, SPEED_GAIN, FASTEST_GAIN = 0.05, 0.05, 0.5
+BOOT_WEIGHT = 4
+"""The boot benchmark counts as so many jobs."""
+CLIP = 4.0
+"""A measured speed is believed between a quarter of the benchmark's and four times it."""
+SLOW = 0.7
+"""Below this share of its class's median a worker is throttled, shared or broken."""
+MEMORY = 10_000
+"""Kinds of jobs that are remembered, least recently seen forgotten first."""
+JOBS_AVERAGED = 300
+"""Arrivals over which the offered load is averaged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """Work of a job, in units: the median of what is expected, and its ninetieth percentile."""
+
+    median: float
+    p90: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SizeRow:
+    """What a store keeps of one kind of job."""
+
+    key: str
+    count: int
+    log_mean: float
+    log_variance: float
+
+
+class Sizes:
+    """Job sizes by kind: a shape of workflow (``lib.workflow.cost``), or ``direct_key`` where only a cost is known."""
+
+    def __init__(self, rows: Iterable[SizeRow] = (), *, memory: int = MEMORY) -> None:
+        self._rows: OrderedDict[str, SizeRow] = OrderedDict((row.key, row) for row in rows)
+        self._memory = memory
+
+    def size(self, key: str, *, prior: float) -> Size:
+        """Expect ``prior`` units of a kind that was never seen."""
+        row = self._rows.get(key)
+        centre, variance = (row.log_mean, row.log_variance) if row else (_log(prior), PRIOR_DEVIATION**2)
+        return Size(median=math.exp(centre), p90=math.exp(centre + P90 * math.sqrt(variance)))
+
+    def observe(self, key: str, *, seconds: float, speed: float, prior: float) -> SizeRow:
+        """Learn from a job that ran ``seconds`` on a worker of ``speed`` units per second; the row to be stored."""
+        found = _log(seconds * speed)
+        row = self._rows.pop(key, None) or SizeRow(
+            key=key, count=0, log_mean=_log(prior), log_variance=PRIOR_DEVIATION**2
+        )
+        gain = max(SIZE_GAIN, 1 / (row.count + 1))
+        error = found - row.log_mean
+        new = SizeRow(
+            key=key,
+            count=row.count + 1,
+            log_mean=row.log_mean + gain * error,
+            log_variance=_variance(row, gain=gain, error=error),
+        )
+        self._rows[key] = new
+        if len(self._rows) > self._memory:
+            self._rows.popitem(last=False)
+        return new
+
+    def __iter__(self) -> Iterator[SizeRow]:
+        return iter(self._rows.values())
+
+
+def direct_key(endpoint: str, cost: float) -> str:
+    """The kind of a job of which only endpoint and announced cost are known."""
+    return f"{endpoint}/{cost:.3g}"
+
+
+@dataclass(slots=True)
+class _Pace:
+    """One worker in one family: the mean log of observed over promised speed, and how its errors run."""
+
+    log_factor: float = 0.0
+    count: int = 0
+    drift: float = 0.0
+    spread: float = field(default=1e-9)
+
+
+@dataclass(slots=True)
+class _Family:
+    paces: dict[str, _Pace] = field(default_factory=dict)
+    total: float = 0.0
+    highest: float = 0.0
+
+    @property
+    def mean(self) -> float:
+        return self.total / len(self.paces) if self.paces else 0.0
+
+
+class Speeds:
+    """By how much a worker is faster than its benchmark says, for a family of models, as against the other workers."""
+
+    def __init__(self) -> None:
+        self._families: dict[str, _Family] = {}
+
+    def factor(self, worker: str, family: str) -> float:
+        """Multiply the worker's ``perf`` with this; 1 for what never ran there."""
+        known = self._families.get(family)
+        pace = known.paces.get(worker) if known else None
+        if known is None or pace is None:
+            return 1.0
+        return min(max(math.exp(pace.log_factor - known.mean), 1 / CLIP), CLIP)
+
+    def ceiling(self, family: str) -> float:
+        """No factor of the family is above this."""
+        known = self._families.get(family)
+        return min(max(math.exp(known.highest - known.mean), 1.0), CLIP) if known else 1.0
+
+    def observe(self, worker: str, family: str, *, seconds: float, expected_s: float) -> None:
+        """Learn from a job that was expected to run ``expected_s`` there (``factor`` included) and ran ``seconds``."""
+        known = self._families.setdefault(family, _Family())
+        pace = known.paces.setdefault(worker, _Pace())
+        limit = math.log(CLIP)
+        error = min(max(_log(expected_s) - _log(seconds), -limit), limit)
+        gain = _gain(pace, error)
+        before = pace.log_factor
+        pace.log_factor = min(max(before + gain * error, -limit), limit)
+        pace.count += 1
+        known.total += pace.log_factor - before
+        if pace.log_factor >= known.highest:
+            known.highest = pace.log_factor
+        elif before >= known.highest:
+            known.highest = max(one.log_factor for one in known.paces.values())
+
+    def forget(self, worker: str) -> None:
+        """The worker is gone, or another machine took its name."""
+        for known in self._families.values():
+            if (pace := known.paces.pop(worker, None)) is not None:
+                known.total -= pace.log_factor
+
+
+def slow_workers(classes: Mapping[str, str], perfs: Mapping[str, float]) -> dict[str, float]:
+    """Workers below 70 % of the median of their class (of three or more), with the share that they reach.
+
+    ``classes`` names each worker's class (its GPU), ``perfs`` its measured speed (``perf`` times ``factor``).
+    """
+    found: dict[str, float] = {}
+    for name in set(classes.values()):
+        members = [worker for worker, one in classes.items() if one == name and worker in perfs]
+        centre = median(perfs[worker] for worker in members) if len(members) >= 3 else 0.0
+        found |= {worker: perfs[worker] / centre for worker in members if perfs[worker] < SLOW * centre}
+    return found
+
+
+@dataclass(slots=True)
+class _Arrivals:
+    last_at: float
+    size: float
+    gap_s: float = 0.0
+    count: int = 1
+
+
+class OfferedLoad:
+    """Work that comes in, by endpoint, in units per second: an average over some hundred arrivals."""
+
+    def __init__(self, *, jobs: int = JOBS_AVERAGED) -> None:
+        self._jobs = jobs
+        self._known: dict[str, _Arrivals] = {}
+
+    def arrived(self, endpoint: str, *, size: float, now: float) -> None:
+        """Count a new request (not its retries)."""
+        seen = self._known.get(endpoint)
+        if seen is None:
+            self._known[endpoint] = _Arrivals(last_at=now, size=size)
+            return
+        share = max(1 / self._jobs, 1 / seen.count)
+        seen.size += share * (size - seen.size)
+        seen.gap_s += share * (max(now - seen.last_at, 0.0) - seen.gap_s)
+        seen.last_at = now
+        seen.count += 1
+
+    def rate(self, endpoint: str, now: float) -> float:
+        """Units per second now; sinks while nothing comes."""
+        seen = self._known.get(endpoint)
+        if seen is None or seen.count < 2:
+            return 0.0
+        gap = max(seen.gap_s, (now - seen.last_at) / max(1.0, min(seen.count, self._jobs) ** 0.5))
+        return seen.size / gap if gap > 0 else 0.0
+
+
+def expected_wait(engines: Sequence[tuple[float, float]], *, ahead: float, spread: float) -> Wait | None:
+    """When the next job starts behind ``ahead`` units, if each engine, ``(free in seconds, speed)``, takes its share.
+
+    ``spread`` is the ninetieth percentile of sizes over their median: it widens the range. None without engines.
+    """
+    if not engines:
+        return None
+    likely = _level(engines, ahead)
+    factor = max(spread, 1.0)
+    return Wait(likely_s=likely, low_s=likely / factor, high_s=_level(engines, ahead * factor) * factor**0.5)
+
+
+def _level(engines: Sequence[tuple[float, float]], ahead: float) -> float:
+    """Fill the time before ``level`` on all engines with ``ahead`` units, as water fills a vessel."""
+    ordered = sorted(engines)
+    level, speed, left = ordered[0][0], 0.0, ahead
+    for free_in, perf in ordered:
+        if speed > 0:
+            room = (free_in - level) * speed
+            if room >= left:
+                break
+            left -= room
+        level = free_in
+        speed += perf
+    return max(level + (left / speed if speed > 0 else 0.0), 0.0)
+
+
+def _gain(pace: _Pace, error: float) -> float:
+    """Small while errors cancel out, large while they run one way: a throttled card is found within a few jobs."""
+    pace.drift += 0.2 * (error - pace.drift)
+    pace.spread += 0.2 * (abs(error) - pace.spread)
+    steady = max(SPEED_GAIN, 1 / (pace.count + 1 + BOOT_WEIGHT))
+    running = abs(pace.drift) / pace.spread if pace.count >= BOOT_WEIGHT else 0.0
+    return max(steady, FASTEST_GAIN * running**4)
+
+
+def _variance(row: SizeRow, *, gain: float, error: float) -> float:
+    if row.count == 0:  # nothing but a guess was there to err from
+        return row.log_variance
+    share = min(gain, 0.2)
+    return (1 - share) * row.log_variance + share * error * error
+
+
+def _log(value: float) -> float:
+    return math.log(max(value, 1e-9))

@@ -44,22 +44,20 @@ def _others(
 
 
 def _with(operation: Operation, others: Others) -> Operation:
-    answers, known = dict(operation.answers), {item.name for item in operation.parameters}
-    parameters = list(operation.parameters)
+    answers, text = dict(operation.answers), operation.description
     for name, other in others.items():
-        parameters += [
-            replace(item, description=_said(name, item.description), example=None)
-            for item in other.parameters
-            if item.name not in known
-        ]
+        text = f"{text} About a job of `{name}` it answers as that API does{_beside(operation, other)}.".lstrip()
         for status, answer in other.answers.items():
             own = answers.get(status)
             answers[status] = _either(own, answer, name) if own is not None else _said_of(answer, name)
-    text = operation.description
-    if others:
-        names = " or ".join(f"`{name}`" for name in others)
-        text = f"{text} About a job of {names} it answers as that API does.".lstrip()
-    return replace(operation, description=text, parameters=tuple(parameters), answers=answers)
+    return replace(operation, description=text, answers=answers)
+
+
+def _beside(operation: Operation, other: Operation) -> str:
+    """Parameters that only the other one reads: no schema can say that what they hold matters for its jobs alone."""
+    known = {item.name for item in operation.parameters}
+    names = [f"`{item.name}`" for item in other.parameters if item.name not in known]
+    return f", and reads {' and '.join(names)}" if names else ""
 
 
 def _said(name: str, text: str) -> str:

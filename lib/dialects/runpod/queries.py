@@ -31,7 +31,7 @@ def ttl_s(query: Mapping[str, str]) -> float | None:
 
 def _milliseconds(query: Mapping[str, str], name: str) -> float | None:
     text = query.get(name)
-    if not text:
+    if text is None:
         return None
     try:
         number = float(text)

@@ -19,8 +19,11 @@ _MAX_ERRORS = 20
 
 Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value, json_schema_input_type=str | None)]
 Switch = Annotated[
-    bool, BeforeValidator(lambda value: False if value is None else value, json_schema_input_type=bool | None)
+    bool,
+    Field(strict=True),
+    BeforeValidator(lambda value: False if value is None else value, json_schema_input_type=bool | None),
 ]
+Milliseconds = Annotated[float, Field(strict=True)]
 
 
 def _within(least: int) -> AfterValidator:
@@ -34,10 +37,10 @@ class _Request(BaseModel):
 class RunPodPolicy(_Request):
     """Limits of one job, in milliseconds; what is out of range is taken to the nearest value in it."""
 
-    executionTimeout: Annotated[int, _within(LEAST_TIMEOUT_MS)] | None = Field(
+    executionTimeout: Annotated[Milliseconds, _within(LEAST_TIMEOUT_MS)] | None = Field(
         None, description=f"Longest execution, {LEAST_TIMEOUT_MS} to {WEEK_MS}; then the job is `TIMED_OUT`."
     )
-    ttl: Annotated[int, _within(LEAST_TTL_MS)] | None = Field(
+    ttl: Annotated[Milliseconds, _within(LEAST_TTL_MS)] | None = Field(
         None,
         description=f"Whole life from submission on, {LEAST_TTL_MS} to {WEEK_MS}; then it is stopped and forgotten.",
     )

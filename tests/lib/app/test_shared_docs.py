@@ -41,8 +41,11 @@ def test_a_shared_path_is_told_once_with_the_answers_of_all() -> None:
     assert (result.answers[200].models, status.answers[200].models) == ((Ours, Theirs), (Theirs, Ours))
     assert result.answers[200].description == "Done. `second`: Now."
     assert (result.answers[404].description, status.answers[422].description) == ("`second`: So.", "`first`: So.")
-    assert [(item.name, item.example) for item in result.parameters] == [("wait", 1), ("ttl", None)]
-    assert "`second`" in result.description
+    assert (result.parameters, status.parameters) == (
+        described["first"][0].parameters,
+        described["second"][0].parameters,
+    )
+    assert result.description == "About a job of `second` it answers as that API does, and reads `ttl`."
 
 
 def test_a_dialect_describes_what_it_does_not_mount() -> None:

@@ -48,6 +48,7 @@ def test_a_plain_request() -> None:
     ("policy", "timeout_s", "ttl_s"),
     [
         ({"executionTimeout": 60_000, "ttl": 3_600_000}, 60.0, 3600.0),
+        ({"executionTimeout": 60_000.0, "ttl": 60_500.5}, 60.0, 60.5005),
         ({"executionTimeout": 1, "ttl": 1}, 5.0, 10.0),
         ({"executionTimeout": 10**12, "ttl": 10**12}, 604800.0, 604800.0),
         ({"executionTimeout": None, "ttl": None, "lowPriority": None}, None, None),
@@ -75,6 +76,8 @@ def test_low_priority() -> None:
         ({"policy": {}}, "Please provide input"),
         ({**REQUEST, "policy": "soon"}, "policy"),
         ({**REQUEST, "policy": {"ttl": "soon"}}, "policy.ttl"),
+        ({**REQUEST, "policy": {"executionTimeout": "60000"}}, "policy.executionTimeout"),
+        ({**REQUEST, "policy": {"lowPriority": 1}}, "policy.lowPriority"),
         ({**REQUEST, "webhook": 5}, "webhook"),
         ({**REQUEST, "webhook": "ftp://example.com"}, "webhook must be an http or https URL"),
         ({**REQUEST, "s3Config": "bucket"}, "s3Config"),

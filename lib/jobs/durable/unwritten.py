@@ -16,7 +16,7 @@ from lib.jobs.model import Job, OutboxItem
 log = logging.getLogger(__name__)
 
 LAZY_S = 0.02
-"""News of a job is written so much later: most jobs that are shorter need no write for it."""
+"""News of a job is written so much later: jobs that are shorter need no write for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,8 +49,9 @@ class Unwritten:
         self._bulky = bulky
         self._listeners = listeners
         self._snapshots: dict[str, _Snapshot] = {}
-        self._idle: set[str] = set()
-        """Jobs among them that the writer does not have yet."""
+        self._idle: dict[str, float] = {}
+        """Jobs among them that the writer does not have yet, the longest waiting first: since when (event loop's time),
+        0 for what was refused."""
         self._stray: tuple[OutboxItem, ...] = ()
         """Messages of a state that was refused, and is not the newest any more."""
         self._timer: asyncio.TimerHandle | None = None
@@ -76,14 +77,14 @@ class Unwritten:
         if known is not None and known.finished_at is not None:
             return
         self._snapshots[job.job_id] = _Snapshot(job=job, outbox=self._taken_over(job) + outbox)
-        self._idle.add(job.job_id)
+        self._idle.setdefault(job.job_id, asyncio.get_running_loop().time())
         self._flush_later()
 
     def end(self, job: Job, outbox: tuple[OutboxItem, ...], *, at: int) -> asyncio.Future[None]:
         """Write a job's last state. When the future fails with StorageFailed it is kept, and written later."""
         last = _Snapshot(job=job, outbox=self._taken_over(job) + outbox, finished_at=at)
         self._snapshots[job.job_id] = last
-        self._idle.discard(job.job_id)
+        self._idle.pop(job.job_id, None)
         return self._write(last)
 
     def flush(self) -> None:
@@ -108,7 +109,7 @@ class Unwritten:
 
     def hand_over(self, job_id: str) -> asyncio.Future[None]:
         """Hand the writer the newest state of a job that waits."""
-        self._idle.discard(job_id)
+        self._idle.pop(job_id, None)
         return self._write(self._snapshots[job_id])
 
     def _write_stray(self) -> None:
@@ -157,7 +158,7 @@ class Unwritten:
 
     def _kept(self, snapshot: _Snapshot, error: StorageFailed, *, is_newest: bool) -> None:
         if is_newest:
-            self._idle.add(snapshot.job.job_id)
+            self._idle[snapshot.job.job_id] = 0.0
         else:
             self._stray += snapshot.outbox
         if self._closed or snapshot.finished_at is not None:
@@ -179,9 +180,18 @@ class Unwritten:
     def _tick(self) -> None:
         self._timer = None
         if self.trouble is None:
-            self.flush()
+            self._flush_old()
         else:
             self._writer.submit(queries.probe).add_done_callback(self._probed)
+
+    def _flush_old(self) -> None:
+        """Hand the writer what has waited for long enough."""
+        now = asyncio.get_running_loop().time()
+        for job_id in [job_id for job_id, since in self._idle.items() if since + LAZY_S <= now]:
+            self.hand_over(job_id)
+        self._write_stray()
+        if self._idle:
+            self._flush_later(next(iter(self._idle.values())) + LAZY_S - now)
 
     # -- trouble -------------------------------------------------------------------------------------------------------
 

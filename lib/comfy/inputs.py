@@ -24,13 +24,16 @@ from lib.comfy.fields import (
     used_nodes,
     with_values,
 )
+from lib.comfy.models.fields import ModelSite
+from lib.comfy.models.fields import url_sites as model_sites
+from lib.comfy.models.inputs import Brought, ModelInputs
 from lib.comfy.placing import FOLDER, Placer
 from lib.comfy.seclusion import check_stranger
 from lib.comfy.separators import Options
 from lib.comfy.uploads import is_upload
 from lib.errors import ServiceError, UnsafeInput
 from lib.jobs.model import Job, NamedInput, Workflow
-from lib.jobs.ports import InputFile, Prepared
+from lib.jobs.ports import InputFile, Prepared, Tell, untold
 from lib.settings import StorageSettings
 from lib.storage.inline import blocks, declared_type, holds_media, is_data_uri
 from lib.storage.local import Fetched
@@ -44,6 +47,9 @@ AT_ONCE = 8
 """Inputs of one job that are fetched at the same time."""
 PREFIX_CHARS = 300
 """In which a file's prefix ends, such as ``data:image/png;base64,``."""
+
+
+NO_MODELS = Brought(names={})
 
 
 class Fetcher(Protocol):
@@ -62,7 +68,7 @@ class Rights(Protocol):
     """Finds what a URL may be read with; ``lib.storage.sources.Sources`` is one."""
 
     def find(
-        self, url: str, *, field: str, credentials: Sequence[Credential] = (), owner: str | None = ""
+        self, url: str, *, field: str, credentials: Sequence[Credential] = (), owner: str | None = "", dialect: str = ""
     ) -> Source: ...
 
 
@@ -74,19 +80,20 @@ class Uploaded(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    """What a graph holds for us: the places of the request's own files, other strings that may be files, and paths
-    that have to be written in another way."""
+    """What a graph holds for us: the places of the request's own files, other strings that may be files, URLs that may
+    be models, and paths that have to be written in another way."""
 
     named: list[Site]
     found: list[Site]
+    models: list[ModelSite]
     changes: dict[Path, Any]
 
 
 class InputPreparer:
     """Implements ``lib.jobs.ports.Preparer``. Inputs come first, then placeholders: a URL is fetched as it is written.
 
-    ``uploads`` tells which inputs of a class ``object_info`` marks for upload, ``options`` the choices of its lists.
-    Placeholders are drawn from ``rng`` where it is given, else by the job's id.
+    ``uploads`` tells which inputs of a class ``object_info`` marks for upload, ``options`` the choices of its lists;
+    ``models`` brings in what is a model. Placeholders are drawn from ``rng`` where it is given, else by the job's id.
     """
 
     def __init__(
@@ -99,6 +106,7 @@ class InputPreparer:
         settings: StorageSettings,
         uploads: UploadInputs,
         options: Options,
+        models: ModelInputs | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._placer = placer
@@ -108,18 +116,22 @@ class InputPreparer:
         self._settings = settings
         self._uploads = uploads
         self._options = options
+        self._models = models
         self._rng = rng
 
-    async def prepare(self, job: Job, workflow: Workflow) -> Prepared:
+    async def prepare(self, job: Job, workflow: Workflow, *, tell: Tell = untold) -> Prepared:
         """Raises: InvalidRequest, UnsafeInput, InputFetchFailed, StorageFailed, EngineUnreachable."""
         named.check_names(job.spec.files)
         big = len(job.spec.workflow) >= BIG_WORKFLOW_BYTES
         looked = partial(self._look, workflow, job)
         seen = await asyncio.to_thread(looked) if big else looked()
         foreign: list[Site] = []
+        models = await self._models.bring(seen.models, job, tell=tell) if self._models and seen.models else NO_MODELS
         changes = seen.changes
         used = used_nodes(workflow) if seen.found else frozenset()
         for site in seen.found:
+            if site.path in models.names:
+                continue
             if await _is_content(site):
                 foreign.append(site)
                 continue
@@ -133,11 +145,19 @@ class InputPreparer:
             fetched = await self._bring_in(seen.named, foreign, job)
             values, files, paths = await self._place([*seen.named, *foreign], fetched)
             changes |= values
+        changes |= models.names
         rng = self._rng or placeholders.job_rng(job.job_id)
         filled = partial(placeholders.fill, with_values(workflow, changes), rng=rng)
         graph = await asyncio.to_thread(filled) if big else filled()
         shown = with_values(graph, {site.path: site.value for site in map(_whole, seen.named)})
-        return Prepared(graph=graph, caller_graph=shown, fetched_inputs=paths, files=files, warnings=warnings)
+        return Prepared(
+            graph=graph,
+            caller_graph=shown,
+            fetched_inputs=paths,
+            files=files,
+            holds=models.holds,
+            warnings=warnings,
+        )
 
     def _look(self, workflow: Workflow, job: Job) -> _Seen:
         """Go through the whole graph."""
@@ -147,6 +167,7 @@ class InputPreparer:
         if job.spec.files:
             own = named.uses(workflow, job.spec.files, uploads=self._uploads, options=self._options)
         found = {site.path: site for site in sites(workflow, self._uploads)}
+        models = [site for site in model_sites(workflow) if site.path not in found] if self._models else []
         if self._settings.input_urls == "any":
             found = {site.path: site for site in url_sites(workflow)} | found
         changes: dict[Path, Any] = dict(separators.repaired(workflow, self._options))
@@ -154,7 +175,7 @@ class InputPreparer:
             for path in (site.path, _whole(site).path):
                 found.pop(path, None)
                 changes.pop(path, None)
-        return _Seen(named=own, found=list(found.values()), changes=changes)
+        return _Seen(named=own, found=list(found.values()), models=models, changes=changes)
 
     async def _bring_in(self, own: Sequence[Site], foreign: Sequence[Site], job: Job) -> dict[Path, Fetched]:
         """Fetch the request's own files, and what else is no name."""
@@ -205,7 +226,8 @@ class InputPreparer:
         if not is_data_uri(value) and is_url(value):
             nobody = job.spec.stranger and not job.spec.owner
             owner, credentials = None if nobody else job.spec.owner, job.spec.credentials
-            source = self._rights.find(value, field=field, credentials=credentials, owner=owner)
+            dialect = job.spec.dialect
+            source = self._rights.find(value, field=field, credentials=credentials, owner=owner, dialect=dialect)
             return await self._fetcher.fetch(source, field=field, accept=accept, again=bool(job.inputs))
         limit = self._settings.input_max_bytes
         if len(value) * 3 // 4 > limit + 1024:  # base64 has four letters for three bytes

@@ -138,7 +138,7 @@ class Pipeline:
         self.preparing_count += 1
         try:
             workflow = await _decoded(live.job)
-            prepared = await self._preparer.prepare(live.job, workflow)
+            prepared = await self._preparer.prepare(live.job, workflow, tell=lambda text: _told(live, text))
         except InputFetchFailed as error:
             if held is None:
                 raise
@@ -172,6 +172,11 @@ class Pipeline:
             self.backlog_bytes -= size
         timings = replace(live.job.timings, deliver_s=self._clock.monotonic() - begun)
         return Delivered(outputs=outputs, timings=timings)
+
+
+def _told(live: LiveJob, text: str) -> None:
+    if live.waits:
+        live.change(message=text)
 
 
 def _executes(live: LiveJob) -> bool:

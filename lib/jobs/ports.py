@@ -44,6 +44,8 @@ class Prepared:
     caller_graph: Workflow
     fetched_inputs: tuple[str, ...] = ()
     files: tuple[InputFile, ...] = ()
+    holds: tuple[object, ...] = field(default=(), repr=False)
+    """What must stay while this lives: files that are not its own, such as models, are kept by objects for them."""
     warnings: tuple[str, ...] = ()
 
 
@@ -152,10 +154,18 @@ class Engine(Protocol):
         ...
 
 
+Tell = Callable[[str], None]
+"""Takes a sentence on how far it is, for the caller; must not block."""
+
+
+def untold(text: str) -> None:
+    """A ``Tell`` that nobody listens to."""
+
+
 class Preparer(Protocol):
     """Brings inputs in and fills placeholders; engine-independent."""
 
-    async def prepare(self, job: Job, workflow: Workflow) -> Prepared:
+    async def prepare(self, job: Job, workflow: Workflow, *, tell: Tell = untold) -> Prepared:
         """Raises: InvalidWorkflow, UnsafeInput, InputFetchFailed."""
         ...
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from lib.errors import EngineDied, EngineUnreachable, ExecutionFailed, ServiceError
 from lib.jobs.model import Job, Output, OutputKind, Preview, Progress, Workflow
-from lib.jobs.ports import Collected, Execution, ExecutionObserver, Prepared, Withdrawn
+from lib.jobs.ports import Collected, Execution, ExecutionObserver, Prepared, Tell, Withdrawn, untold
 
 
 class Silent:
@@ -209,7 +209,7 @@ class FakePreparer:
         self.error: ServiceError | None = None
         self.begun: list[str] = []
 
-    async def prepare(self, job: Job, workflow: Workflow) -> Prepared:
+    async def prepare(self, job: Job, workflow: Workflow, *, tell: Tell = untold) -> Prepared:
         self.begun.append(job.spec.request_id)
         if self.error is not None:
             raise self.error

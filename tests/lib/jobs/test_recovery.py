@@ -22,7 +22,7 @@ from lib.jobs.model import (
     WebhookTarget,
     Workflow,
 )
-from lib.jobs.ports import JobStore, Prepared
+from lib.jobs.ports import JobStore, Prepared, Tell, untold
 from lib.jobs.sqlite_store import SqliteJobStore
 from tests.fakes.clock import FakeClock, settle
 from tests.fakes.engine import FakeEngine, FakePreparer
@@ -452,9 +452,9 @@ class Noting(FakePreparer):
 
     files: tuple[NamedInput, ...] = ()
 
-    async def prepare(self, job: Job, workflow: Workflow) -> Prepared:
+    async def prepare(self, job: Job, workflow: Workflow, *, tell: Tell = untold) -> Prepared:
         self.files = job.spec.files
-        return await super().prepare(job, workflow)
+        return await super().prepare(job, workflow, tell=tell)
 
 
 async def test_files_of_a_job_are_there_in_the_next_life(any_store: Any, clock: FakeClock) -> None:

@@ -17,7 +17,7 @@ from lib.dialects.wrapper.parts import Uploads
 from lib.dialects.wrapper.routes import WrapperDialect
 from lib.dialects.wrapper.translate import WrapperPayload
 from lib.jobs.model import Job, Workflow
-from lib.jobs.ports import Prepared
+from lib.jobs.ports import Prepared, Tell, untold
 from lib.jobs.service import JobService
 from lib.lifecycle import Tasks
 from lib.serving.access import CALLER, Access, Caller, Need
@@ -60,9 +60,9 @@ class Remembering(FakePreparer):
         super().__init__()
         self.prepared: dict[str, Workflow] = {}
 
-    async def prepare(self, job: Job, workflow: Workflow) -> Prepared:
+    async def prepare(self, job: Job, workflow: Workflow, *, tell: Tell = untold) -> Prepared:
         self.prepared[job.spec.request_id] = workflow
-        return await super().prepare(job, workflow)
+        return await super().prepare(job, workflow, tell=tell)
 
 
 class Named(Access):

@@ -2,20 +2,15 @@
 
 import asyncio
 import logging
-import secrets
 import shlex
-from collections.abc import Sequence
-from contextlib import suppress
 from ipaddress import ip_address
-from itertools import pairwise
-from pathlib import Path
 
 import aiohttp
-import orjson
 from yarl import URL
 
 from lib.clock import Clock, SystemClock
-from lib.comfy.liveness import Stats, argv_of, until_answering
+from lib.comfy.liveness import until_answering
+from lib.comfy.located import locate
 from lib.comfy.ports import DownListener, Folders
 from lib.errors import EngineUnreachable
 from lib.settings import EngineSettings
@@ -23,8 +18,6 @@ from lib.settings import EngineSettings
 log = logging.getLogger(__name__)
 
 RESTART_CMD_TIMEOUT_S = 60.0
-PROBE_FOLDER = "pyworker-probe"
-PROBE_NAME = "probe.txt"
 
 
 class AttachedServer:
@@ -50,7 +43,6 @@ class AttachedServer:
         self._http = http
         self._settings = settings
         self._alone = alone
-        self._probe_timeout = aiohttp.ClientTimeout(total=settings.request_timeout_s)
         self._restart_cmd = restart_cmd
         self._clock = clock or SystemClock()
         self._folders: Folders | None = None
@@ -108,7 +100,10 @@ class AttachedServer:
             raise EngineUnreachable(f"ComfyUI at {self.base_url} did not answer within {within}") from error
         self._down_reason = None
         if not self._located:
-            self._folders = await self._locate(stats)
+            local = is_loopback(self.base_url)
+            self._folders = await locate(
+                stats, base_url=self.base_url, local=local, http=self._http, settings=self._settings
+            )
             self._located = True
             facts = {"engine": self.name, "base_url": self.base_url, "file_access": self._folders is not None}
             log.info("attached to ComfyUI", extra={"event": "comfyui.attached"} | facts)
@@ -157,57 +152,6 @@ class AttachedServer:
             last = said.decode("utf-8", "replace").strip()[-200:]
             raise EngineUnreachable(f"COMFYUI_RESTART_CMD ended with exit code {process.returncode}: {last}")
 
-    async def _locate(self, stats: Stats) -> Folders | None:
-        candidates = [await asyncio.to_thread(configured_folders, self._settings)]
-        if is_loopback(self.base_url):
-            candidates.append(told_folders(argv_of(stats), await self._base_folder()))
-        for folders in candidates:
-            if folders is not None and await self._is_really("output", folders.output):
-                if not await self._is_really("input", folders.input):
-                    continue
-                temp = folders.temp if folders.temp and await self._is_really("temp", folders.temp) else None
-                return Folders(output=folders.output, input=folders.input, temp=temp)
-        return None
-
-    async def _base_folder(self) -> Path | None:
-        """The folder of its ``custom_nodes``, as it tells itself (an internal route: absent is fine)."""
-        try:
-            url = f"{self.base_url}/internal/folder_paths"
-            async with self._http.get(url, timeout=self._probe_timeout) as response:
-                told = orjson.loads(await response.read()) if response.status == 200 else {}
-            return Path(told["custom_nodes"][0]).parent
-        except (aiohttp.ClientError, TimeoutError, orjson.JSONDecodeError, KeyError, IndexError, TypeError):
-            return None
-
-    async def _is_really(self, kind: str, folder: Path) -> bool:
-        """Upload a few bytes into ComfyUI's folder and look whether they lie in ``folder``; then remove them."""
-        token = secrets.token_hex(16)
-        form = aiohttp.FormData(quote_fields=False)
-        form.add_field("image", token.encode(), filename=PROBE_NAME, content_type="text/plain")
-        for name, value in (("type", kind), ("subfolder", PROBE_FOLDER), ("overwrite", "true")):
-            form.add_field(name, value)
-        try:
-            url = f"{self.base_url}/upload/image"
-            async with self._http.post(url, data=form, timeout=self._probe_timeout) as response:
-                if response.status != 200:
-                    return False
-        except (aiohttp.ClientError, TimeoutError):
-            return False
-        return await asyncio.to_thread(_found_and_removed, folder / PROBE_FOLDER, token)
-
-
-def _found_and_removed(folder: Path, token: str) -> bool:
-    probe = folder / PROBE_NAME
-    try:
-        if probe.read_text(encoding="ascii") != token:
-            return False
-        probe.unlink()
-    except (OSError, UnicodeDecodeError):
-        return False
-    with suppress(OSError):  # another worker's probe is there
-        folder.rmdir()
-    return True
-
 
 def is_loopback(base_url: str) -> bool:
     """Whether a server is on this host, by its URL."""
@@ -216,27 +160,3 @@ def is_loopback(base_url: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def configured_folders(settings: EngineSettings) -> Folders | None:
-    """What the operator says: paths one by one, or the installation's folder."""
-    root = settings.install_path
-    output = settings.output_path or (root / "output" if root else None)
-    folder_in = settings.input_path or (root / "input" if root else None)
-    if output is None or folder_in is None:
-        return None
-    return Folders(output=output.resolve(), input=folder_in.resolve(), temp=root.resolve() / "temp" if root else None)
-
-
-def told_folders(argv: Sequence[str], base: Path | None) -> Folders | None:
-    """What ComfyUI tells of itself: its flags, else the usual places under its base folder."""
-    flags = dict(pairwise(argv))
-    named = {kind: flags.get(f"--{kind}-directory") for kind in ("output", "input", "temp", "base")}
-    base = Path(named["base"]) if named["base"] else base
-    if base is None and not (named["output"] and named["input"]):
-        return None
-    base = base or Path()
-    temp = Path(named["temp"]) / "temp" if named["temp"] else base / "temp"
-    return Folders(
-        output=Path(named["output"] or base / "output"), input=Path(named["input"] or base / "input"), temp=temp
-    )

@@ -90,7 +90,8 @@ class RunRecord:
     """Who runs where, ``<workspace>/run/<name>.json``: finds a process again after we were killed.
 
     Keys: ``pid``, ``created`` (start time, epoch seconds), ``port``, ``command``, and ``output``, ``input``, ``temp``
-    (its folders; ``lib.upkeep`` reads them).
+    (its folders, empty where they are not known; ``lib.upkeep`` reads them). ``changeable``: the command may replace
+    itself by another program, as start scripts do, so that only its session tells it.
     """
 
     pid: int
@@ -100,6 +101,7 @@ class RunRecord:
     output: str
     input: str
     temp: str
+    changeable: bool = False
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,8 +128,12 @@ class RunRecord:
         try:
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.created) < CREATED_TOLERANCE_S
-            return same and process.status() != psutil.STATUS_ZOMBIE and process.cmdline()[1:] == list(self.command[1:])
-        except psutil.Error:
+            if not same or process.status() == psutil.STATUS_ZOMBIE:
+                return False
+            if self.changeable:
+                return os.getsid(self.pid) == self.pid
+            return process.cmdline()[1:] == list(self.command[1:])
+        except (psutil.Error, ProcessLookupError):
             return False
 
 

@@ -1,8 +1,8 @@
 """Which ComfyUI servers there are: attached to, waited for, or launched. Decides once, at start.
 
-``COMFYUI_API_BASE`` or ``COMFYUI_BACKENDS``: those, and never another one. Unset and standalone: a ComfyUI that runs
-at a usual port, else our own. Unset and serverless, or where a supervisor owns ComfyUI: the supervisor's, at the
-image's port; it is waited for.
+``COMFYUI_API_BASE`` or ``COMFYUI_BACKENDS``: those, and never another one. Unset, and where a supervisor owns ComfyUI:
+the supervisor's, at the image's port; it is waited for, and so is one on a serverless host, unless ``CMD`` says how to
+start it. Unset and standalone: what ``CMD`` starts, else a ComfyUI that runs at a usual port, else our own.
 """
 
 import asyncio
@@ -18,11 +18,13 @@ from lib.clock import Clock, SystemClock
 from lib.comfy import supervisor
 from lib.comfy.attached import AttachedServer
 from lib.comfy.child import Child, Claim, RunRecord
-from lib.comfy.install import Launch, parse_args, plan, read_install
+from lib.comfy.commanded import plan_command
+from lib.comfy.install import parse_args, plan, read_install
 from lib.comfy.liveness import argv_of, system_stats
-from lib.comfy.ports import Server
+from lib.comfy.ports import Server, Start
 from lib.comfy.process import LaunchedServer
 from lib.comfy.restarts import RestartPolicy, free_port
+from lib.errors import EngineUnreachable
 from lib.lifecycle import Tasks
 from lib.settings import EngineSettings
 
@@ -51,11 +53,14 @@ async def servers(
     clock = clock or SystemClock()
     if settings.attached_bases:
         return await _attached(settings, settings.attached_bases, http=http, clock=clock)
-    if serverless or await asyncio.to_thread(supervisor.owns_comfyui):
+    supervised = await asyncio.to_thread(supervisor.owns_comfyui)
+    if supervised and settings.command is not None:
+        log.warning("a supervisor owns ComfyUI, CMD is ignored", extra={"event": "comfyui.cmd_ignored"})
+    if supervised or (serverless and settings.command is None):
         base = f"http://127.0.0.1:{USUAL_PORTS[0]}"
         log.info("waiting for the supervisor's ComfyUI", extra={"event": "comfyui.supervised", "base_url": base})
         return await _attached(settings, [base], http=http, clock=clock)
-    for port in usual_ports if settings.port else ():
+    for port in usual_ports if settings.port and settings.command is None else ():
         base = f"http://127.0.0.1:{port}"
         if await _runs_elsewhere(settings, base, http=http):
             log.info("a ComfyUI runs already", extra={"event": "comfyui.running", "base_url": base})
@@ -121,11 +126,22 @@ async def launch(settings: EngineSettings, *, http: aiohttp.ClientSession, clock
     ]
 
 
-def _plan(settings: EngineSettings) -> list[tuple[Launch, int, Claim]]:
+def _plan(settings: EngineSettings) -> Sequence[tuple[Start, int, Claim]]:
     """Decide what is launched where. Blocks."""
+    if settings.command is None:
+        return _plan_own(settings)
+    claim = Claim.take(settings.workspace / "run" / "comfyui-1.lock")
+    if claim is None:
+        raise EngineUnreachable(f"another worker runs CMD in this workspace ({settings.workspace}): WORKSPACE_DIR")
+    here, port = plan_command(settings, settings.command)
+    left = RunRecord.find(here.record)
+    return [(here, left.port if left is not None else port or free_port(0, host=here.host), claim)]
+
+
+def _plan_own(settings: EngineSettings) -> list[tuple[Start, int, Claim]]:
     install, devices, port = read_install(settings), _devices(settings), parse_args(settings.args).port or settings.port
     count = settings.processes or max(1, len(devices))
-    planned: list[tuple[Launch, int, Claim]] = []
+    planned: list[tuple[Start, int, Claim]] = []
     for index, (number, claim) in enumerate(_claim(settings, count)):
         device = devices[index % len(devices)] if count > 1 and devices else None
         here = plan(settings, install, number=number, device=device)

@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import aiohttp
 import orjson
 
+from lib.comfy.liveness import Stats, argv_of
 from lib.comfy.ports import Folders
 from lib.errors import EngineUnreachable
 from lib.settings import EngineSettings, SettingsError
@@ -52,14 +54,23 @@ class ExtraArgs:
 
     @property
     def host(self) -> str:
-        """The address at which we reach a server that listens there."""
-        first = self.listen.split(",")[0]
-        return "127.0.0.1" if first in ("0.0.0.0", "::", "localhost") else first  # noqa: S104
+        return reachable(self.listen)
+
+
+def reachable(listen: str) -> str:
+    """Give the address at which we reach a server that listens at ``listen``, a comma list."""
+    first = listen.split(",")[0]
+    return "127.0.0.1" if first in ("0.0.0.0", "::", "localhost") else first  # noqa: S104
+
+
+def url_of(host: str, port: int) -> str:
+    """Give a base URL."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """How one ComfyUI process of ours is started; everything but the port."""
+    """How one ComfyUI process of ours is started, everything but the port; a ``lib.comfy.ports.Start``."""
 
     name: str
     install: Install
@@ -72,12 +83,28 @@ class Launch:
     flags: tuple[str, ...]
     host: str = "127.0.0.1"
     env: Mapping[str, str] = field(default_factory=dict)
+    fixed_port: bool = False
+
+    @property
+    def cwd(self) -> Path:
+        return self.install.root
 
     def command(self, port: int) -> tuple[str, ...]:
         return (str(self.install.python), "main.py", "--port", str(port), *self.flags)
 
+    def environment(self, port: int) -> Mapping[str, str]:
+        return self.env
+
     def base_url(self, port: int) -> str:
-        return f"http://[{self.host}]:{port}" if ":" in self.host else f"http://{self.host}:{port}"
+        return url_of(self.host, port)
+
+    def is_ours(self, stats: Stats, *, pid: int, port: int) -> bool:
+        """Whether the server there is the one that we started: only that has our temp folder."""
+        argv = argv_of(stats)
+        return not argv or str(self.temp_parent) in argv
+
+    async def shared(self, stats: Stats, *, port: int, http: aiohttp.ClientSession) -> Folders | None:
+        return self.folders
 
     def make_folders(self) -> None:
         """Make what the process needs to find. Blocks."""
@@ -136,12 +163,12 @@ def _interpreter_of(root: Path) -> Path:
     return Path(found)
 
 
-def parse_args(text: str) -> ExtraArgs:
-    """Part ``COMFYUI_ARGS``. Raises: SettingsError."""
+def parse_args(text: str, *, listen: str = "127.0.0.1") -> ExtraArgs:
+    """Part ``COMFYUI_ARGS``; ``listen``: the address where they name none. Raises: SettingsError."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for flag in OURS:
         parser.add_argument(flag, type=int if flag == "--port" else str)
-    parser.add_argument("--listen", nargs="?", const="0.0.0.0", default="127.0.0.1")  # noqa: S104
+    parser.add_argument("--listen", nargs="?", const="0.0.0.0", default=listen)  # noqa: S104
     parser.add_argument("--output-directory", type=Path)
     parser.add_argument("--input-directory", type=Path)
     try:
@@ -169,7 +196,7 @@ def plan(settings: EngineSettings, install: Install, *, number: int, device: str
     """
     name = f"comfyui-{number}"
     workspace = settings.workspace.resolve()
-    extra = parse_args(settings.args)
+    extra = parse_args(settings.args, listen=settings.address)
     temp_parent = workspace / "temp" / name
     folders = Folders(
         output=(settings.output_path or extra.output or workspace / "output").resolve(),

@@ -64,7 +64,6 @@ async def until_answering(
     clock: Clock,
     pause_s: float = PAUSE_S,
     attempts: int = 0,
-    accept: Callable[[Stats], bool] = lambda stats: True,
     last_line: Callable[[], str] = lambda: "",
 ) -> Stats:
     """Ask until it answers, every ``pause_s`` seconds, for ever or so many times; every half minute the log says what
@@ -74,7 +73,7 @@ async def until_answering(
     started = announced = clock.monotonic()
     for asked in itertools.count(1):
         stats = await system_stats(http, base_url)
-        if stats is not None and accept(stats):
+        if stats is not None:
             return stats
         now = clock.monotonic()
         if now - announced >= ANNOUNCE_S:

@@ -1,10 +1,14 @@
 """The seam inside this package: what the engine needs of a ComfyUI process, launched by us or attached to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
+
+import aiohttp
+
+from lib.comfy.liveness import Stats
 
 
 class CareAction(StrEnum):
@@ -86,4 +90,51 @@ class Server(Protocol):
 
     async def wait_answering(self) -> None:
         """Return when ``GET /system_stats`` answers 200 (again)."""
+        ...
+
+
+class Start(Protocol):
+    """How one ComfyUI of ours is started, everything but the port, and how it is known again."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def cwd(self) -> Path: ...
+    @property
+    def host(self) -> str:
+        """Where we reach it."""
+        ...
+
+    @property
+    def log(self) -> Path: ...
+    @property
+    def record(self) -> Path: ...
+    @property
+    def folders(self) -> Folders | None:
+        """Its folders, where they are ours to choose; else ``shared`` finds them."""
+        ...
+
+    @property
+    def fixed_port(self) -> bool:
+        """Whether it has to be the port that it was planned with."""
+        ...
+
+    def command(self, port: int) -> tuple[str, ...]: ...
+
+    def environment(self, port: int) -> Mapping[str, str]:
+        """What is added to ours."""
+        ...
+
+    def base_url(self, port: int) -> str: ...
+
+    def make_folders(self) -> None:
+        """Blocks."""
+        ...
+
+    def is_ours(self, stats: Stats, *, pid: int, port: int) -> bool:
+        """Whether the server that answers is what was started as ``pid``. Blocks."""
+        ...
+
+    async def shared(self, stats: Stats, *, port: int, http: aiohttp.ClientSession) -> Folders | None:
+        """The folders that we share with the server that answers."""
         ...

@@ -1,4 +1,8 @@
-"""A ComfyUI that we start: supervised, restarted with back-off, found again after we were killed."""
+"""A ComfyUI that we start: supervised, restarted with back-off, found again after we were killed.
+
+What is started, and how it is known again, is a ``Start``: ``lib.comfy.install.Launch`` for a command line of ours,
+``lib.comfy.commanded.Commanded`` for the operator's.
+"""
 
 import asyncio
 import logging
@@ -10,11 +14,10 @@ import aiohttp
 from lib.clock import Clock, SystemClock
 from lib.comfy.child import Child, Claim, RunRecord, created_at
 from lib.comfy.faults import is_dead_executor
-from lib.comfy.install import Launch
-from lib.comfy.liveness import Stats, argv_of, until_answering
+from lib.comfy.liveness import Stats, until_answering
 from lib.comfy.logfile import FollowedLog
-from lib.comfy.ports import CareAction, DownListener, Folders
-from lib.comfy.restarts import RestartPolicy, free_port
+from lib.comfy.ports import CareAction, DownListener, Folders, Start
+from lib.comfy.restarts import RestartPolicy, free_port, is_taken
 from lib.errors import EngineDied, EngineUnreachable, ServiceError
 from lib.settings import child_environment
 
@@ -33,7 +36,7 @@ class LaunchedServer:
 
     def __init__(
         self,
-        launch: Launch,
+        launch: Start,
         *,
         port: int,
         claim: Claim,
@@ -51,6 +54,7 @@ class LaunchedServer:
         self._policy = policy
         self._clock = clock or SystemClock()
         self._log = FollowedLog(launch.log, clock=self._clock, poll_s=log_poll_s)
+        self._folders = launch.folders
         self._generation = 0
         self._down_reason: str | None = None
         self._callbacks: list[DownListener] = []
@@ -67,7 +71,7 @@ class LaunchedServer:
 
     @property
     def folders(self) -> Folders | None:
-        return self._launch.folders
+        return self._folders
 
     @property
     def generation(self) -> int:
@@ -137,9 +141,20 @@ class LaunchedServer:
         await asyncio.to_thread(self._launch.make_folders)
         child = await self._found_again()
         while True:
-            code = await self._attend(child or await self._spawn())
+            code = None
+            if child is not None or await self._has_its_port():
+                code = await self._attend(child or await self._spawn())
             child = None
             await self._before_restart(code)
+
+    async def _has_its_port(self) -> bool:
+        """Whether nobody else is where it has to listen; a stranger's ComfyUI there would be taken for ours."""
+        launch = self._launch
+        if not launch.fixed_port or not await asyncio.to_thread(is_taken, self._port, host=launch.host):
+            return True
+        self._planned, self._answered_at = False, None
+        self._down_reason = f"port {self._port} is taken by another program (COMFYUI_PORT_HOST)"
+        return False
 
     async def _found_again(self) -> Child | None:
         """Look for a process that an earlier life of this worker left running; one with other settings is ended."""
@@ -163,7 +178,7 @@ class LaunchedServer:
         handle = await asyncio.to_thread(self._log.open_for_child)
         try:
             child = await Child.spawn(
-                command, cwd=self._launch.install.root, env=child_environment(self._launch.env), log=handle
+                command, cwd=self._launch.cwd, env=child_environment(self._launch.environment(self._port)), log=handle
             )
         except OSError as error:
             raise EngineUnreachable(f"{self.name} can't be started: {command[0]}: {error.strerror}") from error
@@ -177,15 +192,16 @@ class LaunchedServer:
         return child
 
     def _write_record(self, pid: int, command: tuple[str, ...]) -> None:
-        folders = self._launch.folders
+        folders = self._folders
         RunRecord(
             pid=pid,
             created=created_at(pid),
             port=self._port,
             command=command,
-            output=str(folders.output),
-            input=str(folders.input),
-            temp=str(folders.temp),
+            output=str(folders.output) if folders else "",
+            input=str(folders.input) if folders else "",
+            temp=str(folders.temp or "") if folders else "",
+            changeable=self._launch.fixed_port,
         ).write(self._launch.record)
 
     async def _attend(self, child: Child) -> int | None:
@@ -208,24 +224,20 @@ class LaunchedServer:
         child.signal_group(signal.SIGKILL)
         self._child = None
         await self._log.catch_up(self._read_line)
-        self._went_down(self._reason or _exit_text(code), self._action(CareAction.RESTARTED_DIED))
+        self._went_down(
+            self._reason or f"{_exit_text(code)}{self._stranger()}", self._action(CareAction.RESTARTED_DIED)
+        )
         return code
 
     async def _become_ready(self, child: Child) -> None:
         limit_s = self._policy.startup_timeout_s
         try:
             async with asyncio.timeout(limit_s):
-                await until_answering(
-                    self._http,
-                    self.base_url,
-                    name=self.name,
-                    clock=self._clock,
-                    pause_s=self._policy.probe_s,
-                    accept=self._is_ours,
-                    last_line=lambda: "".join(self.log_tail(1)),
-                )
+                stats = await self._until_it_answers(child)
+                self._folders = await self._launch.shared(stats, port=self._port, http=self._http)
         except TimeoutError:
             self._reason = f"{self.name} did not answer within {limit_s:g} s (COMFYUI_STARTUP_TIMEOUT_S)"
+            self._reason += self._stranger()
             await child.end(patience_s=self._policy.patience_s)
             return
         self._answered_at = self._clock.monotonic()
@@ -234,10 +246,32 @@ class LaunchedServer:
         self._answering.set()
         log.info("ComfyUI answers", extra={"event": "comfyui.ready", "engine": self.name, "base_url": self.base_url})
 
-    def _is_ours(self, stats: Stats) -> bool:
-        """Whether the server on our port is the one that we started: only that has our temp folder."""
-        argv = argv_of(stats)
-        return not argv or str(self._launch.temp_parent) in argv
+    async def _until_it_answers(self, child: Child) -> Stats:
+        """Wait for the process itself: somebody else may have its port."""
+        while True:
+            stats = await until_answering(
+                self._http,
+                self.base_url,
+                name=self.name,
+                clock=self._clock,
+                pause_s=self._policy.probe_s,
+                last_line=lambda: "".join(self.log_tail(1)),
+            )
+            if await asyncio.to_thread(self._launch.is_ours, stats, pid=child.pid, port=self._port):
+                return stats
+            self._stranger_answers()
+            await self._clock.sleep(self._policy.probe_s)
+
+    def _stranger_answers(self) -> None:
+        if not self._port_taken:
+            log.warning("another ComfyUI answers at this port", extra={"event": "comfyui.stranger", "port": self._port})
+        self._port_taken = True
+
+    def _stranger(self) -> str:
+        """A cause that only the operator can mend: the port can't be changed."""
+        if not self._port_taken or not self._launch.fixed_port:
+            return ""
+        return f"; port {self._port} is taken by another program (COMFYUI_PORT_HOST)"
 
     def _read_line(self, line: str) -> None:
         if is_dead_executor(line):
@@ -288,7 +322,7 @@ class LaunchedServer:
 
     def _moved_port(self) -> bool:
         """Go on to the next port when somebody took ours between our look and ComfyUI's bind."""
-        if not self._port_taken:
+        if not self._port_taken or self._launch.fixed_port:
             return False
         taken = self._port
         self._use_port(free_port(taken + 1, host=self._launch.host))

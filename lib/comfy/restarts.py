@@ -47,11 +47,22 @@ def free_port(first: int, *, host: str = "127.0.0.1") -> int:
     """
     last = min(first + PORTS_TRIED, 65535)
     for port in range(first, last + 1) if first else (0,):
-        with closing(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
+        if found := _bindable(port, host):
+            return found
     raise EngineUnreachable(f"no free port for ComfyUI at {host} between {first} and {last}")
+
+
+def is_taken(port: int, *, host: str) -> bool:
+    """Whether somebody listens on that port already."""
+    return not _bindable(port, host)
+
+
+def _bindable(port: int, host: str) -> int:
+    """The port that could be bound; 0 for none."""
+    with closing(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return 0
+        return int(probe.getsockname()[1])

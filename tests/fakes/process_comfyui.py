@@ -78,7 +78,8 @@ class Handler(BaseHTTPRequestHandler):
             fields[str(part.get_param("name", header="content-disposition"))] = part.get_payload(decode=True) or b""
             name = part.get_filename() or name
         kind, subfolder = fields["type"].decode(), fields["subfolder"].decode()
-        folder = Path(option(f"--{kind}-directory")) / ("temp" if kind == "temp" else "") / subfolder
+        place = option("--temp-directory", ".") + "/temp" if kind == "temp" else option(f"--{kind}-directory", kind)
+        folder = Path(place) / subfolder
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(fields["image"])
         self.answer({"name": name, "subfolder": subfolder, "type": kind})

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from lib.comfy.attached import AttachedServer, is_loopback, told_folders
+from lib.comfy.attached import AttachedServer, is_loopback
 from lib.errors import EngineUnreachable
 from lib.settings import EngineSettings
 
@@ -194,13 +194,6 @@ async def test_a_command_that_fails_is_an_error(attach: Attach, command: str) ->
         with pytest.raises(EngineUnreachable, match="COMFYUI_RESTART_CMD"):
             await server.restart("dead executor")
     assert (server.generation, server.down_reason, reasons) == (1, None, [])
-
-
-def test_what_a_server_tells_of_itself() -> None:
-    """Its flags come first, then its base folder; without either nothing is known."""
-    assert told_folders(["main.py"], None) is None
-    told = told_folders(["main.py", "--temp-directory", "/t"], Path("/comfy"))
-    assert told is not None and (told.output, told.temp) == (Path("/comfy/output"), Path("/t/temp"))
 
 
 def test_loopback_is_told_from_the_address() -> None:

@@ -111,6 +111,7 @@ def test_quotes_are_those_of_a_shell_and_there_is_none(tmp_path: Path) -> None:
     [("run 'x", {}, "CMD=.*quot"), (" ", {}, "CMD=.*command"), ("run", {"processes": 2}, "COMFYUI_PROCESSES=2")],
 )
 def test_what_can_not_be_done_is_refused(tmp_path: Path, command: str, changes: dict[str, int], said: str) -> None:
+    """With the variable and what was expected; a command starts one ComfyUI."""
     with pytest.raises(SettingsError, match=said):
         plan_command(EngineSettings(workspace=tmp_path, **changes), command)  # type: ignore[arg-type]
 
@@ -236,6 +237,7 @@ def test_who_listens_is_told_from_the_sockets() -> None:
         assert not listens(process.pid, ours.getsockname()[1])
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        told.read()  # until the last of them is gone
     assert not listens(process.pid, port)
 
 

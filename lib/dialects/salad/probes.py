@@ -1,9 +1,10 @@
 """Salad's words for ``/health`` and ``/ready``, and how many jobs are in the queue. Who mounts the probes asks."""
 
+from http import HTTPStatus
+
 from lib.jobs.service import JobService
 from lib.serving.probes import ProbeReply
 
-UNWELL_STATUS = 500
 RETRY_AFTER_S = 5
 
 
@@ -21,7 +22,7 @@ def is_full(jobs: JobService, max_queue_depth: int) -> bool:
 def health(*, version: str, was_ready: bool) -> ProbeReply:
     """Well from the first successful warm-up on, whatever happens to ComfyUI later."""
     body = {"version": version, "status": "healthy" if was_ready else "not healthy"}
-    return ProbeReply(ok=was_ready, body=body, bad_status=UNWELL_STATUS)
+    return ProbeReply(ok=was_ready, body=body, bad_status=HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 def ready(*, version: str, admits: bool, full: bool) -> ProbeReply:

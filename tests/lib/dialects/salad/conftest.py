@@ -216,6 +216,7 @@ async def open_world(
         )
         site = Site(max_body_bytes=MOST_BYTES, policy=OriginPolicy(), access=Named())
         site.mount(dialect.routes(), owner=dialect.name, render_error=dialect.render_error, needs=dialect.needs())
+        site.mount(_shared(jobs.service, dialect), owner="shared", render_error=dialect.render_error)
         listener = await stack.enter_async_context(Listener(site.app, name="api", host="127.0.0.1", port=0))
         client = await stack.enter_async_context(aiohttp.ClientSession(listener.url))
         world = World(
@@ -236,6 +237,18 @@ async def open_world(
         await tasks.cancel()
         assert jobs.service.in_flight_count == 0
         assert jobs.queue.posted_count == 0
+
+
+def _shared(service: JobService, dialect: SaladDialect) -> list[web.RouteDef]:
+    """Paths of all dialects, which ``lib.app`` gives to the one that made the job."""
+
+    async def show(request: web.Request) -> web.StreamResponse:
+        return await dialect.show(request, await service.find(request.match_info["job_id"], owner=None))
+
+    async def cancel(request: web.Request) -> web.StreamResponse:
+        return await dialect.cancel(request, await service.find(request.match_info["job_id"], owner=None))
+
+    return [web.get("/status/{job_id}", show), web.post("/cancel/{job_id}", cancel)]
 
 
 def _tell(world: World, job: Job) -> None:

@@ -86,5 +86,6 @@ def _s3_place(target: S3Target, settings: DeliverySettings) -> S3Place:
 
 
 def _not_configured(target: StoreTarget) -> StorageFailed:
-    text = f"{target.kind} upload failed: NotConfigured: the worker has no such account any more"
+    name = "Azure" if target.kind is StoreKind.AZURE else "Hugging Face"
+    text = f"{name} upload failed: NotConfigured: the worker has no such account any more"
     return StorageFailed(text, details={"reason": "NotConfigured"})

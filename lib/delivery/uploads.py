@@ -24,6 +24,7 @@ __all__ = ["s3_opener"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+_Done = Published | StorageFailed | None
 PARALLEL = 4
 """Files of one job that go up at the same time; the store bounds what all jobs do together."""
 _ABOVE = {StoreKind.AZURE: "prefix", StoreKind.HUGGING_FACE: "directory", StoreKind.HTTP: ""}
@@ -118,26 +119,33 @@ class Uploads:
     async def upload(self, job: Job, outputs: Sequence[Output], target: Target) -> tuple[Output, ...]:
         """Upload every output that is a file and return all outputs, in order, with ``url`` or ``upload_error``.
 
-        Thumbnails go beside the files; one that fails is only missing. Raises: StorageFailed, there is no such store.
+        Thumbnails go beside the files; one that fails is only missing.
         """
-        store, own = self._open_store(target), _is_operators(target)
-        folder = key_folder(job, target)
         files = [*_files(outputs), *thumbnails(outputs)]
-        if isinstance(store, Repository):
-            done = await self._committed(store, folder, files)
+        own = _is_operators(target)
+        try:
+            store = self._open_store(target)
+        except StorageFailed as error:  # of a job from an earlier life, with other settings
+            _log(error, operator=own)
+            done: list[_Done] = [error if file else None for file in files]
         else:
-            going = _Going(store=store, folder=folder, operator=own, seats=asyncio.Semaphore(PARALLEL))
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._publish(going, file)) for file in files]
-            done = [task.result() for task in tasks]
+            done = await self._all(store, key_folder(job, target), files, operator=own)
         return tuple(
             self._told(output, file, small, operator=own)
             for output, file, small in zip(outputs, done, done[len(outputs) :], strict=False)
         )
 
-    async def _committed(
-        self, store: Repository, folder: str, files: Sequence[NamedFile | None]
-    ) -> list[Published | StorageFailed | None]:
+    async def _all(
+        self, store: BlobStore | Repository, folder: str, files: Sequence[NamedFile | None], *, operator: bool
+    ) -> list[_Done]:
+        if isinstance(store, Repository):
+            return await self._committed(store, folder, files)
+        going = _Going(store=store, folder=folder, operator=operator, seats=asyncio.Semaphore(PARALLEL))
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._publish(going, file)) for file in files]
+        return [task.result() for task in tasks]
+
+    async def _committed(self, store: Repository, folder: str, files: Sequence[NamedFile | None]) -> list[_Done]:
         """All of a job's files at once: they arrive together, or fail together."""
         blobs = [Blob(path=file.path, key=folder + file.name, mime_type=file.mime_type) for file in files if file]
         if not blobs:
@@ -149,14 +157,7 @@ class Uploads:
             return [error if file else None for file in files]
         return [next(published) if file else None for file in files]
 
-    def _told(
-        self,
-        output: Output,
-        file: Published | StorageFailed | None,
-        small: Published | StorageFailed | None,
-        *,
-        operator: bool,
-    ) -> Output:
+    def _told(self, output: Output, file: _Done, small: _Done, *, operator: bool) -> Output:
         if isinstance(small, Published):
             output = replace(output, thumbnail_url=small.url)
         if isinstance(file, StorageFailed):
@@ -166,7 +167,7 @@ class Uploads:
         end = None if file.expires_s is None else self._clock.now() + timedelta(seconds=file.expires_s)
         return replace(output, url=file.url, url_expires_at=end)
 
-    async def _publish(self, going: "_Going", file: NamedFile | None) -> Published | StorageFailed | None:
+    async def _publish(self, going: "_Going", file: NamedFile | None) -> _Done:
         if file is None:
             return None
         publish = partial(

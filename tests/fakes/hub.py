@@ -8,15 +8,23 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+import huggingface_hub.constants
+import pytest
 from aiohttp import web
 
 TOKEN = "hf_test_token"
 
 
+@pytest.fixture
+def no_xet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client without the hub's newer protocol for large files, which no stand-in speaks."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+
+
 @dataclass(slots=True)
 class FakeHub:
-    """An async context manager. Files named in ``lfs`` (by suffix) come by LFS, those in ``ignored`` are excluded by the
-    repository. ``failures`` are the statuses of the next commits, 0 for a good one; one that is cutting breaks the
+    """An async context manager. Files named in ``lfs`` (by suffix) come by LFS, those in ``ignored`` the repository
+    excludes. ``failures`` are the statuses of the next commits, 0 for a good one; one that is cutting breaks the
     connection at a commit. ``files`` is ``{(type, repo, revision): {path: content}}``, made with a repository;
     ``asked`` has every request: host, method, path, its ``Authorization``."""
 

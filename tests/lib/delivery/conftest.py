@@ -1,4 +1,4 @@
-"""Jobs and files for this folder, and the S3 server."""
+"""Jobs and files for this folder, and storage servers."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -10,9 +10,11 @@ import stamina
 
 from lib.jobs.model import DeliverySpec, Job, JobSpec, JobStatus, Output, OutputKind, Timings
 from tests.fakes.http_hosts import png
+from tests.fakes.hub import no_xet
+from tests.peers.azure.azurite import azurite_server
 from tests.s3_fixture import nanio_server
 
-__all__ = ["nanio_server"]
+__all__ = ["azurite_server", "nanio_server", "no_xet"]
 
 
 @pytest.fixture(autouse=True, scope="session")

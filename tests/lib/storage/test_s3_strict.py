@@ -111,3 +111,19 @@ async def test_over_tls(
     await stores.at(there).publish(picture, key=f"tls-{checksums}", mime_type="image/png", expires_s=60)
     arrived = swift_server.client().get_object(Bucket="outputs", Key=f"tls-{checksums}")
     assert arrived["Body"].read() == png()
+
+
+async def test_a_plain_url_names_the_key_as_it_is(
+    stores: S3Stores, place: S3Place, picture: Path, swift_server: S3Server
+) -> None:
+    """Whatever letters it has: nothing in it is taken for an escape or an end."""
+    key = "my folder/a%20b/ä #?&+%.png"
+    published = await stores.at(replace(place, plain=True)).publish(
+        picture, key=key, mime_type="image/png", expires_s=60
+    )
+    assert (published.url, published.expires_s) == (f"s3://outputs/{key}", None)
+
+    def stored() -> bytes:
+        return swift_server.client().get_object(Bucket="outputs", Key=key)["Body"].read()  # type: ignore[no-any-return]
+
+    assert await asyncio.to_thread(stored) == png()

@@ -21,10 +21,13 @@ from lib.delivery.inline import inline_small
 from lib.errors import EngineUnreachable, ExecutionFailed, StorageFailed
 from lib.jobs.model import DeliverySpec, JobSpec, Output, Workflow
 from lib.jobs.ports import Collected
+from lib.lanes import Lane
 
 _TRIES = 4
 _FIRST_WAIT_S = 0.02
 _LONGEST_WAIT_S = 0.3
+_LOOKING = 4
+"""Threads that look at files; a folder on a network may be slow."""
 _SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
 
 
@@ -83,6 +86,7 @@ class Harvester:
         self._inline_bytes = inline_bytes
         self._server = server
         self._fetch_folder = fetch_folder
+        self._lane = Lane(_LOOKING, name="outputs")
 
     async def harvest(self, ticket: Ticket, spec: JobSpec) -> Collected:
         """Raises: ExecutionFailed (the ticket's own, where it left no file), EngineUnreachable, StorageFailed."""
@@ -104,7 +108,7 @@ class Harvester:
             inline_bytes=self._inline_bytes if _inlined_as_it_is(spec.delivery) else 0,
             stranger=spec.stranger,
         )
-        found = await asyncio.get_running_loop().run_in_executor(None, gathering.outputs)
+        found = await self._lane.run(gathering.outputs)
         if ticket.failure is not None and not any(_is_file(output) for output in found):
             raise ticket.failure
         if ticket.story.blocked is not None and not found:

@@ -51,6 +51,7 @@ BROAD_CATCHES = {
     "lib/jobs/lives.py": "edge: the job",
     "lib/jobs/service.py": "edge: who listens to jobs",
     "lib/lifecycle.py": "edge: one tick of a loop",
+    "lib/lanes.py": "what a call in a thread raises is raised where it is waited for",
     "lib/app/__init__.py": "the process: logs, and gives the exit status",
     "lib/app/assembly.py": "tells the autoscaler, and raises again",
     "lib/serving/server.py": "undoes a listener that did not come up, and raises again",

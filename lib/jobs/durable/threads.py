@@ -6,7 +6,6 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 from lib.errors import StorageFailed
 from lib.jobs.codec import CodecError
 from lib.jobs.durable.database import code_of
+from lib.lanes import Lane
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class Writer:
         self._connection = connection
         self.on_trouble: Callable[[str], None] = lambda trouble: None
         self.on_commit: Callable[[float], None] = lambda seconds: None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="job-store-writer")
+        self._thread = Lane(1, name="job-store-writer")
         self._waiting: list[_Write] = []
         self._running: asyncio.Future[list[Outcome]] | None = None
         self._closed = False
@@ -85,11 +85,11 @@ class Writer:
         self._closed = True
         while self._running is not None:
             await asyncio.wait([self._running])
-        await asyncio.to_thread(self._thread.shutdown)
+        await asyncio.to_thread(self._thread.close)
 
     def _start(self) -> None:
         batch, self._waiting = self._waiting[:MOST_WRITES], self._waiting[MOST_WRITES:]
-        self._running = asyncio.get_running_loop().run_in_executor(self._thread, self._commit, batch)
+        self._running = self._thread.run(partial(self._commit, batch))
         self._running.add_done_callback(partial(self._committed, batch, time.perf_counter()))
 
     def _committed(self, batch: list[_Write], begun: float, ran: asyncio.Future[list[Outcome]]) -> None:
@@ -139,17 +139,17 @@ class Reader:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="job-store-reader")
+        self._thread = Lane(1, name="job-store-reader")
 
     async def read(self, query: Operation[T]) -> T:
         """Raises StorageFailed."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, query, self._connection)
+            return await self._thread.run(partial(query, self._connection))
         except sqlite3.Error as error:
             raise StorageFailed(f"The job store can't be read: {error}.", retry_after_s=RETRY_AFTER_S) from error
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._thread.shutdown)
+        await asyncio.to_thread(self._thread.close)
 
 
 def failed(error: sqlite3.Error) -> StorageFailed:

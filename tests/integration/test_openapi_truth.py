@@ -30,7 +30,7 @@ WITH_KEY = f"""
 [auth.openapi.bearer]
 bearer = "{KEY}"
 """
-LISTS = ("/requests", "/v2/{endpoint_id}/requests")
+LISTS = ("/jobs", "/requests", "/v2/{endpoint_id}/requests")
 """They tell of the jobs of other tests, too."""
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

@@ -1,0 +1,150 @@
+"""Settings of the router's process: one frozen tree, read once from variables named ``ROUTER_*``.
+
+What belongs to an endpoint (keys, tokens, policy, tenants, groups, prices) is in a file of its own:
+``router.endpoint_settings``.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, model_validator
+
+from lib.settings import MEBIBYTE, EnvironmentSettings, Flag, Listed, SettingsError
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+STORES = ("sqlite", "redis", "rediss", "unix")
+
+
+def _env(default: Any, name: str, *, about: str, **bounds: Any) -> Any:
+    return Field(default, validation_alias=AliasChoices(name), description=about, **bounds)
+
+
+def _base_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
+        raise ValueError("expected a base URL such as https://router.example.org")
+    return value.rstrip("/")
+
+
+def _store(value: SecretStr) -> SecretStr:
+    """Secret, as it may have a password in it."""
+    if value.get_secret_value().partition("://")[0] not in STORES:
+        raise ValueError("expected sqlite://, sqlite:///path/to/file.db, redis://host:port/0 or rediss://...")
+    return value
+
+
+class RouterSettings(EnvironmentSettings):
+    """Where the router listens, what it keeps where, how long it waits for whom."""
+
+    host: str = _env("127.0.0.1", "ROUTER_HOST", about="Address to listen on; :: = every one, of IPv4 too.")
+    port: int = _env(8080, "ROUTER_PORT", about="Port to listen on; 0 = any free one.", ge=0, le=65535)
+    public_url: Annotated[str, AfterValidator(_base_url)] | None = _env(
+        None, "ROUTER_PUBLIC_URL", about="Base URL by which workers and clients reach the router, where a proxy is."
+    )
+    tls_cert_path: Path | None = _env(None, "ROUTER_TLS_CERT", about="Certificate, PEM; with it the router speaks TLS.")
+    tls_key_path: Path | None = _env(None, "ROUTER_TLS_KEY", about="Private key of the certificate, PEM.")
+    allowed_hosts: Listed = _env(
+        (), "ROUTER_ALLOWED_HOSTS", about="Further host names that people use for the page (a proxy's); * = any."
+    )
+    max_body_bytes: int = _env(100 * MEBIBYTE, "ROUTER_MAX_BODY_BYTES", about="Largest request body.", ge=1024)
+
+    state_dir: Path = _env(
+        Path("var/router"), "ROUTER_STATE_DIR", about="Folder of keys, database and what was learned; a local disk."
+    )
+    store: Annotated[SecretStr, AfterValidator(_store)] = _env(
+        SecretStr("sqlite://"),
+        "ROUTER_STORE",
+        about="sqlite:// = one router, a file in the state folder; redis://host:port/0 = several routers share it.",
+    )
+    replica: str = _env(
+        "",
+        "ROUTER_REPLICA",
+        about="Name of this router among those that share a store; made at each start when unset.",
+        pattern=r"^[A-Za-z0-9._-]{0,64}$",
+    )
+    signing_key_path: Path | None = _env(
+        None,
+        "ROUTER_SIGNING_KEY",
+        about="RSA key that signs routes, PEM; routers of one fleet share it. <state>/signing_key.pem when unset.",
+    )
+
+    endpoints_file: Path | None = _env(None, "ROUTER_ENDPOINTS_FILE", about="YAML file that describes the endpoints.")
+    endpoints: SecretStr | None = _env(None, "ROUTER_ENDPOINTS", about="The same as JSON, instead of a file.")
+    account_keys: SecretStr | None = _env(
+        None,
+        "ROUTER_ACCOUNT_KEYS",
+        about="Keys of the operator, comma list, each as it is or as sha256:<hex>; one is made when unset.",
+    )
+    worker_tokens: SecretStr | None = _env(
+        None,
+        "ROUTER_WORKER_TOKENS",
+        about="MASTER_TOKENs of workers of any endpoint, comma list, or as sha256:<hex>; one is made when unset.",
+    )
+    open_workers: Flag = _env(
+        False, "ROUTER_OPEN_WORKERS", about="true = believe workers that show no token; for closed networks only."
+    )
+    open_page: Flag | None = _env(
+        None, "ROUTER_OPEN_PAGE", about="true = the page needs no key; by default only on loopback."
+    )
+
+    route_wait_s: float = _env(
+        8.0, "ROUTER_ROUTE_WAIT_S", about="How long /route/ holds a request before it answers WAITING.", ge=0, le=9
+    )
+    replay_timeout_s: float = _env(
+        60.0, "ROUTER_REPLAY_TIMEOUT_S", about="Life of an idle request_idx whose caller named none.", gt=0
+    )
+    ticket_life_s: float = _env(300.0, "ROUTER_TICKET_LIFE_S", about="Life of a ticket for workers of ours.", gt=0)
+    stale_s: float = _env(25.0, "ROUTER_STALE_S", about="A worker that is silent for longer gets no work.", gt=0)
+    gone_s: float = _env(300.0, "ROUTER_GONE_S", about="A worker that is silent for longer is forgotten.", gt=0)
+    probe_timeout_s: float = _env(
+        3.0, "ROUTER_PROBE_TIMEOUT_S", about="A worker that we doubt has so long to answer.", gt=0
+    )
+    stop_timeout_s: float = _env(
+        10.0, "ROUTER_STOP_TIMEOUT_S", about="Requests in hand have so long to end when the router stops.", ge=0
+    )
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = _env(
+        "INFO", "ROUTER_LOG_LEVEL", about="Least level that is logged."
+    )
+    log_format: Literal["text", "json"] = _env("text", "ROUTER_LOG_FORMAT", about="text for people, json for machines.")
+
+    @property
+    def shared(self) -> bool:
+        """Whether several routers may use the store."""
+        return self.store.get_secret_value().partition("://")[0] != "sqlite"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches the router."""
+        return self.host in LOOPBACK
+
+    @property
+    def page_is_open(self) -> bool:
+        return self.is_loopback if self.open_page is None else self.open_page
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.tls_cert_path is None) is not (self.tls_key_path is None):
+            raise ValueError("ROUTER_TLS_CERT and ROUTER_TLS_KEY belong together; only one of them is set")
+        if self.endpoints_file is not None and self.endpoints is not None:
+            raise ValueError("ROUTER_ENDPOINTS_FILE and ROUTER_ENDPOINTS are both set; one of them describes endpoints")
+        if self.gone_s < self.stale_s:
+            raise ValueError("ROUTER_GONE_S is below ROUTER_STALE_S")
+        return self
+
+
+def load_router_settings() -> RouterSettings:
+    """Read the environment. Raises SettingsError with one line for each bad variable."""
+    try:
+        return RouterSettings()
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(item) for item in error.errors())) from None
+
+
+def _explain(item: Any) -> str:
+    name = str(item["loc"][-1]) if item["loc"] else ""
+    secret = name.endswith(("_STORE", "_KEYS", "_TOKENS", "_ENDPOINTS"))
+    value = "***" if secret else repr(item.get("input"))
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return f"{name}={value}: {message}" if name else message

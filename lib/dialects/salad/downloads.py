@@ -4,8 +4,8 @@ A name is a name: no folders, nothing that a system takes for anything else. Cod
 """
 
 import logging
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
@@ -14,6 +14,7 @@ from aiohttp import web
 
 from lib.dialects.salad.credentials import credential
 from lib.dialects.salad.schema import SaladDownload, parse
+from lib.dialects.salad.translate import NAME
 from lib.errors import InvalidRequest, Overloaded, ServiceError
 from lib.jobs.model import Credential, JobStatus
 from lib.lifecycle import Tasks
@@ -30,43 +31,50 @@ CODE_FOLDERS = frozenset({"custom_nodes"})
 _UNFIT = frozenset('/\\:<>"|?*')
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WantedModel:
-    """A model to be brought. Without a ``filename`` it is named after the URL; ``owner`` is the tenant who asks."""
+class BroughtModel(Protocol):
+    """A model that is there. ``filename``: what ComfyUI lists it as; ``duration_s``: how long it took."""
 
-    url: str = field(repr=False)
-    model_type: str
-    filename: str | None
-    credentials: tuple[Credential, ...] = field(default=(), repr=False)
-    owner: str = ""
+    @property
+    def filename(self) -> str: ...
 
+    @property
+    def size_bytes(self) -> int: ...
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BroughtModel:
-    """A model that is there. ``filename``: what ComfyUI lists it as; ``duration_s``: of the transfer, 0 if it was
-    there before."""
-
-    filename: str
-    size_bytes: int
-    duration_s: float
+    @property
+    def duration_s(self) -> float: ...
 
 
 class Models(Protocol):
     """ComfyUI's models: what there is, and bringing more."""
 
     async def listed(self) -> dict[str, list[str]]:
-        """Return the names of the models by type, as every engine lists them now; types without any too."""
+        """Return the names of the models by type, as every ComfyUI lists them now; types without any too.
+
+        Raises: EngineUnreachable."""
         ...
 
-    async def types(self) -> Collection[str]:
-        """Return the types that a model may be brought as."""
+    async def types(self) -> Sequence[str]:
+        """Return the types that a model may be brought as. Raises: EngineUnreachable."""
         ...
 
-    async def bring(self, wanted: WantedModel) -> BroughtModel:
-        """Have a model downloaded, once for all who ask at the same time.
+    async def bring(
+        self,
+        *,
+        url: str,
+        model_type: str,
+        filename: str | None,
+        credentials: Sequence[Credential],
+        owner: str,
+        dialect: str,
+    ) -> BroughtModel:
+        """Have a model downloaded, once for all who ask at the same time. It is called ``filename``, else as the URL
+        calls it; ``owner`` is the tenant who asks.
 
-        Raises: InputFetchFailed, UnsafeInput (a private address), StorageFailed (the disk)."""
+        Raises: InvalidRequest, UnsafeInput, InputFetchFailed, StorageFailed, EngineUnreachable."""
         ...
+
+
+Bring = Callable[[], Awaitable[BroughtModel]]
 
 
 class Downloading:
@@ -86,25 +94,27 @@ class Downloading:
         if asked.filename is not None:
             _check_name(asked.filename, "filename")
         told = {"url": asked.url, "model_type": asked.model_type, "filename": asked.filename or name_of(asked.url)}
-        wanted = WantedModel(
+        bring = partial(
+            self._models.bring,
             url=asked.url,
             model_type=asked.model_type,
             filename=asked.filename,
             credentials=() if asked.auth is None else (credential(asked.auth),),
             owner=owner,
+            dialect=NAME,
         )
         if asked.wait:
-            return json_response(told | _completed(await self._models.bring(wanted)))
+            return json_response(told | _completed(await bring()))
         if self._waiting_count >= MOST_WAITING:
             raise Overloaded(f"{MOST_WAITING} downloads are under way; ask again later.", retry_after_s=30)
         self._waiting_count += 1
-        self._tasks.spawn(self._bring(wanted), name="salad.download")
+        self._tasks.spawn(self._bring(bring, asked.model_type), name="salad.download")
         return json_response(told | {"status": "started"}, status=HTTPStatus.ACCEPTED)
 
-    async def _bring(self, wanted: WantedModel) -> None:
-        facts = {"event": "model.download", "model_type": wanted.model_type}
+    async def _bring(self, bring: Bring, model_type: str) -> None:
+        facts = {"event": "model.download", "model_type": model_type}
         try:
-            brought = await self._models.bring(wanted)
+            brought = await bring()
         except ServiceError as error:
             log.warning("a model could not be downloaded", extra={**facts, "cause": error.message})
         else:

@@ -44,10 +44,12 @@ _MEDIA = {
     "file": "video",
     "audio": "audio",
     "audio_file": "audio",
-    "latent": "file",
     "model_file": "file",
 }
-"""What a loader's input brings in; any other input of a node that names a file names a model."""
+"""What a loader's input brings in, by its name."""
+_MODEL = re.compile(r".*name\d*|.*(?:ckpt|lora|vae|unet|clip|model|config|control|encoder|gligen).*")
+DOWNLOADED = "url"
+"""The field of ``/download``."""
 _OF_A_NODE = ("exception_type", "node_id", "node_type", "traceback")
 
 
@@ -76,10 +78,11 @@ def reason(error: ServiceError) -> str:
         return f"{REJECTED}{error.message}"
     if (site := _site(error)) is not None:
         node_id, field = site
-        why = error.message.removeprefix(f"{details['field']}: ")
-        if field in _MEDIA:
-            return f"Failed to download {_MEDIA[field]} for node {node_id}: {why}"
-        return f"Failed to process model for node {node_id}: {field}: {why}"
+        if _is_model(field):
+            return f"Failed to process model for node {node_id}: {field}: {_why(error)}"
+        return f"Failed to download {_MEDIA.get(field, 'file')} for node {node_id}: {_why(error)}"
+    if isinstance(error, errors.InputFetchFailed) and details.get("field") == DOWNLOADED:
+        return f"Error downloading file: {_why(error)}"
     if (block := details.get(UNCONFIGURED)) is not None:
         return f"storage provider {str(block).partition('_')[0]} is not configured"
     problem = _problem(error)
@@ -90,7 +93,7 @@ def location(error: ServiceError) -> str | None:
     """Return where in the request the mistake is, as a dotted path; of a model only the node is named."""
     details = error.details
     if (site := _site(error)) is not None:
-        return f"{PROMPT}.{site[0]}.inputs" + (f".{site[1]}" if site[1] in _MEDIA else "")
+        return f"{PROMPT}.{site[0]}.inputs" + ("" if _is_model(site[1]) else f".{site[1]}")
     name, node_id = details.get("field"), details.get("node_id")
     if isinstance(error, errors.InvalidWorkflow | errors.UnsafeInput) and isinstance(node_id, str):
         within = f".{name}" if name in _NODE_FIELDS else f".inputs.{name}" if name else ""
@@ -115,6 +118,16 @@ def _facts(error: ServiceError) -> dict[str, Any]:
     if isinstance(error, errors.ExecutionFailed):
         facts |= {name: error.details[name] for name in _OF_A_NODE if name in error.details}
     return facts
+
+
+def _is_model(field: str) -> bool:
+    """Whether a loader's input names a model, and no file of the caller's."""
+    return field not in _MEDIA and _MODEL.fullmatch(field) is not None
+
+
+def _why(error: ServiceError) -> str:
+    """The cause alone, without the field before it."""
+    return error.message.removeprefix(f"{error.details['field']}: ")
 
 
 def _site(error: ServiceError) -> tuple[str, str] | None:

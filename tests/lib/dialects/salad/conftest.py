@@ -1,7 +1,7 @@
 """Salad's dialect on a listener, over the real job service and an engine under the test's control."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,10 +13,10 @@ import orjson
 import pytest
 from aiohttp import web
 
+from lib.comfy.models.desk import BroughtModel
 from lib.delivery.hooks import plan_url_webhook
 from lib.delivery.plan import plan_convert
 from lib.delivery.storages import plan_salad_s3, plan_store
-from lib.dialects.salad.downloads import BroughtModel, WantedModel
 from lib.dialects.salad.routes import SaladDialect
 from lib.dialects.salad.translate import SaladPayload, SaladPlanner
 from lib.errors import ServiceError
@@ -56,7 +56,7 @@ HOOK_2 = "https://example.com/hook2"
 OFFERED = {("KSampler", "sampler_name"): ("euler", "ddim")}
 
 
-def options(class_type: str, name: str) -> Collection[str]:
+def options(class_type: str, name: str) -> Sequence[str]:
     """What ComfyUI offers."""
     return OFFERED.get((class_type, name), ())
 
@@ -116,21 +116,21 @@ class FakeModels:
     """Implements ``Models``."""
 
     error: ServiceError | None = None
-    wanted: list[WantedModel] = field(default_factory=list)
+    wanted: list[dict[str, Any]] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def listed(self) -> dict[str, list[str]]:
         return {"checkpoints": ["sd.safetensors"], "loras": []}
 
-    async def types(self) -> Collection[str]:
+    async def types(self) -> Sequence[str]:
         return ("checkpoints", "loras", "custom_nodes")
 
-    async def bring(self, wanted: WantedModel) -> BroughtModel:
+    async def bring(self, **wanted: Any) -> BroughtModel:
         self.wanted.append(wanted)
         await self.gate.wait()
         if self.error is not None:
             raise self.error
-        return BroughtModel(filename=wanted.filename or "model.safetensors", size_bytes=12, duration_s=0.5)
+        return BroughtModel(filename=wanted["filename"] or "model.safetensors", size_bytes=12, duration_s=0.5)
 
 
 class Named(Access):

@@ -18,6 +18,7 @@ from lib.errors import StorageFailed
 from lib.settings import SaladSettings, SettingsError
 from lib.storage.blobs import Published
 from lib.storage.packages import AZURE, AZURE_IDENTITY, absence
+from lib.storage.proxies import Proxies
 
 if TYPE_CHECKING:
     from lib.storage.azure_client import AzureClient
@@ -118,8 +119,9 @@ class AzureBlob:
 class AzureStores:
     """Uploads and reads; owns threads and client. An async context manager."""
 
-    def __init__(self, account: AzureAccount, *, threads: int = 8) -> None:
+    def __init__(self, account: AzureAccount, *, proxies: Proxies | None = None, threads: int = 8) -> None:
         self.account = account
+        self._proxy = (proxies or Proxies()).for_(URL(account.endpoint))
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="azure")
         self._client: AzureClient | None = None
         self._lock = threading.Lock()
@@ -157,7 +159,7 @@ class AzureStores:
                     raise StorageFailed(f"Azure: {absent}", details={"reason": "NotInstalled"})
                 from lib.storage.azure_client import AzureClient
 
-                self._client = AzureClient(self.account)
+                self._client = AzureClient(self.account, proxy=str(self._proxy) if self._proxy else None)
             return self._client
 
 

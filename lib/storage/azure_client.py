@@ -41,7 +41,7 @@ VERSION = "2021-08-06"
 class AzureClient:
     """One account's client; thread-safe."""
 
-    def __init__(self, account: AzureAccount) -> None:
+    def __init__(self, account: AzureAccount, *, proxy: str | None = None) -> None:
         self._account = account
         self._token: TokenCredential | None = None
         if account.key is None and account.sas_token is None:
@@ -52,6 +52,7 @@ class AzureClient:
             self._service = BlobServiceClient(
                 account.endpoint,
                 credential=self._credential(),
+                proxies={"http": proxy or "", "https": proxy or ""},  # empty: not the environment's, either
                 retry_policy=ExponentialRetry(initial_backoff=1, increment_base=2, retry_total=RETRIES),
                 connection_timeout=CONNECT_S,
                 read_timeout=READ_TIMEOUT_S,

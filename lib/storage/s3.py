@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from lib.storage.blobs import Published
 from lib.storage.guard import AddressGuard
+from lib.storage.proxies import Proxies
 
 if TYPE_CHECKING:
     from lib.storage.s3_client import S3Client, S3Clients
@@ -67,8 +68,9 @@ class S3Stores:
     Callers' own places have threads apart from the operator's: an endpoint of theirs that hangs delays none of ours.
     """
 
-    def __init__(self, *, guard: AddressGuard, threads: int = 8) -> None:
+    def __init__(self, *, guard: AddressGuard, proxies: Proxies | None = None, threads: int = 8) -> None:
         self._guard = guard
+        self._proxies = proxies
         self._trusted = ThreadPoolExecutor(threads, thread_name_prefix="s3")
         self._foreign = ThreadPoolExecutor(FOREIGN_THREADS * threads, thread_name_prefix="s3-foreign")
         self._maker: S3Clients | None = None
@@ -106,7 +108,7 @@ class S3Stores:
         from lib.storage.s3_client import S3Clients  # loads boto3, which an idle worker does not pay for
 
         with self._lock:
-            self._maker = self._maker or S3Clients(self._guard)
+            self._maker = self._maker or S3Clients(self._guard, self._proxies)
             client = self._clients.pop(place, None) or self._maker.make(place)
             self._clients[place] = client
             while len(self._clients) > KEPT_CLIENTS:

@@ -26,9 +26,11 @@ from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.model import OperationModel
 from botocore.parsers import ResponseParserError
 from s3transfer.manager import TransferConfig, TransferManager
+from yarl import URL
 
 from lib.errors import StorageFailed, UnsafeInput
 from lib.storage.guard import AddressGuard
+from lib.storage.proxies import Proxies
 from lib.storage.s3 import S3Place, fits_host
 from lib.storage.s3_guarded import AWS_DOMAIN, GuardedSession
 
@@ -51,8 +53,9 @@ class S3Clients:
     """Makes clients. They share one botocore session, and so one copy of the service model (10 MB). Not thread-safe;
     the clients are."""
 
-    def __init__(self, guard: AddressGuard) -> None:
+    def __init__(self, guard: AddressGuard, proxies: Proxies | None = None) -> None:
         self._guard = guard
+        self._proxies = proxies or Proxies()
         self._session = botocore.session.Session()
 
     def make(self, place: S3Place) -> "S3Client":
@@ -68,15 +71,22 @@ class S3Clients:
             aws_session_token=place.session_token,
             region_name=place.region or DEFAULT_REGION,
             endpoint_url=place.endpoint_url,
-            config=_config(place),
+            config=_config(place).merge(Config(proxies=self._on_the_way(place))),
         )
         client.meta.events.register_last("before-call.s3", _without_expect)
         if not place.trusted:
             verify = self._session.get_config_variable("ca_bundle") or True  # AWS_CA_BUNDLE: a private authority
             timeout = (place.connect_timeout_s, place.read_timeout_s)
-            guarded = GuardedSession(self._guard, timeout=timeout, verify=verify)
+            proxies = self._on_the_way(place)
+            guarded = GuardedSession(self._guard, timeout=timeout, verify=verify, proxies=proxies)
             client.meta.events.register("before-send.s3", guarded.send_guarded)
         return client
+
+    def _on_the_way(self, place: S3Place) -> dict[str, str]:
+        """The proxy for a place, by scheme; botocore's own choice would send loopback through it, too."""
+        endpoint = URL(place.endpoint_url or f"https://s3.{place.region or DEFAULT_REGION}{AWS_DOMAIN}")
+        proxy = self._proxies.for_(endpoint)
+        return {} if proxy is None else {endpoint.scheme: str(proxy)}
 
 
 class S3Client:

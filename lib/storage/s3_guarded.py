@@ -3,10 +3,11 @@
 botocore lets a ``before-send`` handler do the sending. Ours sends by botocore's own HTTP session, with connections that
 look the host up through the guard and connect to the addresses vetted there. So TLS names, virtual-host buckets, region
 corrections and retries stay botocore's, and no connection, the first or a later one, goes anywhere that was not vetted.
-Proxies of the environment are not used: they would connect where the guard can't see.
+A proxy of the operator's connects where the guard can't see; what it is asked for is checked as far as that goes.
 """
 
 import socket
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +25,7 @@ from botocore.httpsession import URLLib3Session
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util.connection import create_connection
 
+from lib.errors import UnsafeInput
 from lib.storage.guard import AddressGuard
 
 AWS_DOMAIN = ".amazonaws.com"
@@ -32,8 +34,12 @@ AWS_DOMAIN = ".amazonaws.com"
 class GuardedSession(URLLib3Session):  # type: ignore[misc]
     """botocore's HTTP session, connecting only where the guard lets it."""
 
-    def __init__(self, guard: AddressGuard, *, timeout: tuple[float, float], verify: str | bool) -> None:
-        super().__init__(proxies={}, timeout=timeout, verify=verify)
+    def __init__(
+        self, guard: AddressGuard, *, timeout: tuple[float, float], verify: str | bool, proxies: Mapping[str, str]
+    ) -> None:
+        super().__init__(proxies=dict(proxies), timeout=timeout, verify=verify)
+        self._guard = guard
+        self._proxied = bool(proxies)
         if not isinstance(self._manager, urllib3.PoolManager):  # fail closed should botocore be rebuilt
             raise TypeError("botocore's HTTP session has changed; the address guard does not fit")
 
@@ -58,6 +64,11 @@ class GuardedSession(URLLib3Session):  # type: ignore[misc]
 
         A redirect is an error at a custom endpoint; botocore would ask its target for the bucket's region, for ever.
         """
+        if self._proxied:
+            try:
+                self._guard.check_proxied(self._guard.check_url(request.url))
+            except UnsafeInput as error:
+                raise HTTPClientError(error=error) from error
         answer = self.send(request)
         host = urlsplit(request.url).hostname or ""
         if answer.status_code in (301, 302, 303, 307, 308) and not host.endswith(AWS_DOMAIN):

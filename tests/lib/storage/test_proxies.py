@@ -3,18 +3,24 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from aiohttp import ClientHttpProxyError
 from yarl import URL
 
-from lib.errors import UnsafeInput
-from lib.settings import StorageSettings
+from lib.errors import StorageFailed, UnsafeInput
+from lib.settings import SaladSettings, StorageSettings
+from lib.storage.azure import AzureAccount, AzureStores
 from lib.storage.guard import AddressGuard
 from lib.storage.http import GuardedHttp
 from lib.storage.proxies import Proxies
+from lib.storage.s3 import S3Place, S3Stores
 from tests.fakes.http_hosts import Names, WebHost, png
+from tests.fakes.put_store import S3Stub
+from tests.peers.azure.azurite import CONTAINER, AzureServer
+from tests.s3_fixture import S3Server
 
 
 def proxies(**settings: object) -> Proxies:
@@ -166,3 +172,57 @@ async def test_https_goes_through_a_tunnel() -> None:
                     pass
     assert told[0].startswith(b"CONNECT files.example:443 ")
     assert b"hush" not in told[0]
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_s3_goes_the_same_way(tmp_path: Path, trusted: bool) -> None:
+    """The operator's place and a caller's; of a caller's the guard sees what it can."""
+    path = tmp_path / "a"
+    path.write_bytes(b"content")
+    place = S3Place(
+        bucket_name="bkt",
+        access_key_id="k",
+        secret_access_key="s",
+        endpoint_url="http://s3.example",
+        attempts=1,
+        trusted=trusted,
+    )
+    async with S3Stub() as proxy:
+        found = proxies(http_proxy=proxy.url, no_proxy=("direct.example",))
+        names = Names(s3_example=[["93.184.216.34"]], inner_example=[["10.0.0.1"]], direct_example=[["10.0.0.1"]])
+        async with S3Stores(guard=AddressGuard(lookup=names), proxies=found) as stores:
+            await stores.at(place).publish(path, key="k", mime_type="a/b", expires_s=60)
+            if not trusted:
+                for inner in ("http://inner.example", "http://direct.example"):
+                    with pytest.raises(StorageFailed) as caught:
+                        await stores.at(replace(place, endpoint_url=inner)).publish(
+                            path, key="k", mime_type="a/b", expires_s=60
+                        )
+                    assert caught.value.details["reason"] == "UnsafeEndpoint"
+        assert proxy.asked == 1
+        assert proxy.headers[0]["Host"] == "s3.example"
+
+
+async def test_a_proxy_of_the_environment_is_for_nobody_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nanio_server: S3Server, azurite_server: AzureServer
+) -> None:
+    """The storages' own clients would send loopback through it; ours are told by the settings alone."""
+    path = tmp_path / "a"
+    path.write_bytes(b"content")
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    place = S3Place(
+        bucket_name="outputs",
+        access_key_id=nanio_server.access_key_id,
+        secret_access_key=nanio_server.secret_access_key,
+        endpoint_url=nanio_server.endpoint_url,
+        trusted=True,
+    )
+    account = AzureAccount.from_settings(
+        SaladSettings.model_validate({"azure_connection_string": azurite_server.connection_string})
+    )
+    assert account is not None
+    found = proxies(http_proxy="http://127.0.0.1:9")
+    async with S3Stores(guard=AddressGuard(), proxies=found) as s3, AzureStores(account, proxies=found) as azure:
+        await s3.at(place).publish(path, key="proxied", mime_type="a/b", expires_s=60)
+        await azure.at(CONTAINER).publish(path, key="proxied", mime_type="a/b", expires_s=60)

@@ -32,7 +32,7 @@ class ModelFolders:
         self._clients = {
             server.name: (server, ComfyClient(server.base_url, http, timeout_s=timeout_s)) for server in servers
         }
-        self._models_dir = models_dir.resolve() if models_dir is not None else None
+        self._models_dir = models_dir.absolute() if models_dir is not None else None
         self._paths: dict[str, tuple[int, Mapping[str, list[str]]]] = {}
         self._turns = asyncio.Semaphore(AT_ONCE)
 
@@ -197,7 +197,7 @@ def _subfolders(root: Path) -> list[str]:
 
 
 def _below(path: Path, root: Path | None) -> bool:
-    return root is None or path.resolve().is_relative_to(root)
+    return root is None or path.resolve().is_relative_to(root.resolve())
 
 
 def _writable(path: Path) -> bool:

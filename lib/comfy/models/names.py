@@ -29,6 +29,7 @@ _SIGNING = re.compile(
     r"|token|access_token|api_key|apikey",
     re.IGNORECASE,
 )
+_KINDS = {".ckpt": "a pickle or zip archive", ".safetensors": "a safetensors file", ".gguf": "a GGUF file"}
 _PARTS = (b"<!doctype", b"<html", b"<head", b"<body", b"<?xml", b"<error")
 
 
@@ -117,7 +118,7 @@ def mistake(head: bytes, suffix: str, size_bytes: int | None) -> str | None:
         return "a truncated safetensors file" if size_bytes is not None and size_bytes < 8 + length else None
     if suffix == ".gguf":
         return None if head.startswith(b"GGUF") else _other(head) or "no GGUF file"
-    return _other(head) if suffix in PICKLES and text.startswith((b"{", b"[")) else None
+    return _other(head) if suffix in PICKLES and text[:1] in (b"{", b"[") else None
 
 
 def _header_bytes(head: bytes) -> int:
@@ -128,10 +129,10 @@ def _header_bytes(head: bytes) -> int:
 
 def _other(head: bytes) -> str | None:
     """What else it is, if that can be told."""
-    if head.lstrip()[:1] in (b"{", b"["):
+    if head.lstrip()[:1] in (b"{", b"[") and b"\0" not in head:
         try:
             orjson.loads(head)
         except orjson.JSONDecodeError:
             return "text"
         return "JSON"
-    return "a pickle or zip archive" if sniffed(head) == ".ckpt" else None
+    return _KINDS.get(sniffed(head))

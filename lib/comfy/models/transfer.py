@@ -187,13 +187,16 @@ class Transfer:
 
     async def _receive(self, response: ClientResponse) -> None:
         order, total, buffer = self._order, self._total(response), bytearray()
-        async for chunk in response.content.iter_any():
-            buffer += chunk
-            if len(buffer) >= (BLOCK_BYTES if self._draft.size_bytes else HEAD_BYTES):
+        try:
+            async for chunk in response.content.iter_any():
+                buffer += chunk
+                if len(buffer) >= (BLOCK_BYTES if self._draft.size_bytes else HEAD_BYTES):
+                    block = bytes(buffer)
+                    buffer.clear()
+                    await self._keep(block, total)
+        finally:  # also of a transfer that breaks off: it is resumed behind all that came
+            if buffer:
                 await self._keep(bytes(buffer), total)
-                buffer.clear()
-        if buffer:
-            await self._keep(bytes(buffer), total)
         if total is not None and self._draft.size_bytes < total:
             raise Transient("broke the transfer off")
         order.on_progress(self._draft.size_bytes, total)

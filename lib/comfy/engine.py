@@ -96,16 +96,19 @@ class ComfyEngine:
         self._posting = asyncio.Lock()
         """Prompts go out in the order of their turns, although planning takes some longer than others."""
         self._uncollected: set[str] = set()
-        self._carer = Carer(
+        self._carer = self._new_carer(meter or Gauge(), pause_s=care_pause_s)
+
+    def _new_carer(self, meter: Meter, *, pause_s: float) -> Carer:
+        return Carer(
             link=self._link,
             client=self._client,
-            server=server,
-            keeper=Keeper(settings),
-            meter=meter or Gauge(),
+            server=self._server,
+            keeper=Keeper(self._settings),
+            meter=meter,
             clock=self._clock,
-            tasks=tasks,
+            tasks=self._tasks,
             uncollected=self._uncollected,
-            pause_s=care_pause_s,
+            pause_s=pause_s,
         )
 
     @property

@@ -72,10 +72,9 @@ class ComfyEngine:
         care_pause_s: float = PAUSE_S,
         tap: Tap | None = None,
     ) -> None:
-        """``fetch_folder`` takes files that ComfyUI keeps out of our reach, or sends over the socket;
-        ``inline_bytes`` bounds what is inlined while it is collected; ``placer`` makes sure that a job's inputs are
-        with this ComfyUI. ``owner`` names this worker through all its lives, in its prompts in ComfyUI's queue; ``tap``
-        hears the messages of ComfyUI's socket."""
+        """``fetch_folder`` takes files that ComfyUI keeps out of our reach, or sends over the socket; ``inline_bytes``
+        bounds what is inlined while it is collected; ``placer`` makes sure that a job's inputs are with this ComfyUI;
+        ``owner`` names this worker through all its lives, in ComfyUI's queue; ``tap`` hears the socket's messages."""
         self._name = name
         self._server = server
         self._owner = owner
@@ -138,6 +137,10 @@ class ComfyEngine:
     def system_facts(self) -> Mapping[str, object]:
         """Versions, device and memory (bytes) as ComfyUI told them when it was connected; no paths."""
         return self._link.facts
+
+    async def relearn(self) -> None:
+        """Read the catalogue anew. Raises: EngineUnreachable, ValueError."""
+        await self._link.relearn()
 
     def on_health(self, listener: Callable[[bool], None]) -> None:
         """Have ``listener(healthy)`` called, on the event loop, at each change of this and of ``recycling``."""

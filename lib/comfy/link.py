@@ -288,9 +288,12 @@ class Link:
                 return
         raise EngineUnreachable("ComfyUI closed the socket at once")
 
+    async def relearn(self) -> None:
+        """Read anew what ComfyUI can run: its models are other ones now. Raises: EngineUnreachable, ValueError."""
+        self.catalog = await asyncio.to_thread(read_catalog, await self.client.object_info())
+
     async def _learn(self) -> None:
-        body = await self.client.object_info()
-        self.catalog = await asyncio.to_thread(read_catalog, body)
+        await self.relearn()
         self.facts = facts_of(await self.client.system_stats())
 
     async def _sweep(self) -> None:

@@ -131,6 +131,7 @@ class Transfer:
                 attempts=self._order.attempts,
                 timeout=None,
                 wait_initial=self._retry_wait_s,
+                wait_jitter=self._retry_wait_s,
                 wait_max=30.0,
             ):
                 with attempt:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lib.jobs.copies import changed
 from lib.jobs.model import Output
 
 ANSWER_ROOM_BYTES = 64 * 1024
@@ -105,7 +106,7 @@ def _inline(output: Output, caps: InlineCaps, left: int) -> Output:
         text = f"file size {size} exceeds what is left of {caps.total_name} ({caps.total_bytes}); not inlined"
         return _with_error(output, text)
     try:
-        return replace(output, data_base64=base64.b64encode(path.read_bytes()).decode("ascii"))
+        return changed(output, data_base64=base64.b64encode(path.read_bytes()).decode("ascii"))
     except OSError as error:
         return _with_error(output, f"base64 inline failed: {error}")
 

@@ -10,6 +10,7 @@ from lib.delivery.inline import InlineCaps, inline_all, inline_thumbnails, rescu
 from lib.delivery.put import Puts
 from lib.delivery.uploads import Uploads, output_names, thumbnails
 from lib.errors import StorageFailed
+from lib.jobs.copies import changed
 from lib.jobs.model import DeliverySpec, Job, Output
 
 Sign = Callable[[str, str, str], tuple[str, datetime]]
@@ -79,7 +80,7 @@ class OutputDelivery:
         for output, name, small in zip(outputs, output_names(outputs), thumbnails(outputs), strict=True):
             if name and output.url is None:
                 url, end = self._sign(job_id, name, base_url)
-                output = replace(output, url=url, url_expires_at=end)
+                output = changed(output, url=url, url_expires_at=end)
             if small is not None and output.thumbnail_url is None:
                 output = replace(output, thumbnail_url=self._sign(job_id, small.name, base_url)[0])
             done.append(output)

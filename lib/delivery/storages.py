@@ -15,6 +15,7 @@ from lib.jobs.model import S3Target, StoreKind, StoreTarget
 from lib.settings import DeliverySettings, SaladSettings
 from lib.storage.azure import AzureAccount
 from lib.storage.guard import AddressGuard
+from lib.storage.operator_keys import aws_keys
 from lib.storage.packages import HUGGING_FACE, absence
 
 S3_BLOCK = Fields(loc=("body", "s3"))
@@ -50,26 +51,26 @@ def missing_packages(salad: SaladSettings) -> dict[StoreKind, str]:
 def plan_salad_s3(
     block: Mapping[str, Any] | None, salad: SaladSettings, delivery: DeliverySettings, *, fields: Fields = S3_BLOCK
 ) -> S3Target | None:
-    """Read ``{"bucket", "prefix"}``: any bucket that the keys (``AWS_*``) open, or those of
-    ``S3_ALLOW_BUCKETS`` where it is set. ``None``: no block, or one that is passed over.
+    """Read ``{"bucket", "prefix"}``: any bucket that the keys (``AWS_*``, or without them this machine's own) open, or
+    those of ``S3_ALLOW_BUCKETS`` where it is set. ``None``: no block, or one that is passed over.
 
     Raises: InvalidRequest, with ``details["unconfigured"]`` where there are no keys.
     """
     said = _said(block, fields)
     if said is None:
         return None
-    key, secret, token = salad.aws_access_key_id, salad.aws_secret_access_key, salad.aws_session_token
-    if salad.aws_region is None or key is None or secret is None:
-        _refuse_unconfigured(salad, fields, "AWS_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    keys = aws_keys(salad)
+    if keys is None:
+        _refuse_unconfigured(salad, fields, "AWS_REGION, and AWS_ACCESS_KEY_ID with AWS_SECRET_ACCESS_KEY or neither")
         return None
     bucket = _text(said, "bucket", fields, pattern=_BUCKET, expected="a bucket's name")
     if delivery.s3_allow_buckets and bucket not in delivery.s3_allow_buckets:
         raise invalid(fields.at("bucket"), "is not on S3_ALLOW_BUCKETS")
     return S3Target(
         bucket_name=bucket,
-        access_key_id=key.get_secret_value(),
-        secret_access_key=secret.get_secret_value(),
-        session_token=token.get_secret_value() if token else None,
+        access_key_id=keys.key_id,
+        secret_access_key=keys.secret,
+        session_token=keys.token,
         endpoint_url=salad.aws_endpoint_url,
         region=salad.aws_region,
         prefix=_path(said, "prefix", fields),

@@ -23,10 +23,8 @@ from lib.storage.known import Known, Memory
 from lib.storage.local import ContentStore, Fetched
 from lib.storage.media import NotMedia
 from lib.storage.problems import Transient, accepted, for_field, problem, too_large
-from lib.storage.reading import ELSEWHERE, RETRIED, Reader, told_host
+from lib.storage.reading import Reader, told_host
 from lib.storage.sources import Source
-
-__all__ = ["ELSEWHERE", "RETRIED", "Downloads"]
 
 log = logging.getLogger(__name__)
 OnBrought = Callable[[int, bool], None]

@@ -44,6 +44,8 @@ class S3Place:
     trusted: bool = False
     public_base_url: str | None = None
     plain: bool = False
+    ambient: object = field(default=None, repr=False)
+    """Where the keys of a trusted place without any come from (``s3_read.AmbientKeys``); uploads find them alone."""
 
 
 def fits_host(bucket_name: str) -> bool:

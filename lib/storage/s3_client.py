@@ -18,6 +18,7 @@ from botocore.exceptions import (
     ConnectTimeoutError,
     EndpointConnectionError,
     HTTPClientError,
+    NoCredentialsError,
     ParamValidationError,
     ReadTimeoutError,
     SSLError,
@@ -45,6 +46,7 @@ _CONNECTION = {
     EndpointConnectionError: ("ConnectionFailed", "no connection"),
     SSLError: ("TLSFailed", "the TLS handshake or the certificate is wrong"),
     ParamValidationError: ("InvalidParameter", "the bucket name or another parameter is not valid"),
+    NoCredentialsError: ("NoCredentials", "this machine has no AWS keys"),
     ResponseParserError: ("NotS3", "the endpoint does not answer like S3"),
 }
 
@@ -64,10 +66,12 @@ class S3Clients:
 
     def _open(self, place: S3Place) -> Any:
         # Keys, region and endpoint are explicit: nothing of the environment's AWS configuration gets into a caller's.
+        # A trusted place without keys is that of whoever this machine is.
+        ambient = place.trusted and not place.access_key_id
         client = self._session.create_client(
             "s3",
-            aws_access_key_id=place.access_key_id,
-            aws_secret_access_key=place.secret_access_key,
+            aws_access_key_id=None if ambient else place.access_key_id,
+            aws_secret_access_key=None if ambient else place.secret_access_key,
             aws_session_token=place.session_token,
             region_name=place.region or DEFAULT_REGION,
             endpoint_url=place.endpoint_url,

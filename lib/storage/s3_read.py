@@ -5,9 +5,15 @@ it. Of botocore only the signing is loaded.
 """
 
 import re
+import threading
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
+from lib.errors import InputFetchFailed
 from lib.storage.s3 import S3Place, fits_host
+
+if TYPE_CHECKING:
+    from botocore.credentials import Credentials
 
 DEFAULT_REGION = "us-east-1"
 SIGNED_S = 3600
@@ -26,13 +32,47 @@ def signed_url(place: S3Place, key: str, *, region: str | None = None) -> str:
     """
     from botocore.auth import S3SigV4QueryAuth
     from botocore.awsrequest import AWSRequest
-    from botocore.credentials import Credentials
 
     region = region or place.region or DEFAULT_REGION
     request = AWSRequest(method="GET", url=_object_url(place, key, region))
-    keys = Credentials(place.access_key_id, place.secret_access_key, place.session_token)
-    S3SigV4QueryAuth(keys, "s3", region, expires=SIGNED_S).add_auth(request)
+    S3SigV4QueryAuth(_keys(place), "s3", region, expires=SIGNED_S).add_auth(request)
     return str(request.url)
+
+
+class AmbientKeys:
+    """The keys of whoever this machine is: its role, or its files, as AWS's own programs find them. Renewed when they
+    end. Blocking."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: Credentials | None = None
+
+    def current(self) -> "Credentials":
+        """Raises: InputFetchFailed, there are none."""
+        import botocore.session
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            with self._lock:
+                if self._found is None:
+                    self._found = botocore.session.Session().get_credentials()
+            if self._found is not None:
+                return self._found.get_frozen_credentials()
+        except BotoCoreError as error:  # a file that can't be read, a role that was taken away
+            raise _no_keys() from error
+        raise _no_keys()
+
+
+def _no_keys() -> InputFetchFailed:
+    return InputFetchFailed("the worker's machine has no AWS keys", details={"reason": "no_credentials"})
+
+
+def _keys(place: S3Place) -> "Credentials":
+    from botocore.credentials import Credentials
+
+    if isinstance(place.ambient, AmbientKeys):
+        return place.ambient.current()
+    return Credentials(place.access_key_id, place.secret_access_key, place.session_token)
 
 
 def refusal(body: bytes) -> tuple[str, str | None]:

@@ -107,6 +107,26 @@ async def test_s3(job: MakeJob, output: MakeOutput, nanio_server: S3Server, tmp_
     assert [await asyncio.to_thread(stored, key) for key in keys] == [(png(), "image/png")] * 2
 
 
+async def test_s3_by_the_machines_own_keys(
+    job: MakeJob, output: MakeOutput, nanio_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As AWS's programs find them, here in a file; without any it is said."""
+    file = tmp_path / "credentials"
+    keys = f"aws_access_key_id={nanio_server.access_key_id}\naws_secret_access_key={nanio_server.secret_access_key}"
+    file.write_text(f"[default]\n{keys}\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    own = {"aws_region": "us-east-1", "aws_endpoint_url": nanio_server.endpoint_url}
+    async with delivering(tmp_path, **own) as (delivery, salad):
+        asked = to_s3({"bucket": "outputs", "prefix": "own/"}, salad)
+        (done,) = await delivery.deliver(job(**asked), (output("a.png"),))
+        assert done.url == "s3://outputs/own/a.png"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    async with delivering(tmp_path, **own) as (delivery, salad):
+        error = await failure(delivery, job(**asked), output("a.png"))
+    assert "NoCredentials" in error.message
+
+
 async def test_azure(job: MakeJob, output: MakeOutput, azurite_server: AzureServer, tmp_path: Path) -> None:
     """Container, prefix and name, in a URL of the account."""
     async with delivering(tmp_path, azure_connection_string=azurite_server.connection_string) as (delivery, salad):

@@ -162,11 +162,17 @@ def test_a_storage_that_is_not_configured(kind: StoreKind, block: dict[str, Any]
 
 @pytest.mark.parametrize("missing", ["aws_region", "aws_access_key_id", "aws_secret_access_key"])
 def test_s3_that_is_not_configured(missing: str) -> None:
-    """The region turns it on, and keys have to be there."""
+    """The region turns it on; half of the keys are none."""
     with pytest.raises(InvalidRequest, match="AWS_REGION") as caught:
         s3({"bucket": "bkt"}, **{missing: None})
     assert caught.value.details[UNCONFIGURED] == "s3"
     assert s3({"bucket": "bkt"}, unconfigured_uploads="ignore", **{missing: None}) is None
+
+
+def test_s3_by_the_machines_own_keys() -> None:
+    """A role, or a file of AWS's own: then there is a region and nothing else."""
+    target = s3({"bucket": "bkt"}, aws_access_key_id=None, aws_secret_access_key=None)
+    assert target is not None and (target.access_key_id, target.secret_access_key) == ("", "")
 
 
 def test_a_web_server_needs_no_account() -> None:

@@ -18,7 +18,7 @@ from lib.storage.guard import AddressGuard
 from lib.storage.http import GuardedHttp
 from lib.storage.local import ContentStore
 from lib.storage.s3 import S3Place
-from lib.storage.s3_read import refusal, signed_url
+from lib.storage.s3_read import AmbientKeys, refusal, signed_url
 from lib.storage.sources import Source
 from tests.fakes.http_hosts import png
 from tests.s3_fixture import S3Server
@@ -59,6 +59,29 @@ async def test_an_object_arrives_whatever_its_key(
     assert fetched.path.read_bytes() == png(shade=7)
     assert fetched.sha256 == hashlib.sha256(png(shade=7)).hexdigest()
     assert (await downloads.fetch(source(server, key), field="f")).path == fetched.path
+
+
+async def test_an_object_is_read_by_the_machines_own_keys(
+    downloads: Downloads, nanio_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As AWS's programs find them; where there are none, or only half of them, it is said."""
+    nanio_server.client().put_object(Bucket="outputs", Key="own.png", Body=png(shade=9))
+    file = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    bare = source(nanio_server, "own.png", trusted=True, access_key_id="", secret_access_key="")
+    assert bare.place is not None
+    for half in (False, True):
+        if half:
+            file.write_text("[default]\naws_access_key_id=x\n")
+        with pytest.raises(InputFetchFailed, match="no AWS keys"):
+            await downloads.fetch(replace(bare, place=replace(bare.place, ambient=AmbientKeys())), field="f")
+    file.write_text(
+        f"[default]\naws_access_key_id={nanio_server.access_key_id}\n"
+        f"aws_secret_access_key={nanio_server.secret_access_key}\n"
+    )
+    fetched = await downloads.fetch(replace(bare, place=replace(bare.place, ambient=AmbientKeys())), field="f")
+    assert fetched.path.read_bytes() == png(shade=9)
 
 
 async def test_what_s3_says_is_passed_on(downloads: Downloads, nanio_server: S3Server) -> None:

@@ -35,11 +35,12 @@ class Form(StrEnum):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
     """How a field is filled. ``accept`` are MIME prefixes (empty: any media); ``under`` is a folder that the node
-    insists on, below ComfyUI's input folder."""
+    insists on, below ComfyUI's input folder; ``loose``: what is no file's content is no file's name either."""
 
     form: Form = Form.NAME
     accept: tuple[str, ...] = ()
     under: str = ""
+    loose: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +95,12 @@ LOADERS: Mapping[str, Mapping[str, Kind]] = {
     "VHS_LoadAudioUpload": {"audio": _AUDIO},
 }
 """Input fields by node class: ComfyUI 0.3.75's loaders, and VideoHelperSuite's."""
-EVERY_CLASS = {"image": _IMAGE}
-"""A constant text in ``image`` means a file in any class, if it is a URL or inline data..."""
+EVERY_CLASS = {"image": Kind(accept=_IMAGE.accept, loose=True)}
+"""A constant text in ``image`` means a file in any class, if it is a URL or the file itself..."""
 _WANTS_IT_ITSELF = re.compile(r"url|base64", re.IGNORECASE)
 """...but not in nodes that say in their name that they fetch or decode it."""
 
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_\r\n-]+={0,2}\s*")
 MIN_BASE64_CHARS = 24
 MAX_NAME_CHARS = 4096
 SCHEME_CHARS = 64
@@ -158,7 +159,7 @@ def _kinds_of(class_type: str, inputs: Mapping[str, Any], uploads: UploadInputs)
     kinds = loader_kinds(class_type, uploads)
     image = inputs.get("image")
     if "image" not in kinds and isinstance(image, str) and not _WANTS_IT_ITSELF.search(class_type):
-        kinds |= EVERY_CLASS if is_url(image) or is_data_uri(image) else {}
+        kinds |= EVERY_CLASS if is_url(image) or is_data_uri(image) or may_be_base64(image) else {}
     return {name: kind for name, kind in kinds.items() if name in inputs}
 
 

@@ -135,6 +135,8 @@ class InputPreparer:
             if await _is_content(site):
                 foreign.append(site)
                 continue
+            if site.kind.loose:
+                continue
             check_named(site, used)
             if (name := safe_name(site)) != site.value:
                 changes[site.path] = name
@@ -146,9 +148,11 @@ class InputPreparer:
             values, files, paths = await self._place([*seen.named, *foreign], fetched)
             changes |= values
         changes |= models.names
-        rng = self._rng or placeholders.job_rng(job.job_id)
-        filled = partial(placeholders.fill, with_values(workflow, changes), rng=rng)
-        graph = await asyncio.to_thread(filled) if big else filled()
+        graph = with_values(workflow, changes)
+        if placeholders.TOKEN_BYTES in job.spec.workflow:
+            rng = self._rng or placeholders.job_rng(job.job_id)
+            filled = partial(placeholders.fill, graph, rng=rng)
+            graph = await asyncio.to_thread(filled) if big else filled()
         shown = with_values(graph, {site.path: site.value for site in map(_whole, seen.named)})
         return Prepared(
             graph=graph,
@@ -193,8 +197,12 @@ class InputPreparer:
 
         async def bring(site: Site) -> None:
             async with turns:
-                accept = site.kind.accept
-                fetched[site.path] = await self._obtain(site.value, job, field=site.label, accept=accept)
+                try:
+                    accept = site.kind.accept
+                    fetched[site.path] = await self._obtain(site.value, job, field=site.label, accept=accept)
+                except ServiceError as error:
+                    where = {"node_id": str(site.path[0]), "class_type": site.class_type}
+                    raise type(error)(error.message, details={**error.details, **where}) from error
 
         try:
             async with asyncio.TaskGroup() as group:

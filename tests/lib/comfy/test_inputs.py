@@ -2,13 +2,11 @@
 
 import asyncio
 import base64
-import random
 import threading
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,78 +16,18 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from lib.comfy.inputs import InputPreparer
-from lib.comfy.placing import Placer
 from lib.comfy.ports import Folders
-from lib.comfy.uploads import UploadStore
 from lib.errors import EngineUnreachable, InputFetchFailed, UnsafeInput
-from lib.jobs.model import Credential, Job, JobSpec, NamedInput, Timings
-from lib.jobs.ports import Prepared
-from lib.lifecycle import Tasks
-from lib.settings import DeliverySettings, StorageSettings
-from lib.storage.downloads import Downloads
-from lib.storage.guard import AddressGuard
-from lib.storage.http import GuardedHttp
-from lib.storage.local import ContentStore
-from lib.storage.sources import Sources
+from lib.jobs.model import Credential, Job, NamedInput
 from tests.comfyui_fixture import RealComfyUI
 from tests.fakes.comfy_server import OwnedServer
 from tests.fakes.engine_world import Recorder, engine_world
-from tests.fakes.http_hosts import Names, WebHost, png
-
-JOB = Job(
-    job_id="j",
-    spec=JobSpec(request_id="r", dialect="wrapper", workflow=b"{}"),
-    sequence=1,
-    cost=1.0,
-    timings=Timings(accepted_at=datetime(2026, 1, 1, tzinfo=UTC)),
-)
+from tests.fakes.http_hosts import WebHost, png
+from tests.fakes.input_bench import JOB, Bench, node
 
 
 def owned(owner: str, credentials: tuple[Credential, ...] = ()) -> Job:
     return JOB.with_(spec=replace(JOB.spec, owner=owner, credentials=credentials))
-
-
-@dataclass
-class Bench:
-    """A preparer with a real store, a real web host and as many servers as a test wants."""
-
-    root: Path
-    host: WebHost
-    stack: AsyncExitStack
-    servers: list[OwnedServer] = field(default_factory=list)
-    options: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
-    rng: random.Random | None = field(default_factory=lambda: random.Random(1))
-
-    def engine(self, name: str = "a", *, shared: bool = True, base_url: str = "http://127.0.0.1:1") -> Path:
-        folder = self.root / name
-        folders = Folders(output=folder / "output", input=folder / "input")
-        self.servers.append(OwnedServer(base_url, folders=folders if shared else None, name=name))
-        return folders.input
-
-    async def prepare(self, graph: dict[str, Any], *, job: Job = JOB, **settings: object) -> Prepared:
-        limits = StorageSettings.model_validate({"input_max_bytes": 1 << 20} | settings)
-        guard = AddressGuard(allow=("files.example",), lookup=Names(files_example=[["127.0.0.1"]]))
-        guarded = await self.stack.enter_async_context(GuardedHttp(guard))
-        tasks = await self.stack.enter_async_context(Tasks())
-        http = await self.stack.enter_async_context(aiohttp.ClientSession())
-        store = ContentStore(self.root / "cache", quota_bytes=1 << 30)
-        self.placer = Placer(self.servers, http=http)
-        self.uploads = UploadStore(store.root, settings=limits)
-        preparer = InputPreparer(
-            placer=self.placer,
-            fetcher=Downloads(store=store, http=guarded, settings=limits, tasks=tasks, retry_wait_s=0.0),
-            rights=Sources(settings=DeliverySettings(), guard=guard),
-            uploaded=self.uploads,
-            settings=limits,
-            uploads=lambda name: ("clip",) if name == "MyLoader" else (),
-            options=lambda class_type, name: self.options.get((class_type, name), ()),
-            rng=self.rng,
-        )
-        return await preparer.prepare(job, graph)
-
-    def url(self, path: str) -> str:
-        return self.host.url(path, host="files.example")
 
 
 @pytest.fixture
@@ -97,10 +35,6 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     files = {"/a.png": (png(shade=1), "image/png"), "/b.png": (png(shade=2), "image/png")}
     async with WebHost(files=files) as host, AsyncExitStack() as stack:
         yield Bench(tmp_path, host, stack)
-
-
-def node(class_type: str, **inputs: Any) -> dict[str, Any]:
-    return {"class_type": class_type, "inputs": inputs}
 
 
 async def test_a_url_becomes_a_file_in_the_input_folder(bench: Bench) -> None:
@@ -482,7 +416,7 @@ async def test_every_file_is_tried_and_every_failure_told(bench: Bench) -> None:
         await bench.prepare(graph, job=job)
     details, told = caught.value.details, caught.value.details["errors"]
     assert isinstance(told, list) and len(told) == 4
-    assert told[0] == "images[1].image ('gone.png'): host 'files.example' answered with status 404"
+    assert told[0] == "images[1].image ('gone.png'): host 'files.example' answered with status 404; nothing is there"
     assert told[1].startswith("images[2].image ('song.png'): the file is audio/mpeg, expected image")
     assert told[2].startswith("images[3].image ('noise.png'): inline data can't be decoded")
     assert told[3].startswith("images[4].image ('inside.png'): ")

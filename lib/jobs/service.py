@@ -132,9 +132,9 @@ class JobService:
         Raises: as ``submit``."""
         return await self._entered(spec, error)
 
-    async def wait(self, job_id: str) -> Job:
-        """Return the terminal snapshot. Whoever leaves early (cancelled) as the last one leaves the job to its
-        ``on_disconnect``.
+    async def wait(self, job_id: str, *, at_most_s: float | None = None) -> Job:
+        """Return the terminal snapshot; after ``at_most_s`` seconds the job as it is, kept from then on. Whoever leaves
+        early (cancelled) as the last one leaves the job to its ``on_disconnect``.
 
         Raises: JobNotFound, Draining (it is left to the worker's next life), NotReady (not taken up yet)."""
         live = self._lookup.live(job_id)
@@ -146,9 +146,18 @@ class JobService:
         live.waiter_count += 1
         live.stay()
         try:
-            return await asyncio.shield(live.done)
+            if not live.done.done():
+                await asyncio.wait((live.done,), timeout=at_most_s)
+            return live.done.result() if live.done.done() else await self.keep(job_id)
         finally:
             self._left(live)
+
+    async def whole(self, job: Job) -> Job:
+        """Return a completed job with its inlined files, which the store does not keep. Raises: JobNotFound."""
+        told = all(item.data_base64 is not None or item.error is not None for item in job.outputs if item.filename)
+        if told or job.status is not JobStatus.COMPLETED or not job.spec.delivery.inline_base64:
+            return job
+        return await self.wait(job.job_id)
 
     async def wait_for(self, job_id: str, timeout_s: float) -> Job:
         """Return the terminal snapshot, or the newest one after ``timeout_s`` seconds. Leaving means nothing to the

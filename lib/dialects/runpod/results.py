@@ -1,4 +1,4 @@
-"""Job objects as they go out: with the files that the store does not keep, and encoded where it delays nobody."""
+"""Job objects as they go out, encoded where it delays nobody."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -6,23 +6,13 @@ from typing import Any
 
 from aiohttp import web
 
-from lib.jobs.model import Job, JobStatus
-from lib.jobs.service import JobService
+from lib.jobs.model import Job
 from lib.serving.payloads import JSON_TYPE, dumps
 
 BIG_CHARS = 1024 * 1024
 """Results that inline more than this are encoded in a thread."""
 NOT_STORED = {"Cache-Control": "no-store"}
 Render = Callable[[Job], Mapping[str, Any]]
-
-
-async def whole(jobs: JobService, job: Job) -> Job:
-    """Return a completed job with its inlined files, which the store forgets. Raises: JobNotFound."""
-    files = [item for item in job.outputs if item.filename]
-    told = all(item.data_base64 is not None or item.error is not None for item in files)
-    if job.status is not JobStatus.COMPLETED or not job.spec.delivery.inline_base64 or told:
-        return job
-    return await jobs.wait(job.job_id)
 
 
 async def answer(job: Job, render: Render) -> web.Response:

@@ -153,23 +153,10 @@ class RunPodDialect:
         return await self._answer(job) if shown(job).final else _accepted(job, shown(job))
 
     async def _waited(self, job_id: str, wait_s: float) -> Job:
-        """Return the terminal job, or after ``wait_s`` seconds the job that is kept from then on. He who waits leaves
-        only once it is kept, since a job that nobody waits for is cancelled."""
         try:
-            async with asyncio.TaskGroup() as group:
-                waiting = group.create_task(self._jobs.wait(job_id))
-                await asyncio.wait({waiting}, timeout=wait_s)
-                if waiting.done():
-                    return waiting.result()
-                kept = await self._jobs.keep(job_id)
-                waiting.cancel()
-        except* ServiceError as failed:
-            failure = failed.exceptions[0]
-        else:
-            return kept
-        if isinstance(failure, Draining | NotReady):  # it goes on in the worker's next life
+            return await self._jobs.wait(job_id, at_most_s=wait_s)
+        except (Draining, NotReady):  # it goes on in the worker's next life
             return await self._jobs.get(job_id)
-        raise failure
 
     async def _retry(self, request: web.Request) -> web.Response:
         job = await self._find(request)
@@ -209,7 +196,7 @@ class RunPodDialect:
             if status is Shown.CANCELLED and not first:
                 raise JobNotFound("The job was cancelled, and its stream is over.")
             if status is Shown.COMPLETED and first:
-                job = await results.whole(self._jobs, job)
+                job = await self._jobs.whole(job)
                 return await results.answer(job, lambda job: _streamed(job, [self._payload.output(job)]))
             failed = status in (Shown.FAILED, Shown.TIMED_OUT)
             return json_response(_streamed(job, []) | ({"error": error_text(job)} if failed else {}))
@@ -263,7 +250,7 @@ class RunPodDialect:
         return job
 
     async def _answer(self, job: Job) -> web.Response:
-        return await results.answer(await results.whole(self._jobs, job), self._payload.render)
+        return await results.answer(await self._jobs.whole(job), self._payload.render)
 
 
 def _note(request: web.Request, job: Job) -> None:

@@ -1,9 +1,7 @@
 """From an HTTP request to a recorded job: read, translated, accepted, or recorded as one that failed at once."""
 
 import asyncio
-import re
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from aiohttp import web
@@ -14,6 +12,7 @@ from lib.jobs.service import JobService
 from lib.serving.access import caller_of
 from lib.serving.links import base_url_of
 from lib.serving.payloads import read_body, require_json
+from lib.serving.trace_context import traceparent
 from lib.settings import ServerSettings
 from lib.workflow.decoding import check
 
@@ -23,7 +22,6 @@ OWN_ID = web.RequestKey("runpod_id", str)
 """The id of the job that a request asks for; error bodies carry it, since a client may look at nothing else."""
 SYNC = "sync-"
 SUFFIX = "-u1"
-_TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +48,7 @@ class Submissions:
             owner=tenant,
             stranger=bool(tenant),
             on_disconnect=OnDisconnect.CANCEL if cancelled else OnDisconnect.KEEP,
-            traceparent=_traceparent(request.headers),
+            traceparent=traceparent(request.headers),
             delivery=replace(asked.spec.delivery, base_url=base_url_of(request, self.server.public_base_url)),
         )
         return await (self.jobs.submit(spec) if asked.refused is None else self.jobs.refuse(spec, asked.refused))
@@ -71,9 +69,3 @@ class Submissions:
 
     def _translated(self, body: bytes, request_id: str) -> Asked:
         return self.payload.read(check(body), request_id=request_id)
-
-
-def _traceparent(headers: Mapping[str, str]) -> str | None:
-    """Return the W3C trace context of the request, if it is one."""
-    value = headers.get("traceparent", "")
-    return value if _TRACE.fullmatch(value) else None

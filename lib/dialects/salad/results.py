@@ -10,8 +10,7 @@ from aiohttp import web
 from lib.dialects.salad.failures import failure
 from lib.dialects.salad.render import encoded, error_of, graph_of, is_big, result
 from lib.errors import ServiceError
-from lib.jobs.model import Job, JobStatus
-from lib.jobs.service import JobService
+from lib.jobs.model import Job
 from lib.serving.errors import error_headers
 from lib.serving.payloads import JSON_TYPE, json_response
 
@@ -40,14 +39,6 @@ def refused(error: ServiceError, more: Mapping[str, Any] = NO_FIELDS) -> web.Res
     """Answer with what went wrong."""
     status, body = failure(error)
     return json_response({**body, **more}, status=status, headers=error_headers(error, status))
-
-
-async def whole(jobs: JobService, job: Job) -> Job:
-    """Return a completed job with its inlined files, which the store forgets. Raises: JobNotFound."""
-    told = all(item.data_base64 is not None or item.error is not None for item in job.outputs if item.filename)
-    if job.status is not JobStatus.COMPLETED or not job.spec.delivery.inline_base64 or told:
-        return job
-    return await jobs.wait(job.job_id)
 
 
 def _completed(job: Job, echo: Mapping[str, Any], behind: Mapping[str, Any]) -> bytes:

@@ -112,7 +112,7 @@ class SaladDialect:
         about = {"id": job.spec.request_id}
         if not job.status.terminal:
             return json_response({**about, "status": job.status, "progress": round(job.progress.percent, 2)})
-        job = await results.whole(self._jobs, job)
+        job = await self._jobs.whole(job)
         lost = job.status is JobStatus.COMPLETED and error_of(job) is not None
         status = {"status": JobStatus.FAILED if lost else job.status}
         return await results.finished(job, about, behind=status)

@@ -1,7 +1,6 @@
 """From an HTTP request to an accepted job: read, translated, submitted."""
 
 import asyncio
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,6 +18,7 @@ from lib.jobs.service import JobService
 from lib.serving.access import caller_of
 from lib.serving.links import base_url_of
 from lib.serving.payloads import read_body, require_json
+from lib.serving.trace_context import traceparent
 from lib.settings import SaladSettings, ServerSettings
 from lib.workflow.decoding import check
 from lib.workflow.endpoints.endpoint import Endpoint
@@ -27,7 +27,6 @@ from lib.workflow.parameters import Options
 BIG_BYTES = 256 * 1024
 """Bodies above this are decoded and translated in a thread."""
 BUSY_S = 5.0
-_TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,16 +111,10 @@ class Submissions:
             asked.spec,
             owner=tenant,
             stranger=bool(tenant),
-            traceparent=_traceparent(request.headers),
+            traceparent=traceparent(request.headers),
             delivery=replace(asked.spec.delivery, base_url=base_url),
         )
         job = await self._jobs.submit(spec)
         if spec.on_disconnect is OnDisconnect.KEEP and job.spec.on_disconnect is not OnDisconnect.KEEP:
             job = await self._jobs.keep(job.job_id)  # it was a waiting caller's, and is kept from now on
         return Submitted(job_id=job.job_id, echo=asked.echo, behind=behind or {}, job=job if asked.at_once else None)
-
-
-def _traceparent(headers: Mapping[str, str]) -> str | None:
-    """Return the W3C trace context of the request, if it is one."""
-    value = headers.get("traceparent", "")
-    return value if _TRACE.fullmatch(value) else None

@@ -11,13 +11,11 @@ IDEMPOTENCY_HEADER = "Idempotency-Key"
 REPLAYED_HEADER = "Idempotency-Replayed"
 PREFER_HEADER = "Prefer"
 APPLIED_HEADER = "Preference-Applied"
-TRACE_HEADER = "traceparent"
 WAIT_PARAMETER = "wait"
 PREVIEWS_PARAMETER = "previews"
 USUAL_CAP_S = 30.0
 """``respond-async`` without ``wait``: below what proxies cut."""
 _MOST_KEY_CHARS = 255
-_TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _WAIT = re.compile(r"[0-9]{1,6}")
 
 
@@ -66,12 +64,6 @@ def wait_s(query: Mapping[str, str], *, most_s: float) -> float:
     if not math.isfinite(value) or value < 0:
         raise _invalid("query", WAIT_PARAMETER, "must be a number of seconds, 0 or more")
     return min(value, most_s)
-
-
-def traceparent(headers: Mapping[str, str]) -> str | None:
-    """Return the W3C trace context of the request, if it is one."""
-    value = headers.get(TRACE_HEADER, "")
-    return value if _TRACE.fullmatch(value) else None
 
 
 def _invalid(place: str, name: str, text: str) -> InvalidRequest:

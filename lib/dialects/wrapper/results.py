@@ -1,4 +1,4 @@
-"""A job's result as it goes out: with the files that the store does not keep, and encoded where it delays nobody."""
+"""A job's result as it goes out, encoded where it delays nobody."""
 
 import asyncio
 from collections.abc import Mapping
@@ -6,20 +6,12 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from lib.dialects.wrapper.render import http_status, render
-from lib.jobs.model import Job, Output
-from lib.jobs.service import JobService
+from lib.jobs.model import Job
 from lib.serving.errors import error_headers
 from lib.serving.payloads import JSON_TYPE, dumps
 
 BIG_CHARS = 1024 * 1024
 """Results that inline more than this are encoded in a thread."""
-
-
-async def whole(jobs: JobService, job: Job) -> Job:
-    """Return a finished job with its inlined files, which the store forgets. Raises: JobNotFound."""
-    if not job.status.terminal or not job.spec.delivery.inline_base64 or all(map(_is_told, job.outputs)):
-        return job
-    return await jobs.wait(job.job_id)
 
 
 def is_big(job: Job) -> bool:
@@ -39,8 +31,3 @@ async def answer(job: Job, *, include_response: bool, headers: Mapping[str, str]
 
 def _encode(job: Job, include_response: bool) -> bytes:
     return dumps(render(job, include_response=include_response))
-
-
-def _is_told(output: Output) -> bool:
-    """Its content is there, or the reason why not, or it has none."""
-    return not output.filename or output.data_base64 is not None or output.error is not None

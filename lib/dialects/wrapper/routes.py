@@ -1,6 +1,5 @@
 """Routes of the API wrapper on the API listener. Handlers read, translate and wait; the work is JobService's."""
 
-import asyncio
 import re
 from collections.abc import Sequence
 
@@ -133,9 +132,7 @@ class WrapperDialect:
         cap_s = min((cap for cap in caps if cap is not None), default=None)
         job_id = submitted.job.job_id
         del submitted  # whoever waits keeps neither body nor graph alive
-        if cap_s is None:
-            return await self._answer(await self._jobs.wait(job_id), request)
-        job = await self._wait_at_most(job_id, cap_s)
+        job = await self._jobs.wait(job_id, at_most_s=cap_s)
         if job.status.terminal:
             return await self._answer(job, request)
         return self._accepted(job, request, applied=prefer)
@@ -148,23 +145,6 @@ class WrapperDialect:
         submitted = await self._submissions.accept(request, on_disconnect=on_disconnect)
         request[_HEADERS] = {REPLAYED_HEADER: "true"} if submitted.replayed else {}
         return submitted
-
-    async def _wait_at_most(self, job_id: str, cap_s: float) -> Job:
-        """Return the terminal job, or after ``cap_s`` the job that is kept from then on. He who waits leaves only
-        once it is kept, since a job that nobody waits for is cancelled."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                waiting = group.create_task(self._jobs.wait(job_id))
-                await asyncio.wait({waiting}, timeout=cap_s)
-                if waiting.done():
-                    return waiting.result()
-                kept = await self._jobs.keep(job_id)
-                waiting.cancel()
-        except* ServiceError as failed:
-            failure = failed.exceptions[0]
-        else:
-            return kept
-        raise failure
 
     # -- ask ----------------------------------------------------------------------------------------------------
 
@@ -184,7 +164,7 @@ class WrapperDialect:
         limit_s = wait_s(request.query, most_s=self._server.long_poll_max_s)
         if limit_s and not job.status.terminal:
             job = await self._jobs.wait_for(job.job_id, limit_s)
-        return await self._answer(await results.whole(self._jobs, job), request)
+        return await self._answer(await self._jobs.whole(job), request)
 
     async def cancel(self, request: web.Request, job: Job) -> web.Response:
         """Cancel the job, or say that it is over."""

@@ -11,7 +11,7 @@ from lib.dialects.wrapper.events import FINAL_ID, RESUME_HEADER, Events
 from lib.dialects.wrapper.headers import PREVIEWS_PARAMETER
 from lib.dialects.wrapper.queues import QueueSizes
 from lib.dialects.wrapper.render import links
-from lib.dialects.wrapper.results import is_big, whole
+from lib.dialects.wrapper.results import is_big
 from lib.dialects.wrapper.translate import is_true
 from lib.errors import ServiceError
 from lib.jobs.model import Job, JobView
@@ -88,7 +88,7 @@ class Streaming:
         return event
 
     async def _final(self, events: Events, job: Job, include_response: bool) -> bytes:
-        job = await whole(self._jobs, job)
+        job = await self._jobs.whole(job)
         if is_big(job):
             return await asyncio.to_thread(events.final, job, include_response=include_response)
         return events.final(job, include_response=include_response)

@@ -2,19 +2,21 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
-from lib.dialects.wrapper.headers import idempotency_key, traceparent
+from lib.dialects.wrapper.headers import idempotency_key
 from lib.dialects.wrapper.parts import Uploads, is_form, read_form, with_files
 from lib.dialects.wrapper.translate import Asked, WrapperPayload
+from lib.jobs.copies import changed
 from lib.jobs.model import Idempotency, Job, JobSpec, OnDisconnect
 from lib.jobs.service import JobService
 from lib.serving.access import caller_of
 from lib.serving.links import base_url_of
 from lib.serving.payloads import read_body, require_json
+from lib.serving.trace_context import traceparent
 from lib.settings import ServerSettings
 from lib.workflow.decoding import check
 
@@ -84,12 +86,12 @@ class Submissions:
         self, spec: JobSpec, request: web.Request, *, on_disconnect: OnDisconnect, key: str | None
     ) -> JobSpec:
         tenant = caller_of(request).tenant
-        return replace(
+        return changed(
             spec,
             owner=tenant,
             stranger=bool(tenant),
             idempotency=None if key is None else Idempotency(scope=f"{tenant} {request.path}", key=key),
             on_disconnect=on_disconnect if key is None else OnDisconnect.KEEP,
             traceparent=traceparent(request.headers),
-            delivery=replace(spec.delivery, base_url=self.base_url(request)),
+            delivery=changed(spec.delivery, base_url=self.base_url(request)),
         )

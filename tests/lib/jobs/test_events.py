@@ -201,6 +201,30 @@ async def test_a_job_that_is_kept_after_all(world: JobWorld) -> None:
     assert (await world.service.keep(job.job_id)).status is JobStatus.COMPLETED
 
 
+async def test_who_waits_for_a_limited_time_leaves_a_job_that_is_kept(world: JobWorld) -> None:
+    """The end, if it comes in time; else the job as it is, recorded as kept before its caller is gone."""
+    job = await world.service.submit(spec())
+    await settle()
+    going = await world.service.wait(job.job_id, at_most_s=0)
+    assert (going.status, going.spec.on_disconnect) == (JobStatus.RUNNING, KEPT)
+    assert (await world.store.get(job.job_id)).spec.on_disconnect is KEPT
+    waiter = asyncio.ensure_future(world.service.wait(job.job_id, at_most_s=60))
+    await settle()
+    world.engine.finish()
+    assert (await waiter).status is JobStatus.COMPLETED
+    assert (await world.service.wait(job.job_id, at_most_s=0)).status is JobStatus.COMPLETED
+
+
+async def test_who_leaves_before_his_time_is_over_cancels(world: JobWorld) -> None:
+    """As one who waits without a limit."""
+    job = await world.service.submit(spec())
+    waiter = asyncio.ensure_future(world.service.wait(job.job_id, at_most_s=60))
+    await settle()
+    waiter.cancel()
+    await settle()
+    assert (await world.service.get(job.job_id)).status is JobStatus.CANCELLED
+
+
 async def test_a_job_in_its_grace_can_be_kept(world: JobWorld) -> None:
     """No cancellation is left behind that would come later."""
     job = await world.service.submit(spec(disconnect_grace_s=0.01))

@@ -4,6 +4,7 @@ import asyncio
 import gc
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
@@ -501,5 +502,9 @@ async def test_the_store_forgets_inlined_files_and_replays_them(world: JobWorld)
     assert kept.spec.workflow == b""
     await finished(world, job)
     assert world.delivery.delivered == ["r", "r"]
+    await world.service.whole(kept)
+    assert world.delivery.delivered == ["r", "r", "r"]
+    told = kept.with_(outputs=tuple(replace(output, data_base64="QUJD") for output in kept.outputs))
+    assert await world.service.whole(told) is told
     with pytest.raises(JobNotFound):
         await world.service.get("nobody")

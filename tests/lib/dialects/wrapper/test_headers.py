@@ -2,7 +2,7 @@
 
 import pytest
 
-from lib.dialects.wrapper.headers import Preference, idempotency_key, preference, traceparent, wait_s
+from lib.dialects.wrapper.headers import Preference, idempotency_key, preference, wait_s
 from lib.errors import InvalidRequest
 
 
@@ -46,11 +46,3 @@ def test_a_wait_is_bounded() -> None:
     for bad in ("", "x", "-1", "nan", "inf"):
         with pytest.raises(InvalidRequest):
             wait_s({"wait": bad}, most_s=9)
-
-
-def test_only_a_trace_context_is_one() -> None:
-    """Whatever else stands there is dropped."""
-    good = f"00-{'0' * 31}1-{'0' * 15}1-00"
-    assert traceparent({"traceparent": good}) == good
-    for bad in ("", "x", good + "-more", good.upper().replace("0", "G")):
-        assert traceparent({"traceparent": bad}) is None

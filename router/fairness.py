@@ -120,17 +120,13 @@ class FairQueue:
         """Take out an ask that was given to a worker: its tenant pays, and holds it until ``settled``."""
         if request_id not in self._places:
             return None
-        ring = self._rings[self._places[request_id][0]]
-        ask = self._remove(request_id)
-        tenant = ring[ask.tenant]
-        tenant.deficit -= ask.size
-        if tenant.deficit <= 0:
-            ring[ask.tenant] = ring.pop(ask.tenant)
+        priority, (_, _, ask) = self._places[request_id]
         account = self._accounts[ask.tenant]
         account.held += 1
         account.held_work += ask.size
         self._held[request_id] = ask
-        self._next_round(ring)
+        self._remove(request_id)
+        self._charge(self._rings[priority], ask)
         return ask
 
     def drop(self, request_id: str) -> Ask | None:
@@ -205,6 +201,13 @@ class FairQueue:
                 del deficits[name]
             elif deficits[name] <= 0:
                 turns.rotate(-1)
+
+    def _charge(self, ring: dict[str, _Tenant], ask: Ask) -> None:
+        tenant = ring[ask.tenant]
+        tenant.deficit -= ask.size
+        if tenant.deficit <= 0:
+            ring[ask.tenant] = ring.pop(ask.tenant)  # its turn is over
+        self._next_round(ring)
 
     def _next_round(self, ring: dict[str, _Tenant]) -> None:
         """Credit everybody once all who wait have spent theirs; forget who neither waits nor owes anything."""

@@ -1,4 +1,4 @@
-"""The policies' one face to the dispatcher: workers and outcomes come in, placements go out. Deterministic, no clock."""
+"""The policies' one face to the dispatcher: workers and outcomes come in, placements go out. Deterministic."""
 
 import random
 from collections import OrderedDict
@@ -13,7 +13,7 @@ from router.choose.pool import Pool
 from router.choose.search import Found, Promises, Score, Search
 from router.choose.tuning import Tuning
 from router.estimate import OfferedLoad, Speeds, expected_wait
-from router.model import Ask, Assignment, Exclusion, Explanation, Placement, Policy, Reason, Wait, WorkerView
+from router.model import Ask, Assignment, Explanation, Placement, Policy, Reason, Wait, WorkerView
 
 
 @dataclass(slots=True, kw_only=True)
@@ -200,8 +200,10 @@ class Chooser:
             self._close(current)
             awaited = verdict.awaited.seat.view.worker if verdict.awaited else None
             return Placement(ask=ask, reason=_empty(current.pool) or verdict.reason, awaited=awaited)
-        placement = Placement(ask=ask, reason=verdict.reason, assignment=_assignment(ask, verdict.taken, current.at))
-        self._assign(current, placement, verdict.taken)
+        assignment = _assignment(ask, verdict.taken, current.at)
+        placement = Placement(ask=ask, reason=verdict.reason, assignment=assignment)
+        current.pool.assign(verdict.taken.seat, assignment)
+        self._holders[assignment.request_id] = assignment.worker
         self._remember(self._decision(current, placement, looked[:SHOWN]))
         self._close(current)
         return placement
@@ -214,12 +216,6 @@ class Chooser:
         """End the endpoint's pass where nothing more can come of it."""
         late = self.policy is Policy.HYBRID
         current.closed = current.planned >= self._tuning.window or (late and not current.pool.has_room(current.at))
-
-    def _assign(self, current: _Pass, placement: Placement, score: Score) -> None:
-        assignment = placement.assignment
-        assert assignment is not None
-        current.pool.assign(score.seat, assignment)
-        self._holders[assignment.request_id] = assignment.worker
 
     def _decision(self, current: _Pass, placement: Placement, looked: list[Score]) -> Decision:
         return Decision(

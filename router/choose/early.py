@@ -1,7 +1,7 @@
-"""Policies that choose at arrival and let the request queue at its worker: proportional random, power of two, least work.
+"""Policies that choose at arrival, so that requests queue at workers: proportional random, power of two, least work.
 
-They are for comparison, and for operators who want what they know. A worker is full for them when its queue time reaches
-``max_queue_s``, or when it would itself refuse.
+They are for comparison, and for operators who want what they know. A worker is full for them when its queue time
+reaches ``max_queue_s``, or when it would itself refuse.
 """
 
 import random

@@ -15,7 +15,7 @@ TEXTS = {
     Reason.RANDOM_BY_SPEED: "{worker} was drawn at random, in proportion to speed.",
     Reason.BETTER_OF_TWO: "{worker} finishes first of two that were drawn in proportion to speed.",
     Reason.BETTER_WORKER_SOON: "It waits for {awaited}, which will finish it earlier than any worker that is free.",
-    Reason.MODEL_WARM_SOON: "It waits for {awaited}, which has its model resident; any free worker would load it first.",
+    Reason.MODEL_WARM_SOON: "It waits for {awaited}, which has its model resident; free workers would load it first.",
     Reason.ALL_BUSY: "All workers that can do it are busy.",
     Reason.NONE_ELIGIBLE: "No worker can do it: see what is excluded and why.",
     Reason.NO_WORKER: "The endpoint has no worker.",

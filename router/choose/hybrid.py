@@ -1,8 +1,8 @@
 """The default policy: late binding, earliest finish, and slow workers only as far as the load asks for them.
 
-A request waits for a busy, better worker if it would finish there earlier than on the best one that can take it now. The
-more load, the less a slow worker's own run time counts against it: near saturation every idle worker is used. A model's
-load time always counts in full, since loading is work that an idle worker does not spare anybody.
+A request waits for a busy, better worker if it would finish there earlier than on the best one that can take it now.
+The more load, the less a slow worker's own run time counts against it: near saturation every idle worker is used. A
+model's load time always counts in full: loading is work that an idle worker does not spare anybody.
 """
 
 from dataclasses import dataclass

@@ -27,7 +27,7 @@ class Shelf:
 class Pool:
     """Seats of an endpoint. Each change of a seat goes through here, so that the order stays true.
 
-    ``capacity`` is units per second of all ready workers that don't rest; ``version`` changes with who is here, how fast.
+    ``capacity`` is units per second of all ready workers that don't rest; ``version`` changes with members and speeds.
     """
 
     def __init__(self, tuning: Tuning) -> None:
@@ -159,9 +159,9 @@ class Pool:
         for name in seat.shelves:
             shelf = self._shelves[name]
             if seat.idle_key is not None:
-                del shelf.idle[bisect_left(shelf.idle, seat.idle_key)]  # type: ignore[type-var]
+                del shelf.idle[bisect_left(shelf.idle, seat.idle_key)]
             if seat.busy_key is not None:
-                del shelf.busy[bisect_left(shelf.busy, seat.busy_key)]  # type: ignore[type-var]
+                del shelf.busy[bisect_left(shelf.busy, seat.busy_key)]
             if name and not shelf.idle and not shelf.busy:
                 del self._shelves[name]
         seat.shelves, seat.idle_key, seat.busy_key = (), None, None

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 class Tuning:
     """Times in seconds.
 
-    From an offered load of ``spare_until`` on, slow workers are used more than each request by itself would want,
-    and over ``full_from`` whenever they are idle. ``s_per_dollar``: a dollar saved is worth so much delay.
-    ``swap_s``: a model's load time where none was measured. ``overdue``: a job that runs longer than expected is expected
-    to need this share of its age still. ``window``: waiting requests that one pass plans at most; ``scan``: busy workers
-    that one decision looks at, at most. ``max_queue_s``: queue time from which a worker is full for policies that choose
-    at arrival. ``remembered``: decisions that can be explained afterwards.
+    From an offered load of ``spare_until`` on, slow workers are used more than each request by itself would want, and
+    over ``full_from`` whenever they are idle. ``s_per_dollar``: a dollar saved is worth so much delay. ``swap_s``: a
+    model's load time where none was measured. ``overdue``: what runs longer than expected will need this share of its
+    age still. ``window``: waiting requests that one pass plans at most; ``scan``: busy workers that one decision looks
+    at, at most. ``max_queue_s``: queue time from which a worker is full for policies that choose at arrival.
+    ``remembered``: decisions that can be explained afterwards.
     """
 
-    spare_until: float = 0.6
-    full_from: float = 0.9
+    spare_until: float = 0.3
+    full_from: float = 1.2
     s_per_dollar: float = 0.0
     swap_s: float = 5.0
     overdue: float = 0.1

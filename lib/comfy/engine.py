@@ -206,7 +206,7 @@ class ComfyEngine:
             self._link.sessions.pop(prompt_id, None)
             self._carer.left(ran=session.started, out_of_memory=isinstance(failure, OutOfMemory))
         self._uncollected.add(prompt_id)
-        return self._execution(session, replace(ticket, failure=failure))
+        return self._execution(session, ticket if failure is None else replace(ticket, failure=failure))
 
     async def _begin(
         self, session: PromptSession, job: Job, prepared: Prepared, *, withdraw: asyncio.Event, attach: bool
@@ -228,7 +228,8 @@ class ComfyEngine:
             key = partner.key_of(job.spec, self._settings)
             keep = job.spec.keep_partial
             dropped = await self._poster.submit(session, planned, keep_partial=keep, api_key=key)
-        return replace(self._ticket(session, planned, prepared.caller_graph), dropped=dropped)
+        ticket = self._ticket(session, planned, prepared.caller_graph)
+        return replace(ticket, dropped=dropped) if dropped else ticket
 
     async def _recall(self, session: PromptSession, job: Job) -> Plan | None:
         """Take a prompt of an earlier life up again: what it tells goes to a socket that is gone."""

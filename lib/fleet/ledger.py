@@ -12,6 +12,7 @@ from datetime import datetime
 from math import fsum
 
 from lib.clock import Clock
+from lib.jobs.copies import changed
 from lib.jobs.model import Job, JobStatus
 from lib.protocol.status import DeletedRequest, RequestOutcome
 
@@ -40,7 +41,7 @@ class Amounts:
     rejected: float = 0.0
 
     def plus(self, **more: float) -> "Amounts":
-        return replace(self, **{name: getattr(self, name) + amount for name, amount in more.items()})
+        return changed(self, **{name: getattr(self, name) + amount for name, amount in more.items()})
 
     def minus(self, other: "Amounts") -> "Amounts":
         names = (item.name for item in fields(self))

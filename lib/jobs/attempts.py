@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from lib.clock import Clock
 from lib.errors import EngineDied, EngineUnreachable, OutOfMemory, ServiceError
 from lib.jobs.ahead import Ahead
+from lib.jobs.copies import changed
 from lib.jobs.ids import prompt_id_of
 from lib.jobs.journal import Journal
 from lib.jobs.live import LiveJob
@@ -224,7 +225,7 @@ class Attempts:
         collect_s = self._clock.monotonic() - begun
         job = live.job
         live.change(
-            timings=replace(job.timings, execute_s=execution.execute_s, collect_s=collect_s),
+            timings=changed(job.timings, execute_s=execution.execute_s, collect_s=collect_s),
             outputs=collected.outputs,
             response=collected.response,
             warnings=job.warnings + collected.warnings,
@@ -283,7 +284,7 @@ class _Observer:
             JobStatus.RUNNING,
             attempts=job.attempts + 1,
             message=job.message if job.stopping else "Generation started",
-            timings=replace(job.timings, execution_started_at=self._clock.now()),
+            timings=changed(job.timings, execution_started_at=self._clock.now()),
         )
         self._journal.started(self._live)
 

@@ -133,7 +133,8 @@ class Intake:
         """Return in which situation a request is accepted, and whether its job waits for the worker to be ready."""
         situation, waits = self._situation(spec), spec.patient and self._patience.holds(spec)
         if not spec.internal:
-            situation = replace(situation, draining=self.draining, ready=situation.ready or waits)
+            if self.draining or waits:
+                situation = replace(situation, draining=self.draining, ready=situation.ready or waits)
             decide(situation, max_wait_s=spec.max_wait_s, size_bytes=request_size(spec))
         return situation, waits
 

@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from dataclasses import replace
 
 from lib.clock import Clock
 from lib.errors import ServiceError
+from lib.jobs.copies import changed
 from lib.jobs.journal import Journal
 from lib.jobs.live import LiveJob, draining, last_version
 from lib.jobs.model import JobStatus
@@ -88,9 +88,9 @@ class Lives:
             return
         now = self._clock.now()
         made, message = delivered or live.job, "Processing complete." if error is None else error.message
-        changes = {"timings": replace(made.timings, finished_at=now), "outputs": made.outputs, "stopping": False}
+        changes = {"timings": changed(made.timings, finished_at=now), "outputs": made.outputs, "stopping": False}
         if error is None:
-            changes["progress"] = replace(live.job.progress, percent=100.0)
+            changes["progress"] = changed(live.job.progress, percent=100.0)
         job = advance(live.job, status, error=error, message=message, **changes)
         try:
             await self._journal.finish(job)

@@ -1,14 +1,14 @@
 """What a job is: frozen values, no I/O. To this package a workflow is an opaque JSON object."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from operator import attrgetter
 from typing import Any
 from urllib.parse import urlsplit
 
 from lib.errors import ServiceError
+from lib.jobs.copies import changed
 
 Workflow = dict[str, Any]
 """A graph in ComfyUI's API format, ``{node_id: {"class_type": str, "inputs": {...}}}``; opaque here."""
@@ -23,9 +23,10 @@ class JobStatus(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
-    @property
-    def terminal(self) -> bool:
-        return self in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
+    terminal: bool
+
+    def __init__(self, word: str) -> None:
+        self.terminal = word not in ("queued", "running")
 
 
 class Stage(StrEnum):
@@ -410,18 +411,8 @@ class Job:
     expires_at: datetime | None = None
     """When it is cancelled if need be, and forgotten (``ttl_s``, or earlier); ``None``: by the store's rule."""
 
-    def with_(self, **changes: Any) -> "Job":
-        """Return a copy, four times as fast as ``dataclasses.replace``; ``lib.jobs.transitions`` changes the status."""
-        copy = object.__new__(Job)
-        for put, value in zip(_PUT.values(), _VALUES(self), strict=True):
-            put(copy, value)
-        for name, value in changes.items():
-            _PUT[name](copy, value)
-        return copy
-
-
-_PUT: dict[str, Callable[[Job, Any], None]] = {item.name: getattr(Job, item.name).__set__ for item in fields(Job)}
-_VALUES = attrgetter(*_PUT)
+    with_ = changed
+    """Return a copy with some fields changed; ``lib.jobs.transitions`` changes the status."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from lib.clock import Clock
 from lib.errors import InputFetchFailed
 from lib.jobs.ahead import Ahead
 from lib.jobs.attempts import Attempts, Held
+from lib.jobs.copies import changed
 from lib.jobs.journal import Journal
 from lib.jobs.live import LiveJob
 from lib.jobs.model import Job, JobSpec, JobStatus, Output, Stage, Timings
@@ -125,7 +126,7 @@ class Pipeline:
             if not await live.is_recorded():
                 raise asyncio.CancelledError
             lease = await self._attempts.turn(live, held)
-        live.note(timings=replace(live.job.timings, wait_s=self._clock.monotonic() - begun))
+        live.note(timings=changed(live.job.timings, wait_s=self._clock.monotonic() - begun))
         return await self._attempts.run(live, prepared, lease, held)
 
     def _seats(self, spec: JobSpec) -> Seats:
@@ -149,7 +150,7 @@ class Pipeline:
             live.note(spec=lightened(live.job.spec))
         changes = {} if live.job.status is JobStatus.RUNNING else {"message": "Waiting for a GPU"}
         live.change(
-            timings=replace(live.job.timings, prepare_s=self._clock.monotonic() - begun),
+            timings=changed(live.job.timings, prepare_s=self._clock.monotonic() - begun),
             inputs=prepared.fetched_inputs,
             warnings=live.job.warnings + prepared.warnings,
             stage=Stage.EXECUTE,
@@ -170,7 +171,7 @@ class Pipeline:
                 outputs = await self._delivery.deliver(job, job.outputs)
         finally:
             self.backlog_bytes -= size
-        timings = replace(live.job.timings, deliver_s=self._clock.monotonic() - begun)
+        timings = changed(live.job.timings, deliver_s=self._clock.monotonic() - begun)
         return Delivered(outputs=outputs, timings=timings)
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from lib.jobs.copies import changed
 from lib.jobs.model import Job, JobSpec, JobStatus, Output, S3Target
 
 
@@ -24,7 +25,7 @@ def is_repeatable(job: Job) -> bool:
 def without_request(job: Job) -> Job:
     """The job without its workflow and files."""
     spec = job.spec
-    return job.with_(spec=replace(spec, workflow=b"", files=())) if spec.workflow or spec.files else job
+    return job.with_(spec=changed(spec, workflow=b"", files=())) if spec.workflow or spec.files else job
 
 
 def remains(job: Job) -> Job:
@@ -41,13 +42,13 @@ def spent(job: Job) -> Job:
     delivery = job.spec.delivery
     if delivery.s3 is not None or delivery.put is not None or delivery.webhooks:
         delivery = replace(delivery, s3=_without_keys(delivery.s3), put=None, webhooks=())
-    spec = replace(job.spec, workflow=b"", files=(), credentials=(), delivery=delivery)
+    spec = changed(job.spec, workflow=b"", files=(), credentials=(), delivery=delivery)
     return job.with_(spec=spec, outputs=outputs)
 
 
 def without_content(outputs: tuple[Output, ...]) -> tuple[Output, ...]:
     """The entries of the files, without the files."""
-    return tuple(replace(output, data_base64=None) if output.data_base64 is not None else output for output in outputs)
+    return tuple(changed(output, data_base64=None) if output.data_base64 is not None else output for output in outputs)
 
 
 def _without_keys(target: S3Target | None) -> S3Target | None:

@@ -4,7 +4,6 @@ Each kind of text is signed under its own name, so that one can never be taken f
 changes the key takes every token and link back.
 """
 
-import hashlib
 import hmac
 import json
 from datetime import datetime
@@ -44,7 +43,7 @@ class Signer:
         return fits and now.timestamp() < int(expires)
 
     def _sign(self, *parts: str) -> str:
-        return hmac.new(self._key, json.dumps(parts).encode(), hashlib.sha256).hexdigest()
+        return hmac.digest(self._key, json.dumps(parts).encode(), "sha256").hex()
 
 
 def same(wanted: str, given: str) -> bool:

@@ -164,8 +164,9 @@ class Pipeline:
         size = sum(output.size_bytes for output in job.outputs)
         self.backlog_bytes += size
         begun = self._clock.monotonic()
-        target = job.spec.delivery.s3
-        own = job.spec.delivery.put is None and (target is None or target.operator)
+        wanted = job.spec.delivery
+        target = wanted.s3
+        own = wanted.put is None and (target is None or target.operator) and not _callers_host(wanted.store)
         try:
             async with (self._deliver_seats if own else self._foreign_seats).seat():
                 outputs = await self._delivery.deliver(job, job.outputs)
@@ -178,6 +179,10 @@ class Pipeline:
 def _told(live: LiveJob, text: str) -> None:
     if live.waits:
         live.change(message=text)
+
+
+def _callers_host(store: StoreTarget | None) -> bool:
+    return store is not None and store.kind is StoreKind.HTTP
 
 
 def _executes(live: LiveJob) -> bool:

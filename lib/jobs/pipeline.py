@@ -17,7 +17,7 @@ from lib.jobs.attempts import Attempts, Held
 from lib.jobs.copies import changed
 from lib.jobs.journal import Journal
 from lib.jobs.live import LiveJob
-from lib.jobs.model import Job, JobSpec, JobStatus, Output, Stage, Timings
+from lib.jobs.model import Job, JobSpec, JobStatus, Output, Stage, StoreKind, StoreTarget, Timings
 from lib.jobs.patience import Patience
 from lib.jobs.ports import Delivery, Execution, Prepared, Preparer
 from lib.jobs.queue import SlotQueue

@@ -72,6 +72,12 @@ STARTER = {
     "URL": ("-", "`url` in the report of a start that failed."),
 }
 """Variables that only ``start_server.sh``, the launcher and the Makefile read: default and meaning."""
+NOT_READ = {
+    "ANTHROPIC_API_KEY": "Drafts of workflow endpoints (`python -m lib.workflow draft`) are made offline, by no model.",
+    "BASE": "It names an image whose environment comfyui-api sources; ComfyUI is asked for its samplers here.",
+    "MINIMAX_API_KEY": "As `ANTHROPIC_API_KEY`.",
+}
+"""Variables of the programs whose users we serve that mean nothing here: why."""
 INTERNAL = frozenset({"BASH_SOURCE", "DEBIAN_FRONTEND", "HOME", "PYWORKER_HOST_READY", "PYWORKER_SECOND_INTERPRETER"})
 """Names in those files that nobody sets by hand."""
 ROUTES = {
@@ -205,6 +211,8 @@ def _starter() -> Iterable[str]:
     if found != set(STARTER):
         raise SystemExit(f"{__file__}: STARTER and the start scripts differ: {sorted(found ^ set(STARTER))}")
     yield from _table(("variable", "default", "meaning"), [(f"`{name}`", *STARTER[name]) for name in sorted(STARTER)])
+    yield "### Not read\n\nVariables of comfyui-api that are accepted and do nothing."
+    yield from _table(("variable", "why"), [(f"`{name}`", NOT_READ[name]) for name in sorted(NOT_READ)])
 
 
 def starter_variables() -> set[str]:

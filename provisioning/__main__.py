@@ -1,6 +1,6 @@
 """``python -m provisioning``: prepare this host. Sub-commands: ``host`` (all of it), ``comfyui``, ``checkpoint``,
-``apply``, ``manifest`` (check one without acting); for node packs ``node-install``, ``restore-snapshot``,
-``manager-mode``."""
+``apply``, ``later`` (what is brought after ComfyUI's start), ``manifest`` (check one without acting); for node packs
+``node-install``, ``restore-snapshot``, ``manager-mode``."""
 
 import argparse
 import os
@@ -17,8 +17,8 @@ from provisioning.commands import install_nodes, restore_snapshot, set_manager_m
 from provisioning.error_report import report_error
 from provisioning.errors import ProvisioningError, without_secrets
 from provisioning.facts import HostFacts
-from provisioning.host import apply_only, known_host, manifest_location, prepare_host
-from provisioning.manifest import load_manifest
+from provisioning.host import apply_only, chosen_manifest, known_host, prepare_host
+from provisioning.later import bring
 from provisioning.nodes.mode import MODES
 from provisioning.settings import default_workspace, read_host_settings, read_install_settings
 from provisioning.steps import say
@@ -64,9 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     apply.set_defaults(run=_apply)
     check = commands.add_parser("manifest", help="check a manifest without acting")
     check.set_defaults(run=_check)
+    later = commands.add_parser("later", help="what the host's manifest brings after ComfyUI's start")
+    later.set_defaults(run=_later)
     for command in (apply, check):
         command.add_argument("manifest", nargs="?", help="URL or path; the default is what the environment names")
-    for command in (host, comfyui, checkpoint, apply, check, *_node_commands(commands)):
+    for command in (host, comfyui, checkpoint, apply, check, later, *_node_commands(commands)):
         command.add_argument("--workspace", type=Path, help="folder for everything we write (WORKSPACE_DIR)")
         command.set_defaults(reports=command is host)
     return parser
@@ -117,14 +119,17 @@ def _checkpoint(parsed: argparse.Namespace) -> None:
 
 def _apply(parsed: argparse.Namespace) -> None:
     host = read_host_settings()
-    location = parsed.manifest or manifest_location(host)
-    apply_only(_workspace(parsed), host=host, install=read_install_settings(), location=location)
+    _, manifest = chosen_manifest(host, given=parsed.manifest)
+    apply_only(_workspace(parsed), host=host, install=read_install_settings(), manifest=manifest)
 
 
 def _check(parsed: argparse.Namespace) -> None:
-    location = parsed.manifest or manifest_location(read_host_settings())
-    load_manifest(location)
-    say(f"{without_secrets(location)} is a valid manifest")
+    name, _ = chosen_manifest(read_host_settings(), given=parsed.manifest)
+    say(f"{without_secrets(name)} is a valid manifest")
+
+
+def _later(parsed: argparse.Namespace) -> None:
+    bring(_known(parsed))
 
 
 def _node_install(parsed: argparse.Namespace) -> None:

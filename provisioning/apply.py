@@ -31,13 +31,7 @@ def apply_manifest(manifest: Manifest, facts: HostFacts) -> ProvisioningReport:
     with exclusive(workspace / ".provisioning" / "manifest-lock"):
         write_report(workspace, unfinished(started_at))
         stopped = threading.Event()
-        fetcher = Fetcher(
-            pins=Pins(workspace / LOCK_FILE),
-            progress=display(),
-            hf_token=facts.hf_token,
-            stopped=stopped,
-            retry_wait_s=facts.retry_wait_s,
-        )
+        fetcher = _fetcher(facts, stopped)
         packages = PackageSteps(manifest, facts, fetcher)
         system = tuple(_run(step, facts) for step in packages.system())
         downloads = _run_together(_downloads(manifest, facts, fetcher), facts, stopped)
@@ -46,6 +40,23 @@ def apply_manifest(manifest: Manifest, facts: HostFacts) -> ProvisioningReport:
         report = finished(started_at, system + downloads + others, volume=volume)
         write_report(workspace, report)
     return report
+
+
+def fetch_files(manifest: Manifest, facts: HostFacts) -> tuple[StepReport, ...]:
+    """Run the downloads of a manifest alone; no report is written."""
+    stopped = threading.Event()
+    return _run_together(_downloads(manifest, facts, _fetcher(facts, stopped)), facts, stopped)
+
+
+def _fetcher(facts: HostFacts, stopped: threading.Event) -> Fetcher:
+    return Fetcher(
+        pins=Pins(facts.workspace / LOCK_FILE),
+        progress=display(),
+        hf_token=facts.hf_token,
+        urls=facts.urls,
+        stopped=stopped,
+        retry_wait_s=facts.retry_wait_s,
+    )
 
 
 def _downloads(manifest: Manifest, facts: HostFacts, fetcher: Fetcher) -> Iterable[Step]:
@@ -111,7 +122,12 @@ def _tell(step: Step, status: Outcome, error: str | None, count: int) -> None:
 
 
 def _folder(facts: HostFacts, under: str) -> Path:
-    return facts.workspace if under == "workspace" else facts.comfyui()
+    match under:
+        case "workspace":
+            return facts.workspace
+        case "root":
+            return Path("/")
+    return facts.comfyui()
 
 
 def _fetch_model(model: ModelFile, facts: HostFacts, fetcher: Fetcher) -> int:

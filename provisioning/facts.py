@@ -1,9 +1,11 @@
 """What the steps of a manifest act on, and what a step is."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from lib.settings import SaladSettings
+from lib.storage.operator_urls import OperatorUrls
 from provisioning.comfyui.record import Device
 from provisioning.errors import ProvisioningError
 from provisioning.interpreter import Interpreter
@@ -31,6 +33,7 @@ class HostFacts:
     registry_url: str = ""
     snapshot: str | None = None
     volume: Volume | None = None
+    urls: OperatorUrls = field(default_factory=lambda: OperatorUrls(SaladSettings.model_construct()))
 
     def comfyui(self) -> Path:
         """Give ComfyUI's folder. Raises ProvisioningError."""

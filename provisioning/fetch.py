@@ -6,7 +6,7 @@ For files that the operator names. What callers of the service name is fetched b
 import hashlib
 import shutil
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -14,6 +14,9 @@ from urllib.parse import urlsplit
 import requests
 import stamina
 
+from lib.errors import StorageFailed
+from lib.settings import SaladSettings, SettingsError
+from lib.storage.operator_urls import OperatorUrls
 from provisioning.errors import ProvisioningError
 from provisioning.pins import Download, Pins
 
@@ -48,13 +51,15 @@ class _WrongContent(ProvisioningError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fetcher:
-    """Downloads with one set of pins, one token, one progress display; ``stopped`` ends all of them early."""
+    """Downloads with one set of pins, one token, one progress display; ``stopped`` ends all of them early. ``urls``
+    reads with the operator's other keys."""
 
     pins: Pins
     progress: Progress
     hf_token: str | None = None
     stopped: threading.Event
     retry_wait_s: float = 1.0
+    urls: OperatorUrls = field(default_factory=lambda: OperatorUrls(SaladSettings.model_construct()))
 
     def fetch(self, item: Download) -> int:
         """Have ``item.target`` as wanted; give the bytes that were downloaded, 0 when it was there.
@@ -69,6 +74,8 @@ class Fetcher:
             discard_partial(item.target)  # nothing could tell that the rest belongs to another version
         try:
             return self._received_whole(item, expected)
+        except (SettingsError, StorageFailed) as error:
+            raise ProvisioningError(f"{item.url} can't be read: {error}") from error
         except (_Transient, requests.RequestException) as error:
             raise ProvisioningError(
                 f"{item.url} could not be downloaded: {error}",
@@ -121,12 +128,11 @@ class Fetcher:
     def _receive(self, item: Download) -> int:
         partial = partial_path(item.target)
         offset = partial.stat().st_size if partial.exists() else 0
-        with requests.get(
-            item.url, headers=self._headers(item, offset), stream=True, timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
-        ) as response:
+        timeout = (CONNECT_TIMEOUT_S, READ_TIMEOUT_S)
+        with self.urls.get(item.url, headers=self._headers(item, offset), timeout=timeout) as response:
             if response.status_code == requests.codes.requested_range_not_satisfiable:
                 return self._range_refused(item, response, offset)
-            _check_status(response)
+            _check_status(item, response)
             if response.status_code != requests.codes.partial_content:
                 offset = 0
             length = response.headers.get("Content-Length")
@@ -237,13 +243,13 @@ def _remember_validator(partial: Path, response: requests.Response) -> None:
         path.unlink(missing_ok=True)
 
 
-def _check_status(response: requests.Response) -> None:
+def _check_status(item: Download, response: requests.Response) -> None:
     code = response.status_code
     if code == requests.codes.too_many_requests or code >= 500:
         raise _Transient(f"the server answered {code}")
     if code >= 400:
-        hint = " Set HF_TOKEN if the model is gated." if may_see_token(response.request.url or "") else ""
-        raise ProvisioningError(f"{response.request.url} answered {code} {response.reason}.{hint}")
+        hint = " Set HF_TOKEN if the model is gated." if may_see_token(item.url) else ""
+        raise ProvisioningError(f"{item.url} answered {code} {response.reason}.{hint}")
 
 
 def _check_size(item: Download, total: int | None) -> None:

@@ -13,6 +13,7 @@ import requests
 
 from lib.comfy import supervisor
 from lib.settings import RunPodSettings, Settings
+from provisioning import later
 from provisioning.apply import apply_manifest, causes, run_script, was_run
 from provisioning.comfyui.checkpoint import ensure_random_checkpoint
 from provisioning.comfyui.environment import detect_device
@@ -22,13 +23,14 @@ from provisioning.comfyui.record import Device, InstallRecord, read_record, writ
 from provisioning.errors import ProvisioningError, without_secrets
 from provisioning.facts import HostFacts
 from provisioning.interpreter import Interpreter, interpreter_of
-from provisioning.manifest import DEFAULT_MANIFEST, Condition, load_manifest, read_location
+from provisioning.manifest import DEFAULT_MANIFEST, Condition, Manifest, load_manifest, parse_manifest, read_location
 from provisioning.settings import REPOSITORY, HostSettings, InstallSettings
 from provisioning.steps import digest, say
 from provisioning.tls import TlsPaths, ensure_certificate
 from provisioning.volume.mount import Volume, mount
 
 USUAL_PORTS = (18188, 8188)
+MANIFEST_JSON = "MANIFEST_JSON"
 OWN_BENCHMARK = REPOSITORY / "workers" / "comfyui-json" / "misc" / "benchmark.json"
 
 
@@ -37,6 +39,7 @@ class EnginePlan(StrEnum):
 
     ATTACH = "attach"
     WAIT = "wait"
+    COMMAND = "command"
     LAUNCH = "launch"
 
 
@@ -87,7 +90,11 @@ def choose_engine(worker: Settings, around: Surroundings) -> EnginePlan:
     """Decide without acting: never start a second ComfyUI where somebody else runs, or will run, one."""
     if worker.engine.attached_bases:
         return EnginePlan.ATTACH
-    if worker.serverless or around.supervised:
+    if around.supervised:
+        return EnginePlan.WAIT
+    if worker.engine.command is not None:
+        return EnginePlan.COMMAND
+    if worker.serverless:
         return EnginePlan.WAIT
     asked_for_our_own = worker.engine.port == 0
     return EnginePlan.ATTACH if around.running_at and not asked_for_our_own else EnginePlan.LAUNCH
@@ -156,6 +163,8 @@ def _comfyui(
     if plan is EnginePlan.WAIT:
         owner = "its supervisor" if around.supervised else "this serverless host"
         say(f"ComfyUI is started by {owner}; the worker waits for it.")
+    elif plan is EnginePlan.COMMAND:
+        say("ComfyUI is started by CMD.")
     else:
         say(f"ComfyUI runs at {', '.join(worker.engine.attached_bases) or around.running_at}; attaching to it.")
     return None if worker.engine.attached_bases else read_record(workspace)
@@ -197,27 +206,36 @@ def _known_root(install: InstallSettings, worker: Settings) -> Path | None:
 
 
 def _manifest(host: HostSettings, around: Surroundings, facts: HostFacts) -> None:
-    image_reads_it = around.supervised and host.own_manifest is None
-    location = DEFAULT_MANIFEST if image_reads_it else manifest_location(host)
-    say(f"Provisioning by {without_secrets(location)}")
-    report = apply_manifest(load_manifest(location), facts)
+    name, manifest = chosen_manifest(host, image_reads_its_own=around.supervised)
+    say(f"Provisioning by {without_secrets(name)}")
+    before, after = manifest.parted()
+    later.note(facts.workspace, after)
+    report = apply_manifest(before, facts)
     if around.running_at and any(step.kind == "import" for step in report.steps):
         say(f"    ComfyUI runs already at {around.running_at}: restart it, so that it loads new node packs.")
     if report.failures:
         say(f"    The worker will start, but not be ready: {causes(report.failures)}")
 
 
-def manifest_location(host: HostSettings) -> str | Path:
-    """Give the operator's manifest, else the default one."""
-    return host.own_manifest or host.image_manifest or DEFAULT_MANIFEST
+def chosen_manifest(
+    host: HostSettings, *, given: str | None = None, image_reads_its_own: bool = False
+) -> tuple[str, Manifest]:
+    """Give the manifest that counts, and its name: the given one, else the operator's, else the default one."""
+    image = None if image_reads_its_own else host.image_manifest
+    location = given or host.own_manifest or image
+    if location is None and host.manifest_json is not None:
+        return MANIFEST_JSON, parse_manifest(host.manifest_json.get_secret_value(), name=MANIFEST_JSON)
+    location = str(location or host.manifest_path or DEFAULT_MANIFEST)
+    return location, load_manifest(location)
 
 
-def apply_only(workspace: Path, *, host: HostSettings, install: InstallSettings, location: str | Path) -> None:
-    """Carry one manifest out for the ComfyUI that is recorded or installed here. Raises if a needed step failed."""
+def apply_only(workspace: Path, *, host: HostSettings, install: InstallSettings, manifest: Manifest) -> None:
+    """Carry one manifest out for the ComfyUI that is recorded or installed here, also what may come after its start.
+    Raises if a needed step failed."""
     workspace.mkdir(parents=True, exist_ok=True)
     workspace = workspace.resolve()
     facts = known_host(workspace, host=host, install=install)
-    report = apply_manifest(load_manifest(location), facts)
+    report = apply_manifest(manifest, facts)
     if report.failures:
         raise ProvisioningError(causes(report.failures), remedy="Start again to go on: what is done is kept.")
 
@@ -243,6 +261,7 @@ def _facts(workspace: Path, host: HostSettings, *, root: Path | None, device: De
         snapshot=host.snapshot,
         cron_dir=host.cron_dir,
         hf_token=host.hf_token.get_secret_value() if host.hf_token else None,
+        urls=host.urls(),
         parallel_downloads=host.parallel_downloads,
     )
 

@@ -5,10 +5,11 @@ YAML, for example::
     version: 1
     models:                      # under <ComfyUI>/models
       - path: checkpoints/sd15.safetensors
-        url: https://example.com/sd15.safetensors
+        url: https://example.com/sd15.safetensors   # or s3://bucket/key, with AWS_*
         size_bytes: 2132626066   # optional, checked before the first byte is stored
         sha256: 64 hex digits    # optional, pinned by the first download where it is missing
-    files:                       # under the workspace, or under ComfyUI's folder
+        after_start: true        # brought while the worker serves; its failure holds nothing back
+    files:                       # under the workspace, under ComfyUI's folder, or under root: the file system
       - {path: user/default/comfy.settings.json, under: comfyui, content: "{}"}
     scripts:                     # bash, in order, each run once for its text
       - {name: fonts, run: "fc-cache -f"}
@@ -24,13 +25,16 @@ YAML, for example::
 Every entry takes ``optional: true`` (its failure doesn't hold the worker back) and ``when`` (a list of conditions that
 must all hold: ``gpu``, ``cpu``, ``default_benchmark``); a package that is a bare text here is written as a table for
 that: ``{name: libgl1, when: [gpu]}``. A pack whose ref is not given is pinned to what its first installation found.
+The manifest of Salad's comfyui-api, which has its models in two lists, is one too (``provisioning.salad``).
 """
 
+import json
 import re
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 import requests
 import yaml
@@ -40,6 +44,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from provisioning.apt import PACKAGE
 from provisioning.errors import ProvisioningError
 from provisioning.nodes.source import PackSource, parse_source
+from provisioning.salad import ADDRESS, in_our_form
 
 LIMIT_BYTES = 1 << 20
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -70,7 +75,7 @@ def _schedule(text: str) -> str:
 
 
 RelativePath = Annotated[str, AfterValidator(_inside)]
-WebAddress = Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
+WebAddress = Annotated[str, Field(pattern=ADDRESS)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$"), AfterValidator(str.lower)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
@@ -91,22 +96,26 @@ class ModelFile(Entry):
     url: WebAddress
     size_bytes: Annotated[int, Field(ge=0)] | None = None
     sha256: Sha256 | None = None
+    after_start: bool = False
 
 
 class PlainFile(Entry):
     """A file by URL or with its text given here; ``under`` names the folder that it may not leave."""
 
     path: RelativePath
-    under: Literal["workspace", "comfyui"] = "workspace"
+    under: Literal["workspace", "comfyui", "root"] = "workspace"
     url: WebAddress | None = None
     content: str | None = None
     size_bytes: Annotated[int, Field(ge=0)] | None = None
     sha256: Sha256 | None = None
+    after_start: bool = False
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.url is None) == (self.content is None):
             raise ValueError("expected either url or content")
+        if self.after_start and self.url is None:
+            raise ValueError("after_start is for what has a url")
         return self
 
 
@@ -198,17 +207,34 @@ class Manifest(BaseModel):
             seen.add(item)
         return self
 
+    def parted(self) -> tuple["Manifest", "Manifest"]:
+        """Give what there is to do before ComfyUI starts, and what afterwards."""
+        before = {
+            "models": tuple(model for model in self.models if not model.after_start),
+            "files": tuple(file for file in self.files if not file.after_start),
+        }
+        models = tuple(model for model in self.models if model.after_start)
+        files = tuple(file for file in self.files if file.after_start)
+        return self.model_copy(update=before), Manifest(models=models, files=files)
+
 
 def load_manifest(location: str | Path, *, timeout_s: float = 30.0) -> Manifest:
     """Read a manifest from a URL or a path. Raises ProvisioningError that names each wrong field."""
-    text = read_location(str(location), timeout_s=timeout_s)
+    return parse_manifest(read_location(str(location), timeout_s=timeout_s), name=str(location))
+
+
+def parse_manifest(text: str, *, name: str) -> Manifest:
+    """Read a manifest: JSON where ``name`` says so, else YAML. Raises ProvisioningError that names each wrong field."""
+    is_json = name.endswith("_JSON") or urlsplit(name).path.endswith(".json")
     try:
-        return Manifest.model_validate(yaml.safe_load(text) or {})
-    except yaml.YAMLError as error:
-        raise ProvisioningError(f"{location} is not YAML: {error}", remedy="Correct the manifest.") from None
+        values = json.loads(text) if is_json else yaml.safe_load(text)
+        return Manifest.model_validate({} if values is None else in_our_form(values))
+    except (yaml.YAMLError, json.JSONDecodeError) as error:
+        kind = "JSON" if is_json else "YAML"
+        raise ProvisioningError(f"{name} is not {kind}: {error}", remedy="Correct the manifest.") from None
     except ValidationError as error:
         lines = "; ".join(_explain(item) for item in error.errors())
-        raise ProvisioningError(f"{location}: {lines}", remedy="Correct the manifest.") from None
+        raise ProvisioningError(f"{name}: {lines}", remedy="Correct the manifest.") from None
 
 
 def read_location(location: str, *, timeout_s: float = 30.0) -> str:

@@ -8,7 +8,8 @@ from typing import TypeVar
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 
-from lib.settings import EnvironmentSettings, Flag
+from lib.settings import EnvironmentSettings, Flag, SaladSettings, SettingsError
+from lib.storage.operator_urls import OperatorUrls
 from provisioning.comfyui.record import Device
 from provisioning.errors import ProvisioningError
 
@@ -117,6 +118,22 @@ class HostSettings(EnvironmentSettings):
     benchmark_json: Path | None = Field(
         None, validation_alias="BENCHMARK_JSON_PATH", description="The operator's own benchmark workflow."
     )
+
+    manifest_json: SecretStr | None = Field(
+        None, validation_alias="MANIFEST_JSON", description="A manifest itself, as JSON; Salad's form or ours."
+    )
+    manifest_path: str | None = Field(
+        None,
+        validation_alias="MANIFEST",
+        description="A manifest (path or URL, .json, .yml, .yaml), where none of the others is named.",
+    )
+
+    def urls(self) -> OperatorUrls:
+        """Read what the operator names. Raises ProvisioningError: keys that can't be used."""
+        try:
+            return OperatorUrls(_read(SaladSettings))
+        except SettingsError as error:
+            raise ProvisioningError(str(error), remedy="Correct the variable and start again.") from None
 
 
 def read_install_settings() -> InstallSettings:

@@ -8,6 +8,7 @@ SCHEMES = frozenset({"http", "https", "ssh", "git", "file"})
 REGISTRY_NAME = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(@(?P<version>[A-Za-z0-9][A-Za-z0-9.+_-]*))?")
 SHORT_SSH = re.compile(r"(?P<host>[\w.-]+@[\w.-]+:)(?P<path>[^:]+)")
 WEB_PAGE = re.compile(r"(?P<path>(?:/[^/]+){2,}?)/(?:-/)?(?:tree|commit|releases/tag)/(?P<ref>.+)")
+BITBUCKET_PAGE = re.compile(r"(?P<path>/[^/]+/[^/]+)/(?:src|commits)/(?P<ref>[^/]+)(?:/.*)?")
 WITH_REF = re.compile(r"(?P<path>[^@]+)@(?P<ref>.+)")
 FOLDER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 REF = re.compile(r"[A-Za-z0-9._][A-Za-z0-9._/+-]*")
@@ -51,17 +52,18 @@ def parse_source(text: str, *, ref: str | None = None) -> PackSource:
 def _parted(text: str) -> tuple[str, str | None]:
     short = SHORT_SSH.fullmatch(text)
     if short is not None:
-        path, ref = _path_and_ref(short["path"])
+        path, ref = _path_and_ref(short["path"], host="")
         return short["host"] + path, ref
     parts = urlsplit(text)
     if parts.scheme not in SCHEMES or not parts.path.strip("/") or re.search(r"\s", text):
         raise ValueError(f"{text!r}: expected the URL of a git repository or a name in the registry of nodes")
-    path, ref = _path_and_ref(parts.path)
+    path, ref = _path_and_ref(parts.path, host=parts.hostname or "")
     return urlunsplit((parts.scheme, parts.netloc, path, "", "")), ref
 
 
-def _path_and_ref(path: str) -> tuple[str, str | None]:
-    page = WEB_PAGE.fullmatch(path) or WITH_REF.fullmatch(path)
+def _path_and_ref(path: str, *, host: str) -> tuple[str, str | None]:
+    page = BITBUCKET_PAGE.fullmatch(path) if "bitbucket" in host else WEB_PAGE.fullmatch(path)
+    page = page or WITH_REF.fullmatch(path)
     if page is None:
         return path.rstrip("/"), None
     return page["path"].rstrip("/"), page["ref"].rstrip("/")

@@ -10,6 +10,7 @@ from lib.settings import Settings, load_settings
 from provisioning.comfyui.record import Device
 from provisioning.errors import ProvisioningError
 from provisioning.host import EnginePlan, Surroundings, choose_engine, look_around, prepare_host, rotate_log
+from provisioning.later import Later
 from provisioning.report import FILE_NAME
 from provisioning.settings import HostSettings, InstallSettings
 from tests.provisioning.packs import plant
@@ -48,6 +49,10 @@ SERVERLESS = {"REPORT_ADDR": "http://127.0.0.1:9", "CONTAINER_ID": "42"}
         (SERVERLESS, NOBODY, EnginePlan.WAIT),
         (SERVERLESS, Surroundings(supervised=True, running_at="http://127.0.0.1:18188"), EnginePlan.WAIT),
         ({"CONTAINER_ID": "42"}, NOBODY, EnginePlan.LAUNCH),
+        ({"CMD": "run"}, Surroundings(supervised=False, running_at="http://127.0.0.1:8188"), EnginePlan.COMMAND),
+        ({"CMD": "run", **SERVERLESS}, NOBODY, EnginePlan.COMMAND),
+        ({"CMD": "run"}, Surroundings(supervised=True, running_at=None), EnginePlan.WAIT),
+        ({"CMD": "run", **ATTACHED}, NOBODY, EnginePlan.ATTACH),
     ],
 )
 def test_a_second_comfyui_is_never_started(environ: dict[str, str], around: Surroundings, plan: EnginePlan) -> None:
@@ -69,6 +74,27 @@ def test_attached_host_installs_nothing(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "w" / FILE_NAME).read_text())
     assert report["status"] == "ok"
     assert report["steps"][0]["status"] == "skipped"
+
+
+def test_where_a_command_starts_comfyui_none_is_installed(tmp_path: Path, server: FileServer) -> None:
+    """Salad's manifest is for the ComfyUI in COMFY_HOME; what may come after the start is left for then."""
+    root = tmp_path / "opt" / "ComfyUI"
+    (root / "comfy").mkdir(parents=True)
+    (root / "main.py").touch()
+    first, later = server.add("/first", b"abc"), server.add("/later", b"def")
+    models = {
+        "before_start": [{"url": first, "local_path": "models/loras/first.bin"}],
+        "after_start": [{"url": later, "local_path": "models/loras/later.bin"}],
+    }
+    install = InstallSettings(install_path=root, probe_timeout_s=1)
+    values = host(tmp_path, manifest_json=json.dumps({"models": models}))
+    worker = settings(CMD="python main.py", COMFY_HOME=str(root))
+    prepare_host(tmp_path / "w", host=values, install=install, worker=worker)
+    assert sorted(path.name for path in (root / "models" / "loras").iterdir()) == ["first.bin"]
+    assert not (tmp_path / "w" / "ComfyUI").exists()
+    assert Later().wanted(tmp_path / "w")
+    prepare_host(tmp_path / "w", host=host(tmp_path, manifest_json="{}"), install=install, worker=worker)
+    assert not Later().wanted(tmp_path / "w")
 
 
 def test_operators_manifest_replaces_the_default_one(tmp_path: Path) -> None:

@@ -1,0 +1,91 @@
+"""Puts the deciding parts together, without HTTP: what the process, the tests and the benchmark start from."""
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lib.clock import Clock
+from lib.lifecycle import Tasks
+from router.alarm import Alarm
+from router.dispatch import Dispatcher
+from router.endpoints import Endpoints
+from router.estimate import SizeRow
+from router.fleet import Fleet, Probe
+from router.learning import Learning
+from router.metrics import RouterMetrics
+from router.newsroom import Newsroom
+from router.planner import Planner
+from router.ports import SharedState
+from router.registry import Registry
+from router.storelink import StoreLink
+
+STALE_S, GONE_S = 25.0, 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Core:
+    """The deciding parts of one replica."""
+
+    dispatcher: Dispatcher
+    newsroom: Newsroom
+    link: StoreLink
+    metrics: RouterMetrics
+    learning: Learning
+
+
+def build_core(
+    endpoints: Endpoints,
+    *,
+    state: SharedState,
+    shared: bool,
+    replica: str,
+    clock: Clock,
+    tasks: Tasks,
+    chance: random.Random,
+    probe: Probe,
+    sizes: Iterable[SizeRow] = (),
+    stale_s: float = STALE_S,
+    gone_s: float = GONE_S,
+) -> Core:
+    """Build them, and start their one loop of moments; ``newsroom`` is the caller's to run, or to let catch up."""
+    metrics, learning, alarm = RouterMetrics(), Learning(sizes), Alarm(clock)
+    link = StoreLink(state, clock=clock)
+    link.listen(metrics.store)
+    registry = Registry(endpoints, clock=clock, stale_s=stale_s)
+    planner = Planner(
+        endpoints=endpoints,
+        registry=registry,
+        link=link,
+        shared=shared,
+        replica=replica,
+        clock=clock,
+        tasks=tasks,
+        alarm=alarm,
+        learning=learning,
+        metrics=metrics,
+        chance=chance,
+    )
+    fleet = Fleet(
+        registry=registry,
+        planner=planner,
+        link=link,
+        learning=learning,
+        probe=probe,
+        clock=clock,
+        tasks=tasks,
+        alarm=alarm,
+        gone_s=gone_s,
+    )
+    dispatcher = Dispatcher(
+        endpoints=endpoints,
+        registry=registry,
+        planner=planner,
+        fleet=fleet,
+        learning=learning,
+        link=link,
+        metrics=metrics,
+        clock=clock,
+    )
+    newsroom = Newsroom(planner=planner, fleet=fleet, link=link, replica=replica, clock=clock)
+    tasks.spawn(alarm.run(), name="moments", vital=True)
+    return Core(dispatcher=dispatcher, newsroom=newsroom, link=link, metrics=metrics, learning=learning)

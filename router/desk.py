@@ -1,0 +1,99 @@
+"""One endpoint's decisions: its waiting asks in fair order, its workers, who was given what. No I/O; time is given."""
+
+import random
+from collections.abc import Sequence
+
+from router.choose.chooser import Chooser
+from router.choose.tuning import Tuning
+from router.endpoints import Endpoint
+from router.estimate import OfferedLoad, Speeds
+from router.fairness import FairQueue, Refused
+from router.model import Ask, Assignment, Condition, Explanation, Placement, Wait, WorkerView
+
+USUAL_PACE = 0.01
+"""Seconds for a unit of a worker that does the benchmark in one; where none is known."""
+
+
+class Desk:
+    """Where the asks of an endpoint wait for a worker. What was given counts until ``settle``."""
+
+    def __init__(self, endpoint: Endpoint, *, speeds: Speeds, load: OfferedLoad, chance: random.Random) -> None:
+        settings = endpoint.settings
+        self.endpoint = endpoint
+        self.chooser = Chooser(
+            settings.policy,
+            chance=chance,
+            speeds=speeds,
+            load=load,
+            tuning=Tuning(s_per_dollar=settings.kappa, swap_s=settings.swap_time, max_queue_s=settings.max_queue_time),
+        )
+        self.queue = FairQueue(limits={tenant.name: tenant.limits for tenant in settings.tenants})
+        self._asks: dict[str, Ask] = {}
+        self._ready: set[str] = set()
+
+    @property
+    def waiting(self) -> Sequence[Ask]:
+        """All asks that wait, as they came."""
+        return tuple(self._asks.values())
+
+    def offer(self, ask: Ask) -> Refused | None:
+        """Let an ask wait."""
+        refused = self.queue.push(ask, pace=self._pace())
+        if refused is None:
+            self._asks[ask.request_id] = ask
+        return refused
+
+    def withdraw(self, request_id: str) -> Ask | None:
+        """Its caller waits no more."""
+        self.queue.drop(request_id)
+        return self._asks.pop(request_id, None)
+
+    def plan(self, now: float) -> list[Placement]:
+        """Give what can be given now; answer the placements of those asks that were looked at."""
+        if not self._asks:
+            return []
+        placements = self.chooser.plan(self.queue.order(now), now)
+        for placement in placements:
+            if placement.assignment is not None:
+                self.queue.take(placement.ask.request_id)
+                del self._asks[placement.ask.request_id]
+        return placements
+
+    def settle(self, request_id: str, now: float) -> Assignment | None:
+        """What was given is over, or was not granted."""
+        self.queue.settled(request_id)
+        return self.chooser.settle(request_id, now)
+
+    def put(self, view: WorkerView, now: float) -> None:
+        """A worker is new or has changed."""
+        self.chooser.put(view, now)
+        if view.condition is Condition.READY and view.perf > 0:
+            self._ready.add(view.worker)
+        else:
+            self._ready.discard(view.worker)
+
+    def next_change(self, now: float) -> float | None:
+        """When to plan again though nothing happens; None: not as long as nobody waits."""
+        return self.chooser.next_change(self.endpoint.name, now) if self._asks else None
+
+    def explain(self, request_id: str, now: float) -> Explanation | None:
+        """Why a request is where it is: one of the last decisions, or what keeps it waiting."""
+        ask = self._asks.get(request_id)
+        return self.chooser.explain(ask, now) if ask is not None else self.chooser.explained(request_id)
+
+    def wait(self, ask: Ask, now: float) -> Wait | None:
+        """When this ask would start: behind all that waits, or from its place among them."""
+        return self.chooser.wait(ask, ahead=self.queue.ahead(ask.request_id, now), now=now)
+
+    def drop(self, worker: str) -> tuple[Assignment, ...]:
+        """A worker is gone; what it held is over."""
+        self._ready.discard(worker)
+        held = self.chooser.drop(worker)
+        for assignment in held:
+            self.queue.settled(assignment.request_id)
+        return held
+
+    def _pace(self) -> float:
+        """Seconds that a usual worker needs for a unit."""
+        capacity = self.chooser.capacity(self.endpoint.name)
+        return len(self._ready) / capacity if capacity > 0 else USUAL_PACE

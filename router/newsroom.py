@@ -1,0 +1,88 @@
+"""Keeps a replica in step with the others: what the store knows at first, then everybody's news; again after a loss."""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from lib.clock import Clock
+from router.fleet import Fleet
+from router.model import Assignment
+from router.planner import TTL_S, UNBOUNDED, Planner
+from router.ports import News, NewsKind, SharedState, StoreDown, WorkerRecord
+from router.registry import Epoch
+from router.replication import read_assignment, read_worker, to_monotonic, to_wall
+from router.storelink import StoreLink
+
+log = logging.getLogger(__name__)
+
+PAUSE_S = 1.0
+"""Between tries to hear the news of a store that is down."""
+
+
+class Newsroom:
+    """``run`` is a loop; ``catch_up`` alone does for a router that shares its store with nobody."""
+
+    def __init__(self, *, planner: Planner, fleet: Fleet, link: StoreLink, replica: str, clock: Clock) -> None:
+        self._planner = planner
+        self._fleet = fleet
+        self._link = link
+        self._replica = replica
+        self._clock = clock
+        self._epoch = Epoch(clock)
+        self._listeners: list[Callable[[News], None]] = []
+
+    def listen(self, listener: Callable[[News], None]) -> None:
+        """Pass on news of jobs."""
+        self._listeners.append(listener)
+
+    async def catch_up(self) -> None:
+        """Take over what the store knows, and tell it what we gave while it was away."""
+        records: Sequence[WorkerRecord] = await self._link.attempt(lambda state: state.workers(), otherwise=[])
+        for record in records:
+            self._fleet.learn_of(record)
+        known: Sequence[Assignment] = await self._link.attempt(lambda state: state.assignments(), otherwise=[])
+        for assignment in known:
+            self._planner.note(to_monotonic(assignment, self._epoch))
+        for given in self._planner.given():
+            await self._link.attempt(partial(_reserve, to_wall(given, self._epoch)), otherwise=True)
+
+    async def run(self) -> None:
+        """Hear the news for ever. Where there are others: while the store is away, go on alone."""
+        while True:
+            try:
+                async with self._link.state.news() as news:
+                    self._link.up()
+                    await self.catch_up()
+                    async for one in news:
+                        self._hear(one)
+            except StoreDown as error:
+                self._link.down(error.message)
+            await self._clock.sleep(PAUSE_S)
+
+    def _hear(self, news: News) -> None:
+        if news.kind is NewsKind.JOB:
+            for listener in self._listeners:
+                listener(news)
+            return
+        if news.origin == self._replica:
+            return
+        try:
+            self._take(news)
+        except (KeyError, TypeError, ValueError) as error:
+            facts = {"event": "news.strange", "kind": news.kind, "origin": news.origin, "reason": str(error)}
+            log.warning("news of another router can't be read; is it of another version?", extra=facts)
+
+    def _take(self, news: News) -> None:
+        match news.kind:
+            case NewsKind.WORKER:
+                self._fleet.learn_of(read_worker(news.body))
+            case NewsKind.ASSIGNED:
+                self._planner.note(read_assignment(news.body, self._epoch))
+            case NewsKind.SETTLED:
+                self._planner.settled_elsewhere(str(news.body["request_id"]))
+            case NewsKind.GONE:
+                self._fleet.forget(str(news.body["worker"]))
+
+
+async def _reserve(assignment: Assignment, state: SharedState) -> bool:
+    return await state.reserve(assignment, slots=UNBOUNDED, ttl_s=TTL_S)

@@ -29,6 +29,21 @@ _UNSIGNED = {
     ".ksplat": "model/ksplat",
     ".spz": "model/spz",
 }
+_BRANDS = {
+    b"avif": ("image/avif", ".avif"),
+    b"avis": ("image/avif", ".avif"),
+    b"heic": ("image/heic", ".heic"),
+    b"heix": ("image/heic", ".heic"),
+    b"mif1": ("image/heic", ".heic"),
+    b"msf1": ("image/heic", ".heic"),
+    b"qt  ": ("video/quicktime", ".mov"),
+    b"M4A ": ("audio/mp4", ".m4a"),
+    b"M4B ": ("audio/mp4", ".m4a"),
+    b"M4V ": ("video/x-m4v", ".m4v"),
+    b"3gp": ("video/3gpp", ".3gp"),
+    b"3g2": ("video/3gpp2", ".3g2"),
+}
+"""Of ISO media files, by what stands behind ``ftyp``; every other brand (``iso5``, ``avc1``, ``dash``) is MP4."""
 _ZIPPED = {".usdz": "model/vnd.usdz+zip", ".3mf": "model/3mf"}
 
 
@@ -71,13 +86,21 @@ def _signed(head: bytes, suffix: str) -> Media | None:
 
     kind = filetype.guess(head)
     if kind is None or kind.mime == UNKNOWN:
-        return None
+        return _branded(head)
     if kind.mime.partition("/")[0] in ("image", "audio", "video"):
         extension = f".{kind.extension}"
         return Media(mime_type=kind.mime, extension=_EXTENSIONS.get(extension, extension))
     if kind.mime == "application/zip" and suffix in _ZIPPED:
         return Media(mime_type=_ZIPPED[suffix], extension=suffix)
     raise NotMedia(f"a file of type {kind.mime}")
+
+
+def _branded(head: bytes) -> Media | None:
+    """An ISO media file of a brand that the library does not know."""
+    if head[4:8] != b"ftyp" or int.from_bytes(head[:4], "big") < 8:
+        return None
+    mime_type, extension = _BRANDS.get(head[8:12]) or _BRANDS.get(head[8:11]) or ("video/mp4", ".mp4")
+    return Media(mime_type=mime_type, extension=extension)
 
 
 def _textual(head: bytes, suffix: str) -> Media | None:

@@ -109,6 +109,14 @@ class Index:
         self.end(draft)
         return self.add(model)
 
+    def rename(self, model: Model, path: Path) -> Model:
+        """Give the first file of a model another name; return the model as it is now. Raises: OSError."""
+        Path(model.paths[0]).rename(path)
+        with self._lock:
+            model = self._read()[model.sha256] = replace(model, paths=(str(path), *model.paths[1:]))
+            self._write()
+            return model
+
     def drop_path(self, path: Path) -> None:
         """A file has another content from now on."""
         with self._lock:

@@ -136,6 +136,8 @@ class Library:
         self._flights: dict[str, _Flight] = {}
         self._held: weakref.WeakValueDictionary[str, Held] = weakref.WeakValueDictionary()
         self._shelving = asyncio.Lock()
+        self._fresh: set[str] = set()
+        """Digests of models that came in, and that nobody was told a name of yet."""
 
     async def obtain(self, wish: Wish, folder: str, *, name: str = "", tell: Tell = untold) -> Obtained:
         """Have a model in a folder of ComfyUI's, under a name of its own, or as ``name`` if nothing else has that.
@@ -150,7 +152,9 @@ class Library:
         _check_kind(wish, model.paths[0])
         try:
             async with self._shelving:
-                name, new = await asyncio.to_thread(shelve, self._index, model, places, wanted=name)
+                fresh = model.sha256 in self._fresh
+                name, new = await asyncio.to_thread(shelve, self._index, model, places, wanted=name, fresh=fresh)
+                self._fresh.discard(model.sha256)
         except OSError as error:
             cause = error.strerror or type(error).__name__
             raise StorageFailed(f"{wish.field}: the model can't be stored: {cause}") from error
@@ -271,12 +275,13 @@ class Library:
             return kept
 
         model = await asyncio.to_thread(keep)
+        if model.paths == (str(final),):
+            self._fresh.add(model.sha256)
         await self._make_room(0, keep=model.sha256)
         duration_s = time.monotonic() - begun
         facts = {"event": "model.downloaded", "file": final.name, "bytes": model.size_bytes}
         log.info("model downloaded", extra=facts | {"duration_s": round(duration_s, 3)})
         self._on_downloaded(url, Path(model.paths[0]), model.size_bytes, duration_s)
-        self._on_new()
         return model
 
     async def _make_room(self, needed_bytes: int, *, keep: str = "") -> None:

@@ -9,21 +9,33 @@ from lib.comfy.models.names import content_name
 from lib.comfy.placing import link_or_copy
 
 
-def shelve(index: Index, model: Model, places: Sequence[Path], *, wanted: str = "") -> tuple[str, bool]:
+def shelve(
+    index: Index, model: Model, places: Sequence[Path], *, wanted: str = "", fresh: bool = False
+) -> tuple[str, bool]:
     """Have ``model`` in all of ``places``; return its name there, and whether it is new in any of them.
 
-    ``wanted`` is its name where nothing else has it; a file that came from the same URL earlier gives way.
-    Raises: OSError."""
+    ``wanted`` is its name where nothing else has it; a file that came from the same URL earlier gives way. ``fresh``:
+    nobody was told of a name of it yet. Raises: OSError."""
+    model = index.find(model.sha256, now=model.used_at) or model
     name = _name(index, model, places, wanted)
+    first = Path(model.paths[0])
+    if fresh and first.name != name and first.parent in places:
+        _free(index, first.with_name(name))
+        model = index.rename(model, first.with_name(name))
     missing = [place / name for place in places if str(place / name) not in model.paths]
     for target in missing:
-        if index.owner(target) is not None:
-            index.drop_path(target)
-            target.unlink(missing_ok=True)
+        _free(index, target)
         link_or_copy(Path(model.paths[0]), target)
     if missing:
         index.add(Model(sha256=model.sha256, size_bytes=model.size_bytes, paths=tuple(map(str, missing))))
-    return name, bool(missing)
+    return name, bool(missing) or fresh
+
+
+def _free(index: Index, target: Path) -> None:
+    """What came from the same URL earlier gives way."""
+    if index.owner(target) is not None:
+        index.drop_path(target)
+        target.unlink(missing_ok=True)
 
 
 def _name(index: Index, model: Model, places: Sequence[Path], wanted: str) -> str:

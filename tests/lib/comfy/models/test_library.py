@@ -274,6 +274,17 @@ async def test_a_named_model_gets_its_name(bench: Bench) -> None:
     assert (folder / "own.safetensors").read_bytes() == b"the operator's own"
 
 
+async def test_all_names_that_are_wanted_at_once_are_given(bench: Bench) -> None:
+    """Of one transfer; each is the whole file, and there are no others."""
+    library = await bench.library()
+    names = ["one.safetensors", "two.safetensors", ""]
+    wish = bench.wish("/a/m.safetensors")
+    got = await asyncio.gather(*(library.obtain(wish, "loras", name=name) for name in names))
+    assert len(bench.host.asked) == 1
+    assert [one.name for one in got[:2]] == names[:2] and set(bench.names()) == {one.name for one in got}
+    assert all((bench.root / "models/loras" / name).read_bytes() == MODEL for name in bench.names())
+
+
 async def test_a_named_model_is_renewed_from_its_own_url(bench: Bench) -> None:
     """Whoever asks again for a file that changed there gets it under the name it had."""
     library = await bench.library()

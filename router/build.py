@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lib.clock import Clock
 from lib.lifecycle import Tasks
 from router.alarm import Alarm
+from router.direct import DirectRequests
 from router.dispatch import Dispatcher
 from router.endpoints import Endpoints
 from router.estimate import SizeRow
@@ -19,7 +20,7 @@ from router.ports import SharedState
 from router.registry import Registry
 from router.storelink import StoreLink
 
-STALE_S, GONE_S = 25.0, 300.0
+STALE_S, GONE_S, REPLAY_TIMEOUT_S = 25.0, 300.0, 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,7 @@ class Core:
     link: StoreLink
     metrics: RouterMetrics
     learning: Learning
+    direct: DirectRequests
 
 
 def build_core(
@@ -46,6 +48,7 @@ def build_core(
     sizes: Iterable[SizeRow] = (),
     stale_s: float = STALE_S,
     gone_s: float = GONE_S,
+    replay_timeout_s: float = REPLAY_TIMEOUT_S,
 ) -> Core:
     """Build them, and start their one loop of moments; ``newsroom`` is the caller's to run, or to let catch up."""
     metrics, learning, alarm = RouterMetrics(), Learning(sizes), Alarm(clock)
@@ -87,5 +90,8 @@ def build_core(
         clock=clock,
     )
     newsroom = Newsroom(planner=planner, fleet=fleet, link=link, replica=replica, clock=clock)
+    direct = DirectRequests(
+        dispatcher=dispatcher, link=link, alarm=alarm, clock=clock, shared=shared, replay_timeout_s=replay_timeout_s
+    )
     tasks.spawn(alarm.run(), name="moments", vital=True)
-    return Core(dispatcher=dispatcher, newsroom=newsroom, link=link, metrics=metrics, learning=learning)
+    return Core(dispatcher=dispatcher, newsroom=newsroom, link=link, metrics=metrics, learning=learning, direct=direct)

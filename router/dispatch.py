@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lib.clock import Clock
@@ -68,6 +68,7 @@ class Dispatcher:
         self._metrics = metrics
         self._clock = clock
         self._foretold_at = -FORETELL_EVERY_S
+        self._absent: Callable[[str], tuple[int, float]] = lambda endpoint: (0, 0.0)
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
@@ -208,18 +209,23 @@ class Dispatcher:
         self.endpoints.find(endpoint)
         return self._planner.desks[endpoint]
 
+    def count_absent(self, absent: Callable[[str], tuple[int, float]]) -> None:
+        """Who knows of requests that wait between two polls: their number and units, by endpoint."""
+        self._absent = absent
+
     def figures(self, endpoint: str) -> Figures:
         """An endpoint in numbers. Raises: UnknownEndpoint."""
         desk, now = self.desk(endpoint), self._clock.monotonic()
         workers = self._registry.of(endpoint)
+        absent_count, absent_work = self._absent(endpoint)
         given = [one for worker in workers for one in desk.chooser.held(worker.key)]
         usual = self.learning.ask("", endpoint=endpoint, arrived_at=now, cost=USUAL_COST)
         return Figures(
             endpoint=endpoint,
             rate=self.learning.load.rate(endpoint, now),
             capacity=desk.chooser.capacity(endpoint),
-            waiting_count=len(desk.queue),
-            waiting_work=desk.queue.work,
+            waiting_count=len(desk.queue) + absent_count,
+            waiting_work=desk.queue.work + absent_work,
             given_count=len(given),
             given_work=sum(one.size for one in given),
             foreign_load=sum(worker.view.foreign_load for worker in workers),

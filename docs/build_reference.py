@@ -18,8 +18,10 @@ from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
 
 from benchmark.settings import BenchmarkSettings
+from docs.outside import INTERNAL, NOT_READ, STARTER
 from lib import errors
 from lib.app.counting import announce
+from lib.app.document import Document
 from lib.app.shared import SharedPaths
 from lib.app.sites import api_site, plain_site, public_site
 from lib.comfy.ports import CareAction
@@ -29,6 +31,7 @@ from lib.dialects.native.routes import NativeDialect
 from lib.dialects.runpod import docs as runpod_docs
 from lib.dialects.runpod.routes import PREFIX as RUNPOD
 from lib.dialects.runpod.routes import RunPodDialect
+from lib.dialects.salad.routes import SaladDialect
 from lib.dialects.vast import translate as vast
 from lib.dialects.vast.routes import VastDialect
 from lib.dialects.wrapper import docs as wrapper_docs
@@ -61,25 +64,6 @@ wrong value stops the start and names the variable, the value and what was expec
 the first one wins. Flags are true for `1`, `true`, `t`, `yes`, `y`, `on` in any letter case, and false for anything
 else. Lists are separated by commas. Sizes are bytes, times are seconds.
 """
-STARTER = {
-    "BACKEND": ("`comfyui-json`", "Folder under `workers/` that is started."),
-    "COMFYUI_TEST_DIR": ("`.comfyui`", "`make`: where the ComfyUI of the tests lies."),
-    "IS_DEPLOYMENT": ("false", "Vast's deployments are not served here: true stops the start with a message."),
-    "PYTHON": ("-", "Python 3.11 or newer that makes the environment; else one is looked for."),
-    "PYWORKER_REF": ("-", "Tag, branch or commit of this project that an update checks out."),
-    "PYWORKER_VENV": ("`.venv`", "Folder of the Python environment."),
-    "PYWORKER_VERSION": ("`0`", "`version` in the report of a start that failed."),
-    "URL": ("-", "`url` in the report of a start that failed."),
-}
-"""Variables that only ``start_server.sh``, the launcher and the Makefile read: default and meaning."""
-NOT_READ = {
-    "ANTHROPIC_API_KEY": "Drafts of workflow endpoints (`python -m lib.workflow draft`) are made offline, by no model.",
-    "BASE": "It names an image whose environment comfyui-api sources; ComfyUI is asked for its samplers here.",
-    "MINIMAX_API_KEY": "As `ANTHROPIC_API_KEY`.",
-}
-"""Variables of the programs whose users we serve that mean nothing here: why."""
-INTERNAL = frozenset({"BASH_SOURCE", "DEBIAN_FRONTEND", "HOME", "PYWORKER_HOST_READY", "PYWORKER_SECOND_INTERPRETER"})
-"""Names in those files that nobody sets by hand."""
 ROUTES = {
     "/": "Redirects to `/docs`.",
     "/docs": "The API page; works without internet.",
@@ -312,10 +296,14 @@ def listeners() -> Iterable[tuple[str, str, Sequence[tuple[str, str, str]]]]:
     files = OutputFiles(jobs=_NOTHING, signer=_NOTHING, files_of=_never, roots=_never, clock=_NOTHING)
     native, vast_dialect = _native(files), _vast(settings)
     wrapper_dialect, runpod = object.__new__(WrapperDialect), object.__new__(RunPodDialect)
+    salad = object.__new__(SaladDialect)
+    dialects = {WRAPPER: wrapper_dialect, runpod.name: runpod, salad.name: salad}
     api = api_site(
         settings,
-        dialects=(wrapper_dialect, runpod),
-        shared=SharedPaths(jobs=_NOTHING, dialects={WRAPPER: wrapper_dialect, runpod.name: runpod}, primary=""),
+        dialects=tuple(dialects.values()),
+        shared=SharedPaths(jobs=_NOTHING, dialects=dialects, primary=""),
+        document=Document(),
+        changing=None,
         native=native,
         probes=probes,
         upkeep=object.__new__(Upkeep),
@@ -324,7 +312,13 @@ def listeners() -> Iterable[tuple[str, str, Sequence[tuple[str, str, str]]]]:
         on_error=_never,
         version="",
     )
-    described = (*wrapper_docs.operations(), *runpod_docs.operations(), *native.operations(), *probes.operations())
+    described = (
+        *wrapper_docs.operations(),
+        *runpod_docs.operations(),
+        *salad.operations(),
+        *native.operations(),
+        *probes.operations(),
+    )
     known = ROUTES | {operation.path: f"{operation.summary}." for operation in described}
     yield (
         "API listener",

@@ -13,15 +13,21 @@ import aiohttp
 from lib.app.condition import Condition
 from lib.app.counting import count_attempts, count_care, count_jobs
 from lib.app.durable import Records, open_records
+from lib.app.models import build_models
 from lib.app.runpod import runpod_payload
+from lib.app.salad import salad_payload
+from lib.app.storages import Storages, open_storages
+from lib.app.system_events import on_saladcloud, system_events, tell_uploads
 from lib.app.tracing import trace_jobs, trace_webhook
 from lib.clock import Clock
 from lib.comfy.catalog import Catalog
 from lib.comfy.discover import servers as find_servers
 from lib.comfy.engine import ComfyEngine
 from lib.comfy.inputs import InputPreparer
+from lib.comfy.models.desk import ModelDesk
 from lib.comfy.placing import Placer
 from lib.comfy.ports import Server
+from lib.comfy.tap import Tap
 from lib.comfy.uploads import UploadStore
 from lib.delivery.announcements import Announcements, Render
 from lib.delivery.finish import Finisher
@@ -29,15 +35,18 @@ from lib.delivery.hooks import default_webhook, plan_webhooks
 from lib.delivery.inline import InlineCaps
 from lib.delivery.outbox import WebhookSender
 from lib.delivery.outputs import OutputDelivery, Sign
+from lib.delivery.places import opener
 from lib.delivery.plan import plan_convert, plan_put, plan_s3, plan_thumbnail
 from lib.delivery.posting import Attempt, Posts
 from lib.delivery.put import Puts
 from lib.delivery.schedules import schedules
-from lib.delivery.uploads import Uploads, s3_opener
+from lib.delivery.uploads import Uploads
 from lib.dialects.port import Planner
 from lib.dialects.runpod.translate import RunPodPayload
+from lib.dialects.salad.translate import SaladPayload
 from lib.dialects.wrapper.translate import WrapperPayload
 from lib.fleet.ledger import Ledger
+from lib.fleet.salad import DeletionCost
 from lib.jobs.model import Job
 from lib.jobs.pipeline import PipelineLimits
 from lib.jobs.queue import SlotQueue
@@ -50,8 +59,6 @@ from lib.storage.downloads import Downloads
 from lib.storage.guard import AddressGuard
 from lib.storage.http import GuardedHttp
 from lib.storage.local import ContentStore
-from lib.storage.s3 import S3Stores
-from lib.storage.sources import Sources
 from lib.telemetry.metrics import WorkerMetrics
 from lib.telemetry.traces import Traces, open_traces
 from lib.workflow.template import load_templates
@@ -68,8 +75,7 @@ class Clients:
 
     comfy_http: aiohttp.ClientSession
     guard: AddressGuard
-    guarded_http: GuardedHttp
-    stores: S3Stores
+    storages: Storages
     finisher: Finisher
     records: Records
     traces: Traces | None
@@ -87,8 +93,7 @@ async def open_clients(settings: Settings, stack: AsyncExitStack, *, clock: Cloc
     return Clients(
         comfy_http=await stack.enter_async_context(_comfy_http()),
         guard=guard,
-        guarded_http=await stack.enter_async_context(GuardedHttp(guard)),
-        stores=await stack.enter_async_context(S3Stores(guard=guard)),
+        storages=await open_storages(settings, stack, guard=guard),
         finisher=await stack.enter_async_context(Finisher(settings=settings.delivery, folder=fetched_folder(settings))),
         records=await open_records(settings, stack, clock=clock),
         traces=await stack.enter_async_context(open_traces(settings.telemetry, version=version)),
@@ -108,6 +113,10 @@ class Core:
     records: Records
     payload: WrapperPayload
     runpod: RunPodPayload
+    salad: SaladPayload
+    models: ModelDesk
+    options: Callable[..., tuple[str, ...]]
+    """What ComfyUI offers for an input of a node class."""
     signer: Signer
     uploaded: UploadStore
     sender: WebhookSender
@@ -138,16 +147,28 @@ async def build_core(
     )
     placer = Placer(servers, http=clients.comfy_http)
     own = records.derive("engines").hex()[:16]
+    events = system_events(settings, http=clients.storages.http, clock=clock)
     engines = tuple(
-        _engine(server, settings, clients=clients, placer=placer, owner=own, tasks=tasks, clock=clock)
+        _engine(server, settings, clients=clients, placer=placer, owner=own, tasks=tasks, clock=clock, tap=events)
         for server in servers
     )
+    models = build_models(
+        settings,
+        storages=clients.storages,
+        servers=servers,
+        engines=engines,
+        http=clients.comfy_http,
+        events=events,
+        tasks=tasks,
+    )
+    options = _first(engines, Catalog.options)
     queue = SlotQueue(engines, clock=clock)
     cache = ContentStore(settings.inputs_folder, quota_bytes=settings.storage.input_cache_bytes)
     uploaded = UploadStore(cache.root, settings=settings.storage)
     signer = Signer(records.derive("urls"))
     payload = await _payload(settings, clients.guard)
     runpod = runpod_payload(settings, guard=clients.guard, clock=clock)
+    salad = salad_payload(settings, guard=clients.guard, missing=clients.storages.missing)
     sender = await _sender(settings, clients=clients, stack=stack, tasks=tasks, clock=clock, metrics=metrics)
     service = JobService(
         queue=queue,
@@ -155,16 +176,17 @@ async def build_core(
             placer=placer,
             fetcher=Downloads(
                 store=cache,
-                http=clients.guarded_http,
+                http=clients.storages.http,
                 settings=settings.storage,
                 tasks=tasks,
                 on_brought=metrics.input_brought,
             ),
-            rights=Sources(settings=settings.delivery, guard=clients.guard),
+            rights=clients.storages.sources,
             uploaded=uploaded,
             settings=settings.storage,
             uploads=_first(engines, Catalog.upload_inputs),
-            options=_first(engines, Catalog.options),
+            options=options,
+            models=models.inputs,
         ),
         delivery=_delivery(settings, clients=clients, sign=_sign(settings, signer, clock), clock=clock),
         store=records.store,
@@ -173,6 +195,7 @@ async def build_core(
                 payload.name: payload.render_webhook,
                 VAST: payload.render_webhook,
                 runpod.name: runpod.render_webhook,
+                salad.name: salad.render_webhook,
             },
             sender=sender,
             signer=signer,
@@ -189,6 +212,18 @@ async def build_core(
         durable=records.durable,
     )
     service.listen(count_jobs(metrics))
+    if events is not None:
+        service.listen(tell_uploads(events))
+        tasks.spawn(events.run(), name="system events")
+    if on_saladcloud(settings.salad):
+        cost = DeletionCost(
+            settings.salad.metadata_url,
+            http=clients.comfy_http,
+            in_flight=lambda: service.in_flight_count,
+            clock=clock,
+        )
+        service.listen(cost.changed)
+        tasks.spawn(cost.run(), name="deletion cost")
     count_care(metrics, engines)
     if clients.traces is not None:
         service.listen(trace_jobs(clients.traces))
@@ -198,10 +233,13 @@ async def build_core(
         servers=servers,
         queue=queue,
         guard=clients.guard,
-        guarded_http=clients.guarded_http,
+        guarded_http=clients.storages.http,
         records=records,
         payload=payload,
         runpod=runpod,
+        salad=salad,
+        models=models.desk,
+        options=options,
         signer=signer,
         uploaded=uploaded,
         sender=sender,
@@ -221,7 +259,15 @@ def _comfy_http() -> aiohttp.ClientSession:
 
 
 def _engine(
-    server: Server, settings: Settings, *, clients: Clients, placer: Placer, owner: str, tasks: Tasks, clock: Clock
+    server: Server,
+    settings: Settings,
+    *,
+    clients: Clients,
+    placer: Placer,
+    owner: str,
+    tasks: Tasks,
+    clock: Clock,
+    tap: Tap | None,
 ) -> ComfyEngine:
     return ComfyEngine(
         name=server.name,
@@ -234,6 +280,7 @@ def _engine(
         placer=placer,
         owner=owner,
         clock=clock,
+        tap=tap,
     )
 
 
@@ -277,7 +324,7 @@ async def _sender(
 
     sender = WebhookSender(
         outbox=clients.records.store,
-        posts=Posts(http=clients.guarded_http, schedules=when, clock=clock),
+        posts=Posts(http=clients.storages.http, schedules=when, clock=clock),
         schedules=when,
         tasks=tasks,
         clock=clock,
@@ -317,9 +364,11 @@ def _delivery(settings: Settings, *, clients: Clients, sign: Sign, clock: Clock)
     return OutputDelivery(
         finisher=clients.finisher,
         uploads=Uploads(
-            open_store=s3_opener(clients.stores, delivery), expires_s=delivery.s3_url_expires_s, clock=clock
+            open_store=opener(clients.storages.s3, delivery, clients.storages.accounts),
+            expires_s=delivery.s3_url_expires_s,
+            clock=clock,
         ),
-        puts=Puts(http=clients.guarded_http),
+        puts=Puts(http=clients.storages.http),
         caps=caps,
         sign=sign,
     )

@@ -7,10 +7,12 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from lib.app.condition import Condition
 from lib.app.core import Core
 from lib.app.counting import announce
+from lib.app.document import Document
 from lib.app.health import Health
 from lib.app.live import output_roots
 from lib.app.shared import SharedPaths
@@ -24,6 +26,7 @@ from lib.dialects.native.outputs import OutputFiles
 from lib.dialects.native.routes import NativeDialect
 from lib.dialects.runpod.counts import RunPodCounts, WorkerState
 from lib.dialects.runpod.routes import RunPodDialect
+from lib.dialects.salad.routes import SaladDialect
 from lib.dialects.vast.routes import VastDialect
 from lib.dialects.vast.sessions import Sessions
 from lib.dialects.wrapper.parts import Uploads
@@ -43,6 +46,7 @@ from lib.serving.sse import EventStreams
 from lib.settings import Settings
 from lib.telemetry.metrics import WorkerMetrics
 from lib.upkeep.worker import Upkeep
+from lib.workflow.endpoints.folder import WorkflowFolder
 
 API_PORT = 18288
 RUNPOD_PORT = 8000
@@ -140,19 +144,37 @@ async def build_front(
         server=server,
         settings=settings.runpod,
     )
+    folder = None if settings.salad.workflow_dir is None else WorkflowFolder(settings.salad.workflow_dir)
+    if folder is not None:
+        await folder.refresh()
+        health.add(partial(_problems, folder))
+    document = Document()
+    salad = SaladDialect(
+        jobs=core.service,
+        payload=core.salad,
+        models=core.models,
+        document=document.current,
+        tasks=tasks,
+        server=server,
+        settings=settings.salad,
+        folder=folder,
+        options=core.options,
+    )
     shared = SharedPaths(
         jobs=core.service,
-        dialects={wrapper.name: wrapper, vast.name: wrapper, runpod.name: runpod},
+        dialects={wrapper.name: wrapper, vast.name: wrapper, runpod.name: runpod, salad.name: salad},
         primary=server.primary_dialect,
     )
-    announce(metrics, dialects=(wrapper.name, vast.name, runpod.name))
+    announce(metrics, dialects=(wrapper.name, vast.name, runpod.name, salad.name))
     probes = Probes(
         health=health.health, ready=health.ready, metrics=_exposition(metrics, core=core, streams=streams, clock=clock)
     )
     pass_ = core.records.derive("internal").hex()
     site = api_site(
         settings,
-        dialects=(wrapper, runpod),
+        dialects=(wrapper, runpod, salad),
+        document=document,
+        changing=salad.endpoint_operations,
         shared=shared,
         native=native,
         probes=probes,
@@ -184,6 +206,11 @@ async def _access(settings: Settings, *, core: Core, clock: Clock) -> Access:
     )
     core.service.listen(follow(limits))
     return Access(keys=ring, required=required, signer=core.signer, limits=limits)
+
+
+def _problems(folder: WorkflowFolder) -> dict[str, Any]:
+    """What keeps files of the folder from being endpoints, by name."""
+    return {"workflow_problems": [str(problem) for problem in folder.problems]}
 
 
 def _refused(metrics: WorkerMetrics, error: ServiceError) -> None:

@@ -1,12 +1,12 @@
 """What is mounted on each of the three listeners; ``docs/reference.md`` lists it from here."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Protocol
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from lib.app.document import Changing, Document
 from lib.app.shared import SharedPaths, own_routes
 from lib.dialects.native.outputs import OutputFiles
 from lib.dialects.native.routes import NativeDialect
@@ -60,6 +60,8 @@ def api_site(
     *,
     dialects: Sequence[MountedDialect],
     shared: SharedPaths,
+    document: Document,
+    changing: Changing | None,
     native: NativeDialect,
     probes: Probes,
     upkeep: Upkeep,
@@ -69,7 +71,7 @@ def api_site(
     version: str,
 ) -> Site:
     """Every dialect that asks for no signature, the paths that they share, our own routes, probes, metrics and the docs
-    page; guarded against web pages, and by API keys where there are any."""
+    page; guarded against web pages, and by API keys where there are any. ``document`` is given its contents here."""
     server = settings.server
     policy = OriginPolicy(
         hosts=frozenset({*server.api_allowed_hosts, server.api_host}), any_address=server.api_host not in LOOPBACK
@@ -84,15 +86,18 @@ def api_site(
     site.mount([web.get(LIVE, _live(upkeep, pass_))], owner="upkeep", needs={LIVE: Need.LINK})
     own = shared.operations({dialect.name: dialect.operations() for dialect in dialects})
     operations = [*own, *native.operations(), *probes.operations()]
-    document = partial(
-        build,
-        title=TITLE,
-        version=version,
-        description=DESCRIPTION,
-        operations=operations,
-        keys_required=access.required,
+    document.describe(
+        operations,
+        changing=changing,
+        build=lambda described: build(
+            title=TITLE,
+            version=version,
+            description=DESCRIPTION,
+            operations=described,
+            keys_required=access.required,
+        ),
     )
-    docs = Docs(document)
+    docs = Docs(document.current)
     site.mount(docs.routes(), owner="docs", needs=docs.needs())
     return site
 

@@ -1,7 +1,7 @@
 """The page that shows the OpenAPI document, with every asset served by us: no internet needed."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +58,10 @@ _POLICY = (
 
 
 class Docs:
-    """``/docs``, ``/openapi.json`` and the page's assets. ``document`` is called once, at the first request."""
+    """``/docs``, ``/openapi.json`` and the page's assets. ``document`` is asked at each request."""
 
-    def __init__(self, document: Callable[[], dict[str, Any]]) -> None:
-        self._build = document
-        self._document: dict[str, Any] | None = None
+    def __init__(self, document: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
+        self._document = document
 
     def routes(self) -> Sequence[web.RouteDef]:
         """Everything that the page needs."""
@@ -89,9 +88,7 @@ class Docs:
         return web.Response(text=_START, content_type="text/javascript")
 
     async def _show_document(self, request: web.Request) -> web.Response:
-        if self._document is None:
-            self._document = self._build()
-        return json_response(self._document)
+        return json_response(await self._document())
 
     async def _asset(self, request: web.Request) -> web.StreamResponse:
         kind = _ASSETS.get(name := request.match_info["asset"])

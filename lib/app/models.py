@@ -1,0 +1,61 @@
+"""Models that requests name by URL, and what Salad's routes say and do about models."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import aiohttp
+
+from lib.app.storages import Storages
+from lib.app.system_events import deleted, downloaded
+from lib.comfy.engine import ComfyEngine
+from lib.comfy.models.desk import ModelDesk
+from lib.comfy.models.folders import ModelFolders
+from lib.comfy.models.index import Index
+from lib.comfy.models.inputs import ModelInputs
+from lib.comfy.models.library import Library, Limits
+from lib.comfy.ports import Server
+from lib.comfy.relearning import Relearning
+from lib.delivery.system_events import SystemEvents
+from lib.lifecycle import Tasks
+from lib.settings import Settings
+
+RECORD = "models.json"
+"""In the state folder: which models we downloaded, so that only those go when room is needed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Models:
+    """``inputs`` for jobs, ``desk`` for routes."""
+
+    inputs: ModelInputs
+    desk: ModelDesk
+
+
+def build_models(
+    settings: Settings,
+    *,
+    storages: Storages,
+    servers: Sequence[Server],
+    engines: Sequence[ComfyEngine],
+    http: aiohttp.ClientSession,
+    events: SystemEvents | None,
+    tasks: Tasks,
+) -> Models:
+    """Return what brings models; ``events`` hears of each."""
+    salad, engine = settings.salad, settings.engine
+    folders = ModelFolders(servers, http=http, models_dir=salad.models_dir, timeout_s=engine.request_timeout_s)
+    library = Library(
+        folders=folders,
+        reader=storages.reader,
+        rights=storages.sources,
+        index=Index(engine.workspace.resolve() / RECORD, quota_bytes=salad.models_quota_bytes),
+        limits=Limits(max_bytes=salad.download_model_max_bytes, timeout_s=salad.model_timeout_s),
+        tasks=tasks,
+        on_new=Relearning(engines, tasks=tasks).changed,
+        on_downloaded=downloaded(events),
+        on_deleted=deleted(events),
+    )
+    return Models(
+        inputs=ModelInputs(library=library, folders=folders, urls=salad.model_urls, pickles=salad.model_pickles),
+        desk=ModelDesk(library=library, folders=folders, urls=salad.model_urls, pickles=salad.model_pickles),
+    )

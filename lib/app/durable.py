@@ -11,8 +11,8 @@ from lib.jobs.ports import JobStore, Outbox
 from lib.jobs.retention import Retention
 from lib.jobs.sqlite_store import SqliteJobStore
 from lib.jobs.store import MemoryJobStore
-from lib.jobs.vault import Vault
 from lib.settings import Settings
+from lib.storage.vault import Vault
 
 STATE = "state"
 EXPIRE_S = 30.0

@@ -24,7 +24,7 @@ from lib.jobs.durable.unwritten import Unwritten
 from lib.jobs.model import Idempotency, Job, JobFilter, OutboxItem
 from lib.jobs.requests import is_repeatable, remains, without_request
 from lib.jobs.retention import SECOND, Retention, StoreTime
-from lib.jobs.vault import Vault
+from lib.storage.vault import Vault
 
 
 class SqliteJobStore(SqliteOutbox):

@@ -14,7 +14,7 @@ from typing import IO
 
 from lib.errors import StorageFailed
 from lib.jobs.durable.schema import MIGRATIONS, NewerSchema, migrate
-from lib.jobs.vault import Unreadable, Vault
+from lib.storage.vault import Unreadable, Vault
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from lib.jobs.codec import (
 from lib.jobs.model import Idempotency, Job, OutboxItem
 from lib.jobs.requests import is_repeatable, request_size
 from lib.jobs.retention import StoreTime, run_is_remembered
-from lib.jobs.vault import Unreadable, Vault
+from lib.storage.vault import Unreadable, Vault
 
 log = logging.getLogger(__name__)
 

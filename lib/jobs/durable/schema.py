@@ -1,8 +1,8 @@
 """Tables of the job store, by version (``user_version``); the only way from one version to the next.
 
 In clear: ids, names, status, order, times, sizes. Times are store time (microseconds since 1970). All else is sealed
-(``lib.jobs.vault``); ``named``, ``keyed`` and ``host`` are keyed digests, since an idempotency key or a webhook's host
-is nobody's business.
+(``lib.storage.vault``); ``named``, ``keyed`` and ``host`` are keyed digests, since an idempotency key or a webhook's
+host is nobody's business.
 """
 
 import sqlite3

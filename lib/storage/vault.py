@@ -1,4 +1,4 @@
-"""The key file beside the job store: everything but index columns is encrypted with it, and further keys come of it."""
+"""The key file of a store: what is at rest is encrypted with it, and further keys come of it; worker and router."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""lib.jobs.vault: the key file, what is sealed with it, and what is derived from it."""
+"""lib.storage.vault: the key file, what is sealed with it, and what is derived from it."""
 
 import logging
 import os
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.errors import StorageFailed
-from lib.jobs.vault import Unreadable, Vault
+from lib.storage.vault import Unreadable, Vault
 
 
 @given(st.binary(max_size=200), st.text(max_size=20))

@@ -148,7 +148,9 @@ class ModelFolders:
             except EngineUnreachable:
                 continue
             if self._models_dir is None and paths is not None:
-                found |= dict.fromkeys(_roots_of(paths))
+                made = server.folders.output.resolve() if server.folders is not None else None
+                # what nodes save is offered as models too; its other folders are jobs'
+                found |= dict.fromkeys(root for root in _roots_of(paths) if root.resolve() != made)
         return tuple(found)
 
     # -- asking ------------------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ class ComfyClient:
     def __init__(self, base_url: str, http: aiohttp.ClientSession, *, timeout_s: float) -> None:
         self._base = URL(base_url.rstrip("/") + "/")
         self._root = self._base.raw_path
-        self._wire = Wire(self._base)
+        self._wire = Wire(self._base, timeout_s=timeout_s)
         self._http = http
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._stream_timeout = aiohttp.ClientTimeout(total=None, sock_connect=timeout_s, sock_read=timeout_s)
@@ -195,8 +195,7 @@ class ComfyClient:
         with _wrapped(self._base):
             if self._wire.usable:
                 with nullcontext() if once else suppress(NotPlain):
-                    async with asyncio.timeout(self._timeout.total):
-                        status, answer = await self._wire.call(method, target, body, once=once)
+                    status, answer = await self._wire.call(method, target, body, once=once)
                     return Reply(status=status, body=answer)
             url, headers = self._base.with_path(target, encoded=True), _JSON if body is not None else None
             async with self._http.request(method, url, data=body, headers=headers, timeout=self._timeout) as response:

@@ -278,7 +278,7 @@ def _checked(entry: Mapping[str, Any], ticket: Ticket) -> list[str]:
     """Return the wanted outputs that did not run: neither HTTP's 200 nor the socket's success says that all of them
     did; the history does."""
     status, prompt, reported = entry.get("status"), entry.get("prompt"), entry.get("outputs")
-    if not isinstance(status, Mapping) or not isinstance(prompt, list) or not isinstance(reported, Mapping):
+    if not isinstance(status, dict) or not isinstance(prompt, list) or not isinstance(reported, dict):
         raise ExecutionFailed("ComfyUI's history of the prompt can't be read", details={"reason": "unreadable"})
     if ticket.failure is None and status.get("status_str") != "success":
         raise ExecutionFailed(f"ComfyUI's history says {status.get('status_str')!r}, not success")

@@ -304,7 +304,8 @@ class Link:
 
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         time, traced = asyncio.get_running_loop().time, self._settings.socket_trace
-        async for frame in socket:
+        while True:
+            frame = await socket.receive()
             if traced:
                 log.debug("socket message", extra={"event": "engine.message", "type": kind_of(frame.data)})
             if frame.type is aiohttp.WSMsgType.TEXT:

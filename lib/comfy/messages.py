@@ -142,7 +142,7 @@ def parse_text(text: str) -> Message | None:
 
 def message_of(kind: object, data: object) -> Message | None:
     """Type one message; the history's ``status.messages`` are pairs of the same kind and data."""
-    if not isinstance(data, Mapping):
+    if not isinstance(data, dict):
         return None
     if kind == "status":
         return _queue_changed(data)

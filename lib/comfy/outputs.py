@@ -66,10 +66,10 @@ def reporting(entry: Mapping[str, Any]) -> frozenset[str]:
 def _reported(entry: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """What each node reported, under the node that the caller knows."""
     meta, found = entry.get("meta"), entry.get("outputs")
-    for node_id, reported in (found if isinstance(found, Mapping) else {}).items():
-        facts = meta.get(node_id) if isinstance(meta, Mapping) else None
-        shown = facts.get("display_node") if isinstance(facts, Mapping) else None
-        if isinstance(reported, Mapping):
+    for node_id, reported in (found if isinstance(found, dict) else {}).items():
+        facts = meta.get(node_id) if isinstance(meta, dict) else None
+        shown = facts.get("display_node") if isinstance(facts, dict) else None
+        if isinstance(reported, dict):
             yield str(shown or node_id), reported
 
 
@@ -83,7 +83,7 @@ def _item(node_id: str, key: str, value: Any) -> Item | None:
         return Item(node_id=node_id, key=key, text=value)
     if isinstance(value, str) and value and "\n" not in value and Path(value).suffix:
         return _bare(node_id, key, value)
-    if not isinstance(value, Mapping):
+    if not isinstance(value, dict):
         return None
     filename = value.get("filename")
     if not isinstance(filename, str) or not filename:

@@ -54,7 +54,7 @@ def plan(graph: Workflow, catalog: Catalog, *, folder: str, nonce: str, now: dat
 
 
 def _class(node_id: object, node: object) -> str:
-    if isinstance(node_id, str) and isinstance(node, Mapping) and isinstance(node.get("inputs"), Mapping):
+    if isinstance(node_id, str) and isinstance(node, dict) and isinstance(node.get("inputs"), dict):
         class_type = node.get("class_type")
         if isinstance(class_type, str):
             return class_type

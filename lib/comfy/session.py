@@ -90,15 +90,15 @@ class PromptSession:
         """Learn what is posted; pictures that ``wanted`` nodes send over the socket are kept."""
         self.graph, self._picture_nodes = graph, frozenset(wanted)
 
-    async def news(self, timeout_s: float | None) -> bool:
-        """Wait for a start, an end, a loss or ``wake``; false when there was none in time."""
+    async def news(self, timeout_s: float | None) -> None:
+        """Wait for a start, an end, a loss or ``wake``, or so many seconds."""
+        late = None if timeout_s is None else asyncio.get_running_loop().call_later(timeout_s, self._news.set)
         try:
-            async with asyncio.timeout(timeout_s):
-                await self._news.wait()
-        except TimeoutError:
-            return False
+            await self._news.wait()
+        finally:
+            if late is not None:
+                late.cancel()
         self._news.clear()
-        return True
 
     def wake(self) -> None:
         self._news.set()

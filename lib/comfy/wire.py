@@ -33,13 +33,15 @@ class NotPlain(ConnectionError):
 
 
 class Wire:
-    """Calls one ComfyUI; as many connections as there are calls at a time. Has no time-outs of its own."""
+    """Calls one ComfyUI; as many connections as there are calls at a time. Each may take ``timeout_s`` to connect, and
+    as long again to be answered."""
 
-    def __init__(self, base: URL) -> None:
+    def __init__(self, base: URL, *, timeout_s: float) -> None:
         self.usable = base.scheme == "http" and base.raw_user is None and base.host is not None
         """Whether calls may go this way; no longer once an answer was not plain."""
         self.kept = False
         """Whether connections stay open between calls; ``close`` ends that."""
+        self._timeout_s = timeout_s
         self._host, self._port = base.host or "", base.port or 80
         self._head = f"Host: {base.authority}\r\nUser-Agent: comfyui-pyworker\r\nAccept: */*\r\n".encode()
         self._idle: list[_Connection] = []
@@ -48,7 +50,7 @@ class Wire:
         """Send a request and return its answer. ``target`` is a path as it goes over the wire. One that a kept
         connection was closed on is sent again, unless it may be done ``once`` only.
 
-        Raises: Unconnected, ConnectionError (NotPlain among them)."""
+        Raises: Unconnected, TimeoutError, ConnectionError (NotPlain among them)."""
         request = self._request(method, target, body)
         connection = self._reusable()
         if connection is not None and not once:
@@ -85,13 +87,17 @@ class Wire:
     async def _connected(self) -> "_Connection":
         loop = asyncio.get_running_loop()
         try:
-            _, connection = await loop.create_connection(_Connection, self._host, self._port)
+            async with asyncio.timeout(self._timeout_s):
+                _, connection = await loop.create_connection(_Connection, self._host, self._port)
+        except TimeoutError:
+            raise
         except OSError as error:
             raise Unconnected(error.errno, error.strerror or str(error)) from error
         return connection
 
     async def _on(self, connection: "_Connection", request: Sequence[bytes]) -> Answer:
-        whole = False
+        whole, loop = False, asyncio.get_running_loop()
+        late = loop.call_later(self._timeout_s, connection.give_up)
         try:
             answer = await connection.ask(request)
             whole = True
@@ -99,8 +105,9 @@ class Wire:
             self.usable = False
             raise
         finally:
+            late.cancel()
             if whole and self.kept and not connection.closed:
-                connection.idle_since = asyncio.get_running_loop().time()
+                connection.idle_since = loop.time()
                 self._idle.append(connection)
             else:
                 connection.close()
@@ -131,6 +138,10 @@ class _Connection(asyncio.Protocol):
         else:
             self._transport.writelines(request)
         return self._answer
+
+    def give_up(self) -> None:
+        """No answer came in time."""
+        self._fail(TimeoutError("no answer came in time"))
 
     def close(self) -> None:
         self.closed = True
@@ -176,7 +187,7 @@ class _Connection(asyncio.Protocol):
         if self._answer is not None and not self._answer.done():
             self._answer.set_result((self._status, body))
 
-    def _fail(self, error: ConnectionError) -> None:
+    def _fail(self, error: ConnectionError | TimeoutError) -> None:
         self.closed = True
         self._buffer.clear()
         if self._answer is not None and not self._answer.done():

@@ -61,6 +61,8 @@ def output_names(outputs: Sequence[Output]) -> list[str]:
 
 def thumbnails(outputs: Sequence[Output]) -> list[NamedFile | None]:
     """Name each output's thumbnail, ``thumb_<name without extension>.<extension>``, apart from every output's name."""
+    if not any(output.thumbnail_path for output in outputs):
+        return [None] * len(outputs)
     names = output_names(outputs)
     taken = set(names)
     found: list[NamedFile | None] = []

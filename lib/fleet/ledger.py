@@ -12,7 +12,6 @@ from datetime import datetime
 from math import fsum
 
 from lib.clock import Clock
-from lib.jobs.copies import changed
 from lib.jobs.model import Job, JobStatus
 from lib.protocol.status import DeletedRequest, RequestOutcome
 
@@ -40,8 +39,22 @@ class Amounts:
     cancelled: float = 0.0
     rejected: float = 0.0
 
-    def plus(self, **more: float) -> "Amounts":
-        return changed(self, **{name: getattr(self, name) + amount for name, amount in more.items()})
+    def plus(
+        self,
+        *,
+        received: float = 0.0,
+        served: float = 0.0,
+        failed: float = 0.0,
+        cancelled: float = 0.0,
+        rejected: float = 0.0,
+    ) -> "Amounts":
+        return Amounts(
+            received=self.received + received,
+            served=self.served + served,
+            failed=self.failed + failed,
+            cancelled=self.cancelled + cancelled,
+            rejected=self.rejected + rejected,
+        )
 
     def minus(self, other: "Amounts") -> "Amounts":
         names = (item.name for item in fields(self))
@@ -222,8 +235,9 @@ class Ledger:
         return tuple(dict.fromkeys(tag for item in items for tag in item.tags))
 
     def _count(self, **amounts: float) -> None:
-        self._since_report = self._since_report.plus(**amounts)
-        self._totals = self._totals.plus(**amounts)
+        if amounts:
+            self._since_report = self._since_report.plus(**amounts)
+            self._totals = self._totals.plus(**amounts)
         for listener in self._listeners:
             listener()
 

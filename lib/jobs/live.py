@@ -216,7 +216,7 @@ class LiveJob:
     async def is_recorded(self) -> bool:
         """Wait until the store has it; false when the store refused."""
         if not self.recorded.done():
-            await asyncio.wait((self.recorded,))
+            await asyncio.shield(self.recorded)
         return self.refused is None
 
     def stay(self) -> None:

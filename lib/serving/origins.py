@@ -7,6 +7,7 @@ A browser on a machine that forwards our loopback port (SSH) would let any page 
 import ipaddress
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
@@ -50,6 +51,7 @@ class OriginPolicy:
         return self.any_address or address.is_loopback
 
 
+@lru_cache(maxsize=64)
 def _hostname(host: str) -> str:
     try:
         return (urlsplit(f"//{host}").hostname or "").rstrip(".") if is_authority(host) else ""

@@ -50,10 +50,10 @@ class Nodes:
     def __init__(self, graph: object) -> None:
         self.kinds: dict[str, str] = {}
         self.inputs: dict[str, Mapping[str, Any]] = {}
-        for node_id, node in graph.items() if isinstance(graph, Mapping) else ():
-            if isinstance(node, Mapping):
+        for node_id, node in graph.items() if isinstance(graph, dict) else ():
+            if isinstance(node, dict):
                 kind, inputs = node.get("class_type"), node.get("inputs")
-                if isinstance(node_id, str) and isinstance(kind, str) and isinstance(inputs, Mapping):
+                if isinstance(node_id, str) and isinstance(kind, str) and isinstance(inputs, dict):
                     self.kinds[node_id] = kind
                     self.inputs[node_id] = inputs
         self._known: dict[str, Extent | None] = {}

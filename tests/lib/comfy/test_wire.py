@@ -50,10 +50,10 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(*answers: Sequence[bytes | None]) -> AsyncIterator[tuple[Server, Wire]]:
+async def serving(*answers: Sequence[bytes | None], timeout_s: float = 10) -> AsyncIterator[tuple[Server, Wire]]:
     server = Server(answers)
     listener = await asyncio.get_running_loop().create_server(lambda: Peer(server), "127.0.0.1", 0)
-    wire = Wire(URL(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/"))
+    wire = Wire(URL(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/"), timeout_s=timeout_s)
     wire.kept = True
     async with listener:
         yield server, wire
@@ -153,13 +153,21 @@ async def test_a_call_that_was_given_up_leaves_its_connection() -> None:
     assert len(server.connected) == 2
 
 
+async def test_an_answer_that_does_not_come_is_not_waited_for() -> None:
+    """And its connection is not used again."""
+    async with serving([], timeout_s=0.01) as (server, wire):
+        with pytest.raises(TimeoutError):
+            await wire.call("GET", "/history/1")
+        await server.lost.wait()
+
+
 async def test_nobody_there_is_told_apart() -> None:
     """Nothing was sent."""
     with pytest.raises(Unconnected):
-        await Wire(URL(f"http://127.0.0.1:{free_port()}/")).call("GET", "/prompt")
+        await Wire(URL(f"http://127.0.0.1:{free_port()}/"), timeout_s=10).call("GET", "/prompt")
 
 
 @pytest.mark.parametrize("base", ["https://127.0.0.1/", "http://me:secret@127.0.0.1/"])
 def test_tls_and_logins_are_not_for_it(base: str) -> None:
     """They need the whole client."""
-    assert not Wire(URL(base)).usable
+    assert not Wire(URL(base), timeout_s=10).usable

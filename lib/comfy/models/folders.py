@@ -148,9 +148,8 @@ class ModelFolders:
             except EngineUnreachable:
                 continue
             if self._models_dir is None and paths is not None:
-                made = server.folders.output.resolve() if server.folders is not None else None
-                # what nodes save is offered as models too; its other folders are jobs'
-                found |= dict.fromkeys(root for root in _roots_of(paths) if root.resolve() != made)
+                made = server.folders.output if server.folders is not None else None
+                found |= dict.fromkeys(await asyncio.to_thread(_models_only, paths, made))
         return tuple(found)
 
     # -- asking ------------------------------------------------------------------------------------------------------
@@ -188,6 +187,12 @@ async def _choices(client: ComfyClient, site: ModelSite) -> tuple[str, ...] | No
 def _roots_of(paths: Mapping[str, list[str]]) -> tuple[Path, ...]:
     """ComfyUI's own ``models`` folder, and those of its lists of further ones."""
     return tuple(dict.fromkeys(Path(path).parent for path in paths.get("checkpoints", ())))
+
+
+def _models_only(paths: Mapping[str, list[str]], made: Path | None) -> list[Path]:
+    """ComfyUI offers what its nodes save as models, too; the other folders there are jobs', and nobody else's."""
+    output = None if made is None else made.resolve()
+    return [root for root in _roots_of(paths) if root.resolve() != output]
 
 
 def _subfolders(root: Path) -> list[str]:

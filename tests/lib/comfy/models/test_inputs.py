@@ -25,8 +25,9 @@ from lib.storage.reading import Reader
 from lib.storage.sources import Sources
 from tests.fakes.comfy_server import OwnedServer
 from tests.fakes.comfyui_models import GGUF, ModelComfyUI, ModelHost, safetensors
-from tests.fakes.http_hosts import Names
+from tests.fakes.http_hosts import Names, WebHost, png
 from tests.fakes.input_bench import JOB, node
+from tests.fakes.input_bench import Bench as InputBench
 
 FOLDERS = {folder: (folder,) for inputs in LOADERS.values() for folder in inputs.values()} | {
     "diffusion_models": ("unet", "diffusion_models"),
@@ -302,6 +303,14 @@ async def test_a_folder_that_only_the_disk_has_is_a_type(bench: Bench) -> None:
     assert (await made.listed())["text_encoders"] == ["a.safetensors"]
 
 
+async def test_folders_of_outputs_are_no_types(bench: Bench) -> None:
+    """ComfyUI offers models that nodes saved; beside them lie the folders of jobs, whose names are nobody else's."""
+    bench.comfyui.folders["vae"] = (*bench.comfyui.folders["vae"], str(bench.root / "o" / "vae"))
+    (bench.root / "o" / "somebodys-job").mkdir(parents=True)
+    made = await desk(bench)
+    assert "somebodys-job" not in await made.listed() and "somebodys-job" not in await made.types()
+
+
 async def test_who_may_not_bring_models_may_not_on_request(bench: Bench) -> None:
     """The same words."""
     made = await desk(bench, urls="operator")
@@ -309,3 +318,27 @@ async def test_who_may_not_bring_models_may_not_on_request(bench: Bench) -> None
         await made.bring(url=bench.host.url("/a.safetensors"), model_type="loras", owner="t")
     with pytest.raises(UnsafeInput, match="MODEL_PICKLES"):
         await (await desk(bench)).bring(url=bench.host.url("/p.ckpt"), model_type="loras", owner="t")
+
+
+# -- in a whole graph ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("urls", ["loaders", "any"])
+async def test_a_graph_may_name_models_and_media(bench: Bench, tmp_path: Path, urls: str) -> None:
+    """Each goes where it belongs, also where any URL is fetched; the echo shows names, never URLs; the file is held."""
+    bench.comfyui.classes["LoraLoader"] = LOADERS["LoraLoader"]
+    library, folders = await bench.parts()
+    async with WebHost(files={"/a.png": (png(), "image/png")}) as media, AsyncExitStack() as stack:
+        made = InputBench(tmp_path / "bench", media, stack)
+        made.engine()
+        models = ModelInputs(library=library, folders=folders, urls="known", pickles="operator")
+        preparer = await made.preparer(models=models, input_urls=urls)
+        graph = {
+            "1": node("LoraLoader", lora_name=bench.host.url("/a.safetensors"), model=["2", 0]),
+            "2": node("LoadImage", image=made.url("/a.png")),
+        }
+        prepared = await preparer.prepare(JOB, graph, tell=bench.told.append)
+    name = prepared.graph["1"]["inputs"]["lora_name"]
+    assert bench.folder("loras") == [name] and prepared.graph["2"]["inputs"]["image"].startswith("pyworker/")
+    assert prepared.caller_graph["1"]["inputs"]["lora_name"] == name and len(prepared.holds) == 1
+    assert graph["1"]["inputs"]["lora_name"].startswith("http://") and bench.told

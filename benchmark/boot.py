@@ -17,7 +17,8 @@ from benchmark.ports import BenchmarkFailed, BenchRunner, RunTimes
 from benchmark.prompts import make_prompts
 from benchmark.result import BenchResult, EngineScore, engine_score
 from benchmark.settings import BenchmarkSettings, load_benchmark_settings
-from benchmark.workload import OPERATOR_FILE, WRAPPER_FILE, UnusableWorkflow, Workload, choose, load
+from benchmark.workload import OPERATOR_FILE, WRAPPER_FILE, Workload, choose
+from lib.app.boot import WarmUpFailed
 from lib.clock import Clock, SystemClock
 from lib.errors import InvalidWorkflow, ServiceError
 
@@ -35,13 +36,16 @@ async def boot_benchmark(
     announce: Callable[[str], None],
     facts: HostFacts | None = None,
     settings: BenchmarkSettings | None = None,
+    warm_up: Workload | None = None,
     operator_file: Path = OPERATOR_FILE,
     wrapper_file: Path = WRAPPER_FILE,
     clock: Clock | None = None,
 ) -> BenchResult:
     """Warm every engine up and score them together; the result is also in ``<workspace>/benchmark.json``.
 
-    ``announce`` is given one line at a time, for people. Raises: BenchmarkFailed when no run completed.
+    ``warm_up`` is the operator's own. ``announce`` is given one line at a time, for people.
+
+    Raises: BenchmarkFailed when no run completed, WarmUpFailed when the operator's own did not.
     """
     settings = settings or load_benchmark_settings()
     clock = clock or SystemClock()
@@ -58,6 +62,7 @@ async def boot_benchmark(
         runner=runner,
         engines=tuple(runner.engines),
         workload=workload,
+        warm_up=warm_up,
         settings=settings,
         announce=announce,
         clock=clock,
@@ -73,6 +78,7 @@ class _Bench:
     runner: BenchRunner
     engines: tuple[str, ...]
     workload: Workload
+    warm_up: Workload | None
     settings: BenchmarkSettings
     announce: Callable[[str], None]
     clock: Clock
@@ -95,7 +101,9 @@ class _Bench:
 
     async def _reuse(self, stored: BenchResult, facts: HostFacts) -> BenchResult | None:
         quick = self.workload.single_step() if facts.cpu_only else self.workload
-        if len(await self._warm_up(quick)) < len(self.engines):
+        times = await self._warm_up(quick)
+        self._require_own(times)
+        if len(times) < len(self.engines):
             self._warn("the warm-up failed, so the score of the last start is not used")
             return None
         self.announce(f"Benchmark: score {stored.perf:.4g} of {stored.measured_at} still holds")
@@ -106,6 +114,7 @@ class _Bench:
             writing = group.create_task(self._prompts())
             warming = group.create_task(self._warm_up(self.workload))
         warmups, prompts = warming.result(), writing.result()
+        self._require_own(warmups)
         from_warmup = self._spent_by_warmup(warmups)
         runs = {engine: [run] for engine, run in warmups.items()} if from_warmup else await self._rounds(prompts)
         engines = [engine_score(name, times, warmup=warmups.get(name)) for name, times in runs.items() if times]
@@ -145,23 +154,24 @@ class _Bench:
             return [f"{FIRST_PROMPT}, number {number}" for number in range(count)]
 
     async def _warm_up(self, workload: Workload) -> dict[str, RunTimes]:
-        body = await self._warm_up_body(workload)
+        body = (self.warm_up or workload).body(FIRST_PROMPT)
         self.announce("Benchmark: warm-up run, loads the model")
         times = await self._round(dict.fromkeys(self.engines, body))
         self.announce(f"Benchmark: warm-up {_seconds(times) or 'failed'}")
         return times
 
-    async def _warm_up_body(self, workload: Workload) -> bytes:
-        path = self.settings.warmup_prompt_file
-        if path is not None:
-            try:
-                return (await asyncio.to_thread(load, path)).body(FIRST_PROMPT)
-            except (OSError, UnusableWorkflow) as error:
-                self._warn(f"WARMUP_PROMPT_FILE={path}: {error}; the measured workflow warms up")
-        return workload.body(FIRST_PROMPT)
+    def _require_own(self, warmups: Mapping[str, RunTimes]) -> None:
+        """Raises: WarmUpFailed when the operator's own completed nowhere."""
+        if self.warm_up is None or warmups or not self.engines:
+            return
+        first = next(iter(self.causes.values()), None)
+        raise WarmUpFailed(
+            f"The warm-up ({self.warm_up.source}) failed: {first.message if first else 'no engine'}",
+            details=first.details if first else {},
+        ) from first
 
     def _spent_by_warmup(self, warmups: Mapping[str, RunTimes]) -> bool:
-        if not warmups or self.settings.warmup_prompt_file is not None or self._elapsed() < self.settings.budget_s:
+        if not warmups or self.warm_up is not None or self._elapsed() < self.settings.budget_s:
             return False
         self._warn(f"the warm-up took the whole budget of {self.settings.budget_s:.0f} s; its own time is the score")
         return True

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 
 from lib.settings import EnvironmentSettings, SettingsError
 
@@ -32,6 +32,11 @@ class BenchmarkSettings(EnvironmentSettings):
     )
     warmup_prompt_file: Path | None = Field(
         None, validation_alias="WARMUP_PROMPT_FILE", description="Workflow of the warm-up run, instead of the measured."
+    )
+    warmup_prompt_url: SecretStr | None = Field(
+        None,
+        validation_alias="WARMUP_PROMPT_URL",
+        description="The same by URL, read before ComfyUI starts, with HTTP_AUTH_HEADER_*; WARMUP_PROMPT_FILE wins.",
     )
 
 

@@ -93,9 +93,15 @@ def load(path: Path) -> Workload:
         raise
     except (OSError, ValueError) as error:
         raise UnusableWorkflow(f"can't be read as JSON ({error})") from error
+    return parse(data, source=str(path))
+
+
+def parse(data: object, *, source: str) -> Workload:
+    """Take a workflow as it was read at ``source``. Raises UnusableWorkflow."""
     graph, varied = _vary(api_graph(data))
-    warnings = () if varied else (f"{path}: no {RANDOM_INT}, {RANDOM_PROMPT} or seed; ComfyUI's cache may answer runs",)
-    return Workload(source=str(path), graph=graph, title=path.name, warnings=warnings)
+    hint = f"{source}: no {RANDOM_INT}, {RANDOM_PROMPT} or seed; ComfyUI's cache may answer runs"
+    title = source.rpartition("/")[2]
+    return Workload(source=source, graph=graph, title=title, warnings=() if varied else (hint,))
 
 
 def api_graph(data: object) -> Graph:

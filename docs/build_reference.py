@@ -18,7 +18,7 @@ from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
 
 from benchmark.settings import BenchmarkSettings
-from docs.outside import INTERNAL, NOT_READ, STARTER
+from docs.outside import INTERNAL, NOT_READ, PUBLIC_ROUTES, ROUTES, STARTER
 from lib import errors
 from lib.app.counting import announce
 from lib.app.document import Document
@@ -64,28 +64,6 @@ wrong value stops the start and names the variable, the value and what was expec
 the first one wins. Flags are true for `1`, `true`, `t`, `yes`, `y`, `on` in any letter case, and false for anything
 else. Lists are separated by commas. Sizes are bytes, times are seconds.
 """
-ROUTES = {
-    "/": "Redirects to `/docs`.",
-    "/docs": "The API page; works without internet.",
-    "/docs/start.js": "Part of that page.",
-    "/docs/{asset}": "Part of that page.",
-    "/openapi.json": "The OpenAPI document.",
-    "/internal/live": "What the clean-up's cron process asks: our folders, and paths that must stay.",
-}
-PUBLIC_ROUTES = {
-    "/generate/sync": "Run a workflow and wait for its result, in Vast's envelope. Signed.",
-    "/generate": "Run a workflow in the background, in Vast's envelope; the answer has the job's token. Signed.",
-    "/generate/stream": "Run a workflow and follow it, in Vast's envelope. Signed.",
-    "/result/{job_id}": "The state or the result of a job; `POST` in the envelope does the same. The job's token.",
-    "/generate/stream/{job_id}": "The events of a job. The job's token.",
-    "/cancel/{job_id}": "Cancel a job. The job's token.",
-    "/outputs/{job_id}/{name}": "A file of a job. A signed link or the job's token.",
-    "/session/create": "Open a session. Signed.",
-    "/session/get": "What the session is. Its `session_auth`.",
-    "/session/health": '`{"ok": true}` while it is open. Its `session_auth`.',
-    "/session/end": "End it. Its `session_auth`.",
-    "/pyworker/update": "Ask for an update at the next start. `Authorization: Bearer <MASTER_TOKEN>`.",
-}
 HTTP_CODES = """
 Errors that no job and no dialect has: `bad_request` 400, `not_found` 404, `method_not_allowed` 405,
 `unsupported_media_type` 415, with `message` and `request_id`. Every answer carries `X-Request-ID`; one that the caller

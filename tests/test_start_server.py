@@ -44,8 +44,9 @@ sys.exit(int(os.environ.get("STUB_STATUS", "0")))
 """
 RUN_STUB = """
 import sys
-def run(settings, *, boot_benchmark, test_job):
-    print("SERVED", sys.version_info[:2] >= (3, 11), settings.engine.api_base, boot_benchmark.__name__, flush=True)
+def run(settings, *, boot_benchmark, after_start, test_job):
+    boot = boot_benchmark.func.__name__
+    print("SERVED", sys.version_info[:2] >= (3, 11), settings.engine.api_base, boot, flush=True)
     print("TEST", test_job, settings.server.api_port, settings.runpod.serve_locally, settings.telemetry.log_level)
     return 6
 """

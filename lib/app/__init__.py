@@ -8,6 +8,7 @@ from typing import Any
 import stamina
 import uvloop
 
+from lib.app.after_start import Bringer
 from lib.app.assembly import Worker
 from lib.app.boot import BootBenchmark
 from lib.settings import Settings
@@ -18,12 +19,21 @@ __all__ = ["BootBenchmark", "run"]
 log = logging.getLogger(__name__)
 
 
-def run(settings: Settings, *, boot_benchmark: BootBenchmark, test_job: Mapping[str, Any] | None = None) -> int:
-    """Run the worker until it is told to stop (SIGTERM, SIGINT), or has done ``test_job``; return the exit status."""
+def run(
+    settings: Settings,
+    *,
+    boot_benchmark: BootBenchmark,
+    after_start: Bringer | None = None,
+    test_job: Mapping[str, Any] | None = None,
+) -> int:
+    """Run the worker until it is told to stop (SIGTERM, SIGINT), or has done ``test_job``; return the exit status.
+
+    ``after_start`` is what is brought while it serves."""
     stamina.instrumentation.set_on_retry_hooks(())  # its default registers metrics of its own, at the first retry
     configure_logging(level=settings.telemetry.log_level, log_format=settings.telemetry.log_format)
     try:
-        return uvloop.run(Worker(settings, boot_benchmark=boot_benchmark, test_job=test_job).run())
+        worker = Worker(settings, boot_benchmark=boot_benchmark, after_start=after_start, test_job=test_job)
+        return uvloop.run(worker.run())
     except KeyboardInterrupt:
         return 130
     except Exception as error:

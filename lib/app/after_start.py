@@ -24,24 +24,25 @@ class Bringer(Protocol):
 class AfterStart:
     """One run of it. Nothing depends on the outcome, which ``/health`` tells."""
 
-    def __init__(self, bringer: Bringer, *, workspace: Path) -> None:
+    def __init__(self, bringer: Bringer | None, *, workspace: Path) -> None:
         self._bringer = bringer
         self._workspace = workspace
-        self._state: Mapping[str, str] | None = None
+        self._state: Mapping[str, Any] | None = None
 
     def health(self) -> Mapping[str, Any]:
-        """What the health document gets: nothing where there is nothing to bring."""
+        """What the health document gets: ``after_start`` with ``done``, and ``error`` when something is missing; empty
+        where there is nothing to bring."""
         return {} if self._state is None else {"after_start": self._state}
 
     async def run(self) -> None:
         """Do it to its end."""
-        if not await asyncio.to_thread(self._bringer.wanted, self._workspace):
+        if self._bringer is None or not await asyncio.to_thread(self._bringer.wanted, self._workspace):
             return
-        self._state = {"status": "running"}
+        self._state = {"done": False}
         cause = await self._bringer.bring(self._workspace)
         if cause is None:
-            self._state = {"status": "done"}
+            self._state = {"done": True}
             log.info("what the manifest brings after the start is there", extra={"event": "after_start.done"})
         else:
-            self._state = {"status": "failed", "error": cause}
+            self._state = {"done": True, "error": cause}
             log.error("not all of the manifest could be brought: %s", cause, extra={"event": "after_start.failed"})

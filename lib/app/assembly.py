@@ -11,7 +11,8 @@ from functools import partial
 from typing import Any
 
 from lib.app import provisioned, summary
-from lib.app.boot import BootBenchmark, ServiceRunner
+from lib.app.after_start import AfterStart, Bringer
+from lib.app.boot import BootBenchmark, ServiceRunner, WarmUpFailed
 from lib.app.condition import Condition
 from lib.app.core import Core, build_core, open_clients
 from lib.app.durable import EXPIRE_S
@@ -45,7 +46,12 @@ class Worker:
     then the worker ends."""
 
     def __init__(
-        self, settings: Settings, *, boot_benchmark: BootBenchmark, test_job: Mapping[str, Any] | None = None
+        self,
+        settings: Settings,
+        *,
+        boot_benchmark: BootBenchmark,
+        after_start: Bringer | None = None,
+        test_job: Mapping[str, Any] | None = None,
     ) -> None:
         self._settings = settings
         self._boot_benchmark = boot_benchmark
@@ -53,6 +59,8 @@ class Worker:
         self._status = 0
         self._clock = SystemClock()
         self._workspace = settings.engine.workspace.resolve()
+        self._after_start = AfterStart(after_start, workspace=self._workspace)
+        self._warm_up_owed = settings.serverless
         self._speed = SpeedGauge()
         self._metrics = WorkerMetrics()
         self._url = ""
@@ -112,10 +120,7 @@ class Worker:
             metrics=self._metrics,
         )
         self._follow_store(core)
-        health = self._health(core)
-        volume = await asyncio.to_thread(provisioned.volume, self._workspace)
-        if volume is not None:
-            health.add(lambda: {"volume": volume})
+        health = await self._health(core)
         keys = self._keys(tasks)
         upkeep = build_upkeep(self._settings, core=core, clock=self._clock)
         front = await build_front(
@@ -178,8 +183,8 @@ class Worker:
         core.records.on_trouble(heard)
         core.records.on_commit(self._metrics.store_committed)
 
-    def _health(self, core: Core) -> Health:
-        return Health(
+    async def _health(self, core: Core) -> Health:
+        health = Health(
             condition=self._condition,
             service=core.service,
             engines=core.engines,
@@ -190,6 +195,11 @@ class Worker:
             primary=self._settings.server.primary_dialect,
             max_queue_depth=self._settings.salad.max_queue_depth,
         )
+        volume = await asyncio.to_thread(provisioned.volume, self._workspace)
+        if volume is not None:
+            health.add(lambda: {"volume": volume})
+        health.add(self._after_start.health)
+        return health
 
     def _keys(self, tasks: Tasks) -> PubkeySource:
         keys = PubkeySource(self._uplink, clock=self._clock, on_trouble=self._key_trouble)
@@ -228,7 +238,8 @@ class Worker:
         self._condition.enter("warming up (benchmark)")
         score = await self._benchmark(core, health)
         core.queue.open()
-        while score is None and self._settings.serverless:
+        tasks.spawn(self._after_start.run(), name="after start")
+        while score is None and self._warm_up_owed:
             await self._clock.sleep(self._settings.fleet.benchmark_retry_s)
             score = await self._benchmark(core, health)
         self._condition.cleared("benchmark")
@@ -243,7 +254,8 @@ class Worker:
         try:
             result = await self._boot_benchmark(runner, workspace=self._workspace, announce=_announce)
         except ServiceError as error:
-            if self._settings.serverless:
+            self._warm_up_owed = self._settings.serverless or isinstance(error, WarmUpFailed)
+            if self._warm_up_owed:
                 self._condition.trouble("benchmark", error.message)
             else:
                 log.warning("no score: %s", error.message, extra={"event": "benchmark.failed"})

@@ -12,7 +12,7 @@ import orjson
 
 from lib.clock import Clock
 from lib.comfy.engine import ComfyEngine
-from lib.errors import JobTimeout, ServiceError
+from lib.errors import ErrorCode, JobTimeout, ServiceError
 from lib.jobs.model import DeliverySpec, Job, JobSpec, JobStatus, OnDisconnect
 from lib.jobs.service import JobService
 from lib.workflow.cost import measure
@@ -27,8 +27,15 @@ class BootScore(Protocol):
     def to_json(self) -> dict[str, Any]: ...
 
 
+class WarmUpFailed(ServiceError):
+    """The warm-up that the operator named did not complete; no job is taken before one does."""
+
+    code = ErrorCode.EXECUTION_FAILED
+
+
 class BootBenchmark(Protocol):
-    """Warms the engines up and scores them; raises ServiceError when no run completes."""
+    """Warms the engines up and scores them; raises ServiceError when no run completes, WarmUpFailed where that was the
+    operator's own warm-up."""
 
     def __call__(
         self, runner: "ServiceRunner", *, workspace: Path, announce: Callable[[str], None]

@@ -10,6 +10,8 @@ from benchmark.facts import HostFacts
 from benchmark.ports import BenchmarkFailed
 from benchmark.result import BenchResult
 from benchmark.settings import BenchmarkSettings
+from benchmark.workload import Workload, parse
+from lib.app.boot import WarmUpFailed
 from lib.errors import EngineDied, ExecutionFailed, InvalidWorkflow
 from tests.benchmark.runner import ScriptedRunner
 from tests.fakes.clock import FakeClock
@@ -26,6 +28,7 @@ async def boot(
     *,
     facts: HostFacts | None = CPU,
     picture: bool = False,
+    warm_up: Workload | None = None,
     **settings: object,
 ) -> tuple[BenchResult, list[str]]:
     """Run the benchmark in the workspace ``folder``; ``picture``: with the default workflow, not an operator's."""
@@ -40,6 +43,7 @@ async def boot(
         announce=lines.append,
         facts=facts,
         settings=BenchmarkSettings(**settings),
+        warm_up=warm_up,
         operator_file=folder / "operator.json",
         wrapper_file=folder / "wrapper.json",
         clock=clock,
@@ -220,14 +224,26 @@ async def test_a_failing_warm_up_takes_the_stored_score_away(tmp_path: Path) -> 
         await boot(ScriptedRunner(clock, a=[InvalidWorkflow("model gone")] * 9), tmp_path, clock)
 
 
-async def test_the_warm_up_prompt_file_replaces_the_warm_up(tmp_path: Path) -> None:
-    """``WARMUP_PROMPT_FILE`` loads the operator's models; the measured workflow is another."""
+async def test_the_operators_warm_up_replaces_the_measured_one(tmp_path: Path) -> None:
+    """It loads the operator's models; the measured workflow is another."""
     clock = FakeClock()
-    path = tmp_path / "warm.json"
-    path.write_text(json.dumps(WARM))
     runner = ScriptedRunner(clock, a=[3.0, 1.0, 1.0, 1.0])
-    await boot(runner, tmp_path, clock, warmup_prompt_file=path)
+    await boot(runner, tmp_path, clock, warm_up=parse(WARM, source="warm.json"))
     assert [set(graph) for graph in runner.graphs] == [{"8"}, *[{"1", "2"}] * 3]
+
+
+async def test_a_warm_up_of_the_operators_that_fails_is_an_error(tmp_path: Path) -> None:
+    """Whoever names one wants no worker without it; one engine that completed it is enough."""
+    clock = FakeClock()
+    warm_up = parse(WARM, source="warm.json")
+    with pytest.raises(WarmUpFailed, match=r"The warm-up \(warm\.json\) failed: model gone"):
+        await boot(ScriptedRunner(clock, a=[InvalidWorkflow("model gone"), 1.0]), tmp_path, clock, warm_up=warm_up)
+    runner = ScriptedRunner(clock, a=[3.0, 1.0, 1.0, 1.0], b=[InvalidWorkflow("gone"), 1.0, 1.0, 1.0])
+    result, _ = await boot(runner, tmp_path, clock, warm_up=warm_up)
+    assert result.perf > 0
+    with pytest.raises(WarmUpFailed):  # although an earlier start's score would hold
+        bad = [InvalidWorkflow("gone")] * 2
+        await boot(ScriptedRunner(clock, a=bad, b=bad), tmp_path, clock, warm_up=warm_up)
 
 
 async def test_facts_come_from_comfyui_itself(tmp_path: Path) -> None:

@@ -283,7 +283,7 @@ def test_the_launcher_starts_with_the_standard_library_only() -> None:
     source = LAUNCHER.read_text(encoding="utf-8")
     module = ast.parse(source, feature_version=(3, 10))
     top = {name for node in module.body for name in imported(node)}
-    assert top <= {"argparse", "importlib.util", "json", "os", "pathlib", "subprocess", "sys"}
+    assert top <= {"argparse", "functools", "importlib.util", "json", "os", "pathlib", "subprocess", "sys"}
     inside = {name for _, name in imports_of(module)} - top
     assert {name for name in inside if name.startswith("lib")} == {"lib.app", "lib.settings"}
     assert {name.partition(".")[0] for name in inside} == {"lib", "benchmark", "provisioning"}

@@ -8,6 +8,7 @@ The flags are those of RunPod's SDK (``--help`` has them); ``--test_input`` does
 """
 
 import argparse
+import functools
 import importlib.util
 import json
 import os
@@ -128,15 +129,23 @@ def _prepare_host() -> int:
 def _serve(test_job) -> int:
     from benchmark.boot import boot_benchmark
     from benchmark.settings import load_benchmark_settings
+    from benchmark.warmup import load_warm_up
     from lib.app import run
     from lib.settings import SettingsError, load_settings
+    from provisioning.later import Later
 
     try:
         settings = load_settings()
-        load_benchmark_settings()  # a wrong value is told now, and not when ComfyUI is up
+        benchmark = load_benchmark_settings()  # a wrong value is told now, and not when ComfyUI is up
+        warm_up = load_warm_up(benchmark, keys=settings.salad)
     except SettingsError as error:
         return _fail(str(error))
-    return run(settings, boot_benchmark=boot_benchmark, test_job=test_job)
+    return run(
+        settings,
+        boot_benchmark=functools.partial(boot_benchmark, settings=benchmark, warm_up=warm_up),
+        after_start=Later(),
+        test_job=test_job,
+    )
 
 
 def _fail(message: str) -> int:

@@ -11,6 +11,7 @@ import aiohttp
 import orjson
 
 from lib.comfy.inputs import InputPreparer
+from lib.comfy.models.inputs import ModelInputs
 from lib.comfy.placing import Placer
 from lib.comfy.ports import Folders
 from lib.comfy.uploads import UploadStore
@@ -57,7 +58,7 @@ class Bench:
             job = job.with_(spec=replace(job.spec, workflow=orjson.dumps(graph)))
         return await (await self.preparer(**settings)).prepare(job, graph)
 
-    async def preparer(self, **settings: object) -> InputPreparer:
+    async def preparer(self, *, models: ModelInputs | None = None, **settings: object) -> InputPreparer:
         limits = StorageSettings.model_validate({"input_max_bytes": 1 << 20} | settings)
         guard = AddressGuard(allow=("files.example",), lookup=Names(files_example=[["127.0.0.1"]]))
         guarded = await self.stack.enter_async_context(GuardedHttp(guard))
@@ -74,6 +75,7 @@ class Bench:
             settings=limits,
             uploads=lambda name: ("clip",) if name == "MyLoader" else (),
             options=lambda class_type, name: self.options.get((class_type, name), ()),
+            models=models,
             rng=self.rng,
         )
 

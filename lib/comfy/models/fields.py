@@ -115,7 +115,7 @@ def url_sites(graph: Workflow) -> Iterator[ModelSite]:
 
 def is_model_url(value: str) -> bool:
     """Whether a text is a URL of a kind that models come from."""
-    return value[:16].lstrip().lower().startswith(SCHEMES) and is_url(value)
+    return "://" in value[:16] and value[:16].lstrip().lower().startswith(SCHEMES) and is_url(value)
 
 
 def known_folder(class_type: str, field: str) -> str | None:

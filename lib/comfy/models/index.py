@@ -15,6 +15,8 @@ import orjson
 
 log = logging.getLogger(__name__)
 MOST_SOURCES = 2000
+DRAFT_LIFE_S = 86400.0
+"""An unfinished transfer that nobody took up again is removed then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,17 +161,19 @@ class Index:
         draft.unlink(missing_ok=True)
         self.end(draft)
 
-    def make_room(self, needed_bytes: int, *, keep: Collection[str], busy: Collection[Path]) -> list[Model]:
+    def make_room(self, needed_bytes: int, *, keep: Collection[str], busy: Collection[Path], now: float) -> list[Model]:
         """Remove models, the least recently used first, until so many more bytes fit under the quota; unfinished
-        transfers that nobody works on go before. ``keep``: digests in use. Return what was removed."""
-        if not self._quota_bytes:
-            return []
+        transfers that nobody works on go before, old ones in any case. ``keep``: digests in use. Return what was
+        removed."""
         with self._lock:
             models = self._read()
+            self._drop_drafts(busy, before=now - DRAFT_LIFE_S)
+            if not self._quota_bytes:
+                return []
             excess = sum(model.size_bytes for model in models.values()) + needed_bytes - self._quota_bytes
             removed: list[Model] = []
             if excess > 0:
-                self._drop_drafts(busy)
+                self._drop_drafts(busy, before=now)
             for sha256, model in sorted(models.items(), key=lambda item: item[1].used_at):
                 if excess <= 0:
                     break
@@ -183,10 +187,11 @@ class Index:
                 self._write()
             return removed
 
-    def _drop_drafts(self, busy: Collection[Path]) -> None:
+    def _drop_drafts(self, busy: Collection[Path], *, before: float) -> None:
         for path in [path for path in map(Path, self._drafts) if path not in busy]:
-            path.unlink(missing_ok=True)
-            del self._drafts[str(path)]
+            if not path.is_file() or path.stat().st_mtime <= before:
+                path.unlink(missing_ok=True)
+                del self._drafts[str(path)]
 
     def _read(self) -> OrderedDict[str, Model]:
         if self._models is None:

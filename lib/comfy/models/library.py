@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
@@ -286,7 +287,8 @@ class Library:
 
     async def _make_room(self, needed_bytes: int, *, keep: str = "") -> None:
         kept, busy = {keep, *self._held}, {flight.draft for flight in self._flights.values()}
-        for model in await asyncio.to_thread(self._index.make_room, needed_bytes, keep=kept, busy=busy):
+        make_room = partial(self._index.make_room, needed_bytes, keep=kept, busy=busy, now=time.time())
+        for model in await asyncio.to_thread(make_room):
             log.info("model removed", extra={"event": "model.removed", "bytes": model.size_bytes})
             self._on_deleted(model.url, Path(model.paths[0]), model.size_bytes)
 

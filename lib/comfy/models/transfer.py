@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,7 +24,6 @@ from lib.storage.sources import Source
 
 ATTEMPTS = 6
 BLOCK_BYTES = 4 << 20
-PARTIAL, UNCHANGED, BEYOND = 206, 304, 416
 RESERVE_BYTES = 512 << 20
 """So much of the disk stays free."""
 _VALIDATORS = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
@@ -148,10 +148,12 @@ class Transfer:
             asked |= {"Range": f"bytes={have}-", "If-Range": self._resumes}
         else:
             asked |= order.validators
-        async with self._reader.opened(order.source, headers=asked, passing=(UNCHANGED, BEYOND)) as response:
-            if response.status == UNCHANGED or (not have and _same(response, order.validators)):
+        async with self._reader.opened(
+            order.source, headers=asked, passing=(HTTPStatus.NOT_MODIFIED, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+        ) as response:
+            if response.status == HTTPStatus.NOT_MODIFIED or (not have and _same(response, order.validators)):
                 return None
-            if response.status == BEYOND or not self._continues(response, have):
+            if response.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not self._continues(response, have):
                 await asyncio.to_thread(self._draft.begin)
                 self._resumes = ""
                 raise Transient("did not resume the transfer")
@@ -161,7 +163,7 @@ class Transfer:
 
     def _continues(self, response: ClientResponse, have: int) -> bool:
         """Whether the answer is the file, or the rest that was asked for."""
-        if response.status != PARTIAL:
+        if response.status != HTTPStatus.PARTIAL_CONTENT:
             return True
         found = _RANGE.match(response.headers.get("Content-Range", ""))
         return found is not None and int(found[1]) == have and have > 0
@@ -173,7 +175,7 @@ class Transfer:
         names = (url_name(order.source.url), (disposition and disposition.filename) or "", response.url.name)
         self._suffix = suffix_of(*names, mime_type=response.content_type)
         self._check_kind()
-        if response.status != PARTIAL:
+        if response.status != HTTPStatus.PARTIAL_CONTENT:
             await asyncio.to_thread(self._draft.begin)
         have, total = self._draft.size_bytes, self._total(response)
         if (total or 0) > order.limit_bytes:
@@ -245,7 +247,7 @@ class Transfer:
 
     def _total(self, response: ClientResponse) -> int | None:
         """The whole file's size, where the source tells it."""
-        if response.status == PARTIAL:
+        if response.status == HTTPStatus.PARTIAL_CONTENT:
             found = _RANGE.match(response.headers.get("Content-Range", ""))
             return int(found[2]) if found is not None and found[2] != "*" else None
         return None if "Content-Encoding" in response.headers else response.content_length

@@ -1,8 +1,12 @@
 """lib.comfy.models.index: what was downloaded is remembered over restarts, and nothing else is ever removed."""
 
+import os
+import time
 from pathlib import Path
 
-from lib.comfy.models.index import MOST_SOURCES, Index, Known, Model
+from lib.comfy.models.index import DRAFT_LIFE_S, MOST_SOURCES, Index, Known, Model
+
+NOW = time.time() + 60
 
 
 def put(folder: Path, name: str, size_bytes: int = 10) -> Path:
@@ -47,10 +51,10 @@ def test_room_is_made_by_use(tmp_path: Path) -> None:
     for number in range(3):
         index.add(model(put(tmp_path, f"m{number}"), f"s{number}", used_at=float(number)))
     index.find("s0", now=9.0)
-    assert index.make_room(5, keep=(), busy=()) == []
-    assert [gone.sha256 for gone in index.make_room(15, keep=("s1",), busy=())] == ["s2"]
+    assert index.make_room(5, keep=(), busy=(), now=NOW) == []
+    assert [gone.sha256 for gone in index.make_room(15, keep=("s1",), busy=(), now=NOW)] == ["s2"]
     assert sorted(path.name for path in tmp_path.glob("m?")) == ["m0", "m1"] and own.exists()
-    assert Index(tmp_path / "models.json").make_room(1 << 40, keep=(), busy=()) == []
+    assert Index(tmp_path / "models.json").make_room(1 << 40, keep=(), busy=(), now=NOW) == []
 
 
 def test_unfinished_transfers_go_first(tmp_path: Path) -> None:
@@ -59,9 +63,20 @@ def test_unfinished_transfers_go_first(tmp_path: Path) -> None:
     idle, busy = put(tmp_path, ".idle.part"), put(tmp_path, ".busy.part")
     index.begin(idle, "v")
     index.begin(busy, "v")
-    index.make_room(10, keep=(), busy=(busy,))
+    index.make_room(10, keep=(), busy=(busy,), now=NOW)
     assert not idle.exists() and busy.exists()
     assert index.resumable(idle) == "" and index.resumable(busy) == "v"
+
+
+def test_old_unfinished_transfers_go_in_any_case(tmp_path: Path) -> None:
+    """Also where there is no quota; who only broke off for a while is not among them."""
+    index = Index(tmp_path / "models.json")
+    old, new = put(tmp_path, ".old.part"), put(tmp_path, ".new.part")
+    os.utime(old, (0, NOW - DRAFT_LIFE_S))
+    index.begin(old, "v")
+    index.begin(new, "v")
+    index.make_room(10, keep=(), busy=(), now=NOW)
+    assert not old.exists() and new.exists()
 
 
 def test_all_names_of_a_model_go_together(tmp_path: Path) -> None:
@@ -71,7 +86,7 @@ def test_all_names_of_a_model_go_together(tmp_path: Path) -> None:
     (two := tmp_path / "two").hardlink_to(one)
     index.add(model(one, "s1"))
     index.add(model(two, "s1", used_at=0.0))
-    assert len(index.make_room(0, keep=(), busy=())) == 1
+    assert len(index.make_room(0, keep=(), busy=(), now=NOW)) == 1
     assert not one.exists() and not two.exists()
 
 

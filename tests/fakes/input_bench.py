@@ -53,12 +53,12 @@ class Bench:
         self.servers.append(OwnedServer(base_url, folders=folders if shared else None, name=name))
         return folders.input
 
-    async def prepare(self, graph: dict[str, Any], *, job: Job = JOB, **settings: object) -> Prepared:
+    async def prepare(self, graph: dict[str, Any], *, job: Job = JOB, **settings: Any) -> Prepared:
         if job.spec.workflow == JOB.spec.workflow:
             job = job.with_(spec=replace(job.spec, workflow=orjson.dumps(graph)))
         return await (await self.preparer(**settings)).prepare(job, graph)
 
-    async def preparer(self, *, models: ModelInputs | None = None, **settings: object) -> InputPreparer:
+    async def preparer(self, *, models: ModelInputs | None = None, **settings: Any) -> InputPreparer:
         limits = StorageSettings.model_validate({"input_max_bytes": 1 << 20} | settings)
         guard = AddressGuard(allow=("files.example",), lookup=Names(files_example=[["127.0.0.1"]]))
         guarded = await self.stack.enter_async_context(GuardedHttp(guard))

@@ -188,8 +188,8 @@ class Planner:
         desk.settle(assignment.request_id, self._clock.monotonic())
         self._owners.pop(assignment.request_id, None)
         if (worker := self._registry.get(assignment.worker)) is not None:
-            worker.full_until = self._clock.monotonic() + CONFLICT_S
-            self._alarm.at(worker.full_until, self.look_again, worker.key)
+            worker.contended_until = self._clock.monotonic() + CONFLICT_S
+            self._alarm.at(worker.contended_until, self.look_again, worker.key)
         case = self.cases.get(assignment.request_id)
         if case is not None and not case.waiter.done():
             try:
@@ -277,13 +277,22 @@ class Planner:
             desk.chooser.note(assignment)
             if desk.chooser.assignment(assignment.request_id) is not None:
                 self._owners[assignment.request_id] = assignment.endpoint
+        self._calm(assignment.worker)
 
     def settled_elsewhere(self, request_id: str) -> None:
         """Another replica heard that it is over."""
         given = self.release(request_id)
         if given is not None:
             self._alarm.at(self._clock.monotonic() + REMEMBERED_S, self.forget, request_id)
+            self._calm(given.worker)
             self.plan(given.endpoint)
+
+    def _calm(self, key: str) -> None:
+        """What filled the worker is known now."""
+        worker = self._registry.get(key)
+        if worker is not None and worker.contended_until:
+            worker.contended_until = 0.0
+            self.look_again(key)
 
     def drop(self, worker: str, endpoint: str) -> None:
         """A worker is gone; what it held counts no more."""

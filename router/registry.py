@@ -21,7 +21,8 @@ SECRETS = ("mtoken",)
 
 @dataclass(slots=True, kw_only=True)
 class Worker:
-    """One worker. ``doubted`` says why we don't believe that it can be reached; ``full_until`` is monotonic."""
+    """One worker. ``doubted`` says why we don't believe that it can be reached. Until ``full_until`` it is fuller
+    than we know, since it refused a request; until ``contended_until``, since another replica filled it."""
 
     record: WorkerRecord
     heard_at: float
@@ -30,6 +31,7 @@ class Worker:
     doubted: str = ""
     stopped: bool = False
     full_until: float = 0.0
+    contended_until: float = 0.0
     reports: int = 0
     served: int = 0
     failed: int = 0
@@ -196,7 +198,7 @@ class Registry:
             heard_at=worker.heard_at,
             ours=ours,
             condition=self._condition(worker),
-            is_full=worker.full_until > self._clock.monotonic(),
+            is_full=max(worker.full_until, worker.contended_until) > self._clock.monotonic(),
         )
         report = worker.record.report
         worker.view = view_of(worker.key, report, endpoint=endpoint.settings, group=group, known=known)

@@ -226,7 +226,8 @@ def _not_in_list(
     if alike is None:  # as a search through all choices takes its time, not for each of thousands of nodes
         alike = list(nearest(wanted, allowed)) if len(hints) < MOST_HINTS else []
         hints |= {wanted: alike} if len(hints) < MOST_HINTS else {}
-    what = "is not among this ComfyUI's files" if name.endswith("_name") else "is not a valid choice"
+    files = any("." in choice for choice in allowed[:10]) if allowed else name.endswith("_name")
+    what = "is not among this ComfyUI's files" if files else "is not a valid choice"
     if alike:
         return f"{wanted!r} {what}; nearest: {', '.join(alike)}"
     if not allowed:

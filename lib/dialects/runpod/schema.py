@@ -16,6 +16,7 @@ LEAST_TIMEOUT_MS = 5_000
 LEAST_TTL_MS = 10_000
 NO_INPUT = "Please provide input"
 _MAX_ERRORS = 20
+_NO_OBJECT = frozenset({"dict_type", "model_type"})
 
 Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value, json_schema_input_type=str | None)]
 Switch = Annotated[
@@ -93,7 +94,12 @@ def parse(body: object) -> RunPodRequest:
     except ValidationError as error:
         found = error.errors(include_input=False, include_url=False, include_context=False)
     problems: list[dict[str, Any]] = [
-        {"type": item["type"], "loc": ["body", *item["loc"]], "msg": item["msg"]} for item in found
+        {
+            "type": item["type"],
+            "loc": ["body", *item["loc"]],
+            "msg": "must be an object" if item["type"] in _NO_OBJECT else item["msg"],
+        }
+        for item in found
     ]
     first = problems[0]
     field = ".".join(map(str, first["loc"][1:]))

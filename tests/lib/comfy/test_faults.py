@@ -86,9 +86,10 @@ def test_a_missing_class_comes_with_near_names(top: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ((), "there are none"),
-        (("sd15.safetensors",), "expected one of: sd15.safetensors"),
-        (("flux1-dev.safetensors", "sd15.ckpt"), "nearest: flux1-dev.safetensors"),
+        ((), "is not among this ComfyUI's files; there are none"),
+        (("sd15.safetensors",), "is not among this ComfyUI's files; expected one of: sd15.safetensors"),
+        (("flux1-dev.safetensors", "sd15.ckpt"), "is not among this ComfyUI's files; nearest: flux1-dev.safetensors"),
+        (("euler", "heun"), "is not a valid choice; expected one of: euler, heun"),
     ],
 )
 def test_a_missing_model_is_told_with_what_is_there(options: tuple[str, ...], expected: str) -> None:

@@ -70,11 +70,11 @@ def test_low_priority() -> None:
 @pytest.mark.parametrize(
     ("body", "part"),
     [
-        ([], "body"),
-        ("text", "body"),
+        ([], "body: must be an object"),
+        ("text", "body: must be an object"),
         ({}, "Please provide input"),
         ({"policy": {}}, "Please provide input"),
-        ({**REQUEST, "policy": "soon"}, "policy"),
+        ({**REQUEST, "policy": "soon"}, "policy: must be an object"),
         ({**REQUEST, "policy": {"ttl": "soon"}}, "policy.ttl"),
         ({**REQUEST, "policy": {"executionTimeout": "60000"}}, "policy.executionTimeout"),
         ({**REQUEST, "policy": {"lowPriority": 1}}, "policy.lowPriority"),

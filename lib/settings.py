@@ -520,6 +520,11 @@ class FleetSettings(EnvironmentSettings):
     signature_forms: Listed = _env(("D", "C"), "SIGNATURE_FORMS", help="Accepted signature forms, of A, B, C, D.")
     check_url: Flag = _env(True, "SIGNATURE_CHECK_URL", help="A signature must be over our own URL.")
     url_aliases: Listed = _env((), "WORKER_URL_ALIASES", help="Further URLs that are ours (a proxy's).")
+    tickets_required: Flag = _env(
+        False,
+        "TICKETS_REQUIRED",
+        help="true = new work needs a ticket of our own router (expiring, good once); a signature alone is not enough.",
+    )
     max_sessions: int = _env(10, "MAX_SESSIONS", help="Most open sessions; 0 = unlimited.", ge=0)
     force_update_path: Path = _env(Path("/.force_update"), "FORCE_UPDATE_PATH", help="Written by /pyworker/update.")
     report_interval_s: float = _env(1.0, "REPORT_INTERVAL_S", help="Shortest time between two reports.", gt=0)

@@ -97,7 +97,7 @@ class SignatureCheck:
     def __init__(
         self, *, keys: KeySource, forms: Iterable[str], own_urls: Iterable[str], check_url: bool, unsecured: bool
     ) -> None:
-        self._source = keys
+        self.keys = keys
         self._forms = tuple(_form(name) for name in forms)
         self._own_urls = OwnUrls(own_urls)
         self._check_url = check_url
@@ -109,17 +109,18 @@ class SignatureCheck:
         """Return when ``fields`` (complete ``auth_data``) open this worker. Raises Unauthorized."""
         if self.unsecured:
             return
-        self._check_own_url(str(fields.get("url", "")))
+        self.check_own_url(str(fields.get("url", "")))
         if self._verified(fields):
             return
-        await self._source.refresh()
+        await self.keys.refresh()
         if self._verified(fields):
             return
-        if not self._source.keys:
+        if not self.keys.keys:
             raise Unauthorized("This worker has no public key of its autoscaler yet, so it can verify no signature.")
         raise Unauthorized("The signature in auth_data does not fit; ask /route/ for a new one.")
 
-    def _check_own_url(self, url: str) -> None:
+    def check_own_url(self, url: str) -> None:
+        """Return when this URL is ours, or nobody asks. Raises Unauthorized."""
         if not self._check_url or url in self._own_urls:
             return
         if not self._own_urls:
@@ -129,7 +130,7 @@ class SignatureCheck:
         raise Unauthorized("auth_data.url names another worker; send the request there, or ask /route/ again.")
 
     def _verified(self, fields: Mapping[str, Any]) -> bool:
-        keys = self._source.keys
+        keys = self.keys.keys
         if keys is not self._accepted_under:
             self._accepted.clear()
             self._accepted_under = keys

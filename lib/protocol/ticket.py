@@ -12,7 +12,8 @@ import base64
 import binascii
 import json
 import secrets
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPubl
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from lib.errors import Unauthorized
+from lib.protocol.auth import SignatureCheck
 
 TICKET_FIELD = "ticket"
 TICKET_HEADER = "X-Pyworker-Ticket"
@@ -104,6 +106,37 @@ class SpentTickets:
         while self._until[oldest] < now:
             del self._until[oldest]
             oldest = next(iter(self._until), ticket.id)
+
+
+class TicketCheck:
+    """Says yes or no to tickets for this worker, each once. Keys and own URLs are those of its ``SignatureCheck``."""
+
+    def __init__(self, signatures: SignatureCheck, *, now: Callable[[], float] = time.time) -> None:
+        self._signatures = signatures
+        self._now = now
+        self._spent = SpentTickets()
+
+    async def spend(self, text: str, *, request_idx: int | None = None) -> Ticket:
+        """Return the ticket, which is used up then; with ``request_idx`` it must be that request's. Raises:
+        Unauthorized."""
+        ticket = await self._read(text)
+        self._signatures.check_own_url(ticket.url)
+        if request_idx is not None and ticket.request_idx != request_idx:
+            raise Unauthorized("The ticket is another request's.")
+        self._spent.spend(ticket, now=self._now())
+        return ticket
+
+    async def _read(self, text: str) -> Ticket:
+        """Fetch the routers' keys again when it does not fit: they may have changed."""
+        keys = self._signatures.keys
+        try:
+            return read_ticket(text, keys.keys, now=self._now())
+        except Unauthorized:
+            before = keys.keys
+            await keys.refresh()
+            if keys.keys is before:
+                raise
+        return read_ticket(text, keys.keys, now=self._now())
 
 
 def ticket_of(auth_data: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 PyWorker reports is in the ledger."""
 
 import asyncio
+import hmac
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,11 @@ from aiohttp import web
 
 from lib.dialects.vast.schema import Envelope, Refusal, decode, envelope
 from lib.dialects.vast.sessions import Session, Sessions
+from lib.dialects.vast.translate import same_auth
 from lib.errors import Unauthorized
 from lib.jobs.ports import LoadLedger
 from lib.protocol.auth import SignatureCheck
+from lib.protocol.ticket import TicketCheck, ticket_of
 from lib.serving.payloads import Room, read_body
 
 BIG_BODY_BYTES = 256 * 1024
@@ -39,12 +42,14 @@ class Admitted:
 
 class Entrance:
     """Reads and checks. ``cost`` is what a request that is turned away would have been, in workload units; ``room``
-    bounds what is read of all requests together before they are checked."""
+    bounds what is read of all requests together before they are checked. With ``tickets_required`` new work needs a
+    router's ticket: what a signature opened once, it opens for ever."""
 
     def __init__(
         self,
         *,
         signatures: SignatureCheck,
+        tickets_required: bool = False,
         sessions: Sessions,
         ledger: LoadLedger,
         cost: float,
@@ -52,6 +57,8 @@ class Entrance:
         room: Room,
     ) -> None:
         self._signatures = signatures
+        self._tickets = TicketCheck(signatures)
+        self._tickets_required = tickets_required
         self._sessions = sessions
         self._ledger = ledger
         self._cost = cost
@@ -64,7 +71,7 @@ class Entrance:
         session = self._session_of(asked)
         if session is None:
             self.count(asked)
-        await self.authorise(asked)
+        await self.authorise(asked, session=session, new=request.match_info.get("job_id") is None)
         if session is not None and session.closed:
             raise Refusal(410, SESSION_CLOSED)
         return Admitted(envelope=asked, session=session, big=big)
@@ -89,14 +96,31 @@ class Entrance:
         if asked.number is not None:
             self._ledger.seen(asked.number)
 
-    async def authorise(self, asked: Envelope) -> None:
-        """Check the signature. Raises: Unauthorized."""
+    async def authorise(self, asked: Envelope, *, session: Session | None = None, new: bool = True) -> None:
+        """Check ticket or signature; ``new``: it is for work, not for a job that its own token opens. Raises:
+        Unauthorized."""
         try:
-            await self._signatures.check(asked.auth_data)
+            if session is not None or not new or not await self._has_ticket(asked):
+                await self._signatures.check(asked.auth_data)
+            if session is not None and self._tickets_required and not _is_same(session, asked):
+                raise Unauthorized("auth_data is not that of the session.")
         except Unauthorized:
             tag = asked.tag if asked.session_id is None else None
             self._ledger.rejected(cost=self._cost, tag=tag)
             raise
+
+    async def _has_ticket(self, asked: Envelope) -> bool:
+        """Use the request's ticket up. Raises: Unauthorized where one is required and there is no good one."""
+        text = ticket_of(asked.auth_data)
+        if self._signatures.unsecured or not (text or self._tickets_required):
+            return False
+        try:
+            await self._tickets.spend(text, request_idx=asked.auth_data.get("request_idx"))
+        except Unauthorized:
+            if self._tickets_required:
+                raise
+            return False
+        return True
 
     def _session_of(self, asked: Envelope) -> Session | None:
         if asked.session_id is None:
@@ -105,3 +129,7 @@ class Entrance:
         if session is None:
             raise Refusal(410, {"error": "invalid session"})
         return session
+
+
+def _is_same(session: Session, asked: Envelope) -> bool:
+    return hmac.compare_digest(*same_auth(session.auth_data, asked.auth_data))

@@ -68,6 +68,7 @@ class VastDialect:
         cost = settings.workload_units
         self._entrance = Entrance(
             signatures=signatures,
+            tickets_required=fleet.tickets_required,
             sessions=sessions,
             ledger=ledger,
             cost=cost,

@@ -508,8 +508,10 @@ def test_launcher_imports_only_what_is_agreed() -> None:
     assert ours == {
         "benchmark.boot",
         "benchmark.settings",
+        "benchmark.warmup",
         "lib.app",
         "lib.settings",
         "provisioning.error_report",
+        "provisioning.later",
         "provisioning.settings",
     }

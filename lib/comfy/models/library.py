@@ -137,8 +137,9 @@ class Library:
         self._flights: dict[str, _Flight] = {}
         self._held: weakref.WeakValueDictionary[str, Held] = weakref.WeakValueDictionary()
         self._shelving = asyncio.Lock()
-        self._fresh: set[str] = set()
-        """Digests of models that came in, and that nobody was told a name of yet."""
+        self._fresh: dict[str, tuple[float, bool]] = {}
+        """Models that came in, and that nobody was told of yet: seconds of the transfer, and whether its content is
+        new, so that nobody knows it by a name."""
 
     async def obtain(self, wish: Wish, folder: str, *, name: str = "", tell: Tell = untold) -> Obtained:
         """Have a model in a folder of ComfyUI's, under a name of its own, or as ``name`` if nothing else has that.
@@ -153,9 +154,11 @@ class Library:
         _check_kind(wish, model.paths[0])
         try:
             async with self._shelving:
-                fresh = model.sha256 in self._fresh
+                came = self._fresh.pop(model.sha256, None)
+                fresh = came is not None and came[1]
                 name, new = await asyncio.to_thread(shelve, self._index, model, places, wanted=name, fresh=fresh)
-                self._fresh.discard(model.sha256)
+                if came is not None:
+                    self._on_downloaded(model.url, places[0] / name, model.size_bytes, came[0])
         except OSError as error:
             cause = error.strerror or type(error).__name__
             raise StorageFailed(f"{wish.field}: the model can't be stored: {cause}") from error
@@ -270,19 +273,18 @@ class Library:
         model = Model(sha256=arrived.sha256, size_bytes=arrived.size_bytes, paths=(str(final),), url=url, used_at=now)
         known = Known(sha256=arrived.sha256, validators=arrived.validators, checked_at=now)
 
-        def keep() -> Model:
+        def keep() -> tuple[Model, bool]:
+            new = self._index.find(model.sha256, now=now) is None
             kept = self._index.keep(model, draft)
             self._index.learn(names, known)
-            return kept
+            return kept, new
 
-        model = await asyncio.to_thread(keep)
-        if model.paths == (str(final),):
-            self._fresh.add(model.sha256)
-        await self._make_room(0, keep=model.sha256)
+        model, new = await asyncio.to_thread(keep)
         duration_s = time.monotonic() - begun
+        self._fresh[model.sha256] = (duration_s, new)
+        await self._make_room(0, keep=model.sha256)
         facts = {"event": "model.downloaded", "file": final.name, "bytes": model.size_bytes}
         log.info("model downloaded", extra=facts | {"duration_s": round(duration_s, 3)})
-        self._on_downloaded(url, Path(model.paths[0]), model.size_bytes, duration_s)
         return model
 
     async def _make_room(self, needed_bytes: int, *, keep: str = "") -> None:

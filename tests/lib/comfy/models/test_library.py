@@ -232,6 +232,16 @@ async def test_one_content_of_two_urls_is_kept_once(bench: Bench) -> None:
     assert bench.host.statuses_given == [200, 200, 200, 304]
 
 
+async def test_a_name_that_was_given_stays(bench: Bench) -> None:
+    """Also when the same content comes from elsewhere, under the same name, for who wants another one."""
+    bench.host.files["/b/m.safetensors"] = MODEL
+    library = await bench.library()
+    first = await library.obtain(bench.wish("/a/m.safetensors"), "loras")
+    await library.obtain(bench.wish("/b/m.safetensors"), "loras", name="x.safetensors")
+    assert bench.names() == sorted([first.name, "x.safetensors"])
+    assert [name for _, name, _ in bench.downloaded] == [first.name, "x.safetensors"]
+
+
 async def test_nobody_gets_what_only_another_ones_key_opens(bench: Bench) -> None:
     """It is here, and it is asked for with one's own rights."""
     bench.host.tokens["/a/m.safetensors"] = "Bearer good"

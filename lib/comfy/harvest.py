@@ -17,7 +17,6 @@ from lib.comfy.outputs import Item
 from lib.comfy.ports import Folders, Server
 from lib.comfy.rewrite import Plan, Restorer
 from lib.comfy.session import Story
-from lib.delivery.inline import inline_small
 from lib.errors import EngineUnreachable, ExecutionFailed, StorageFailed
 from lib.jobs.model import DeliverySpec, JobSpec, Output, Workflow
 from lib.jobs.ports import Collected
@@ -190,17 +189,17 @@ class _Gathering:
 
     def outputs(self) -> tuple[Output, ...]:
         found = self._found()
-        return inline_small(found, limit_bytes=self.inline_bytes) if self.inline_bytes else found
+        return outputs.within(found, inline_bytes=self.inline_bytes) if self.inline_bytes else found
 
     def _found(self) -> tuple[Output, ...]:
         pictures = [picture for picture in self.ticket.story.pictures if picture.node_id not in self.reporting]
         items = [item for item in self.items if not (self.stranger and item.bare) or self._is_own(item)]
-        found = outputs.inspect(items, paths=self.paths, restorer=self.restorer)
+        found = outputs.inspect(items, paths=self.paths, restorer=self.restorer, inline_bytes=self.inline_bytes)
         if not pictures:
             return found
         saved = {self._item(index, picture): picture for index, picture in enumerate(pictures, 1)}
         own = {item: str(_write(self.target / item.filename, picture.data)) for item, picture in saved.items()}
-        found += outputs.inspect(saved, paths=own, restorer=self.restorer)
+        found += outputs.inspect(saved, paths=own, restorer=self.restorer, inline_bytes=self.inline_bytes)
         rank = {node_id: index for index, node_id in enumerate(self.ticket.caller_graph)}
         return tuple(sorted(found, key=lambda output: rank.get(output.node_id, len(rank))))
 

@@ -3,6 +3,7 @@
 File work is one function for one thread (``inspect``); fetching over HTTP, where no folder is shared, is the engine's.
 """
 
+import base64
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from lib.comfy.ports import Folders
 from lib.comfy.recall import without_mark
 from lib.comfy.rewrite import Restorer
 from lib.jobs.model import Output, OutputKind
+from lib.jobs.requests import without_content
 
 _TEXT_KEYS = frozenset({"text", "texts", "string", "strings", "tags", "value", "values"})
 _TEMP = "temp/"
@@ -121,13 +123,29 @@ def located(item: Item, folders: Folders) -> str | None:
     return path if path.startswith(base + os.sep) else None
 
 
-def inspect(items: Iterable[Item], *, paths: Mapping[Item, str | None], restorer: Restorer) -> tuple[Output, ...]:
-    """Turn items into outputs, looking at each file. Blocking: call it in a thread."""
-    outputs = (_output(item, paths.get(item), restorer) for item in items)
-    return tuple(output for output in outputs if output is not None)
+def inspect(
+    items: Iterable[Item], *, paths: Mapping[Item, str | None], restorer: Restorer, inline_bytes: int = 0
+) -> tuple[Output, ...]:
+    """Turn items into outputs, looking at each file. Blocking: call it in a thread. Content comes along as base64 until
+    the files are over ``inline_bytes`` together; see ``within``."""
+    found: list[Output] = []
+    for item in items:
+        output = _output(item, paths.get(item), restorer, inline_bytes)
+        if output is not None:
+            inline_bytes -= output.size_bytes if output.local_path else 0
+            found.append(output)
+    return tuple(found)
 
 
-def _output(item: Item, path: str | None, restorer: Restorer) -> Output | None:
+def within(found: tuple[Output, ...], *, inline_bytes: int) -> tuple[Output, ...]:
+    """All files' content if together they are at most ``inline_bytes``, else none: then each is worth a look at what
+    is allowed of it."""
+    if sum(output.size_bytes for output in found if output.local_path) <= inline_bytes:
+        return found
+    return without_content(found)
+
+
+def _output(item: Item, path: str | None, restorer: Restorer, inline_bytes: int) -> Output | None:
     if item.text is not None:
         return Output(
             node_id=item.node_id,
@@ -141,7 +159,7 @@ def _output(item: Item, path: str | None, restorer: Restorer) -> Output | None:
     if path is None:
         return _missing(item, restorer, "the file lies outside ComfyUI's folders")
     try:
-        return _with_file(item, Path(path), restorer)
+        return _with_file(item, Path(path), restorer, inline_bytes)
     except FileNotFoundError:
         return _missing(item, restorer, "ComfyUI reported this file, and it does not exist")
     except OSError as error:
@@ -172,13 +190,16 @@ def _shown(item: Item, restorer: Restorer) -> tuple[str, str]:
     return "/".join(part for part in (subfolder, folder) if part), name
 
 
-def _with_file(item: Item, path: Path, restorer: Restorer) -> Output:
+def _with_file(item: Item, path: Path, restorer: Restorer, inline_bytes: int) -> Output:
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         header = file.read(media.HEADER_BYTES)
         mime_type = media.mime_of(path.name, header)
         if mime_type == "image/jpeg" and size > len(header):
             header += file.read(media.JPEG_HEADER_BYTES)
+        content = None
+        if 0 < inline_bytes >= size:
+            content = header if size <= len(header) else header + file.read(size - len(header))
     width, height = media.dimensions(header) or (None, None)
     subfolder, name = _shown(item, restorer)
     return Output(
@@ -193,6 +214,7 @@ def _with_file(item: Item, path: Path, restorer: Restorer) -> Output:
         size_bytes=size,
         width=width,
         height=height,
+        data_base64=base64.b64encode(content).decode("ascii") if content is not None and len(content) == size else None,
     )
 
 

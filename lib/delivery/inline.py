@@ -49,14 +49,6 @@ def _decoded_bytes(text: str) -> int:
     return len(text) * 3 // 4 - text[-2:].count("=")
 
 
-def inline_small(outputs: Sequence[Output], *, limit_bytes: int) -> tuple[Output, ...]:
-    """Inline all files if together they are at most ``limit_bytes``, else none. For a thread that has just looked at
-    them: ``OutputDelivery`` then needs no turn of a thread of its own, which is a good part of a tiny job's time."""
-    if sum(output.size_bytes for output in outputs if output.local_path) > limit_bytes:
-        return tuple(outputs)
-    return inline_all(outputs, InlineCaps(file_bytes=limit_bytes, total_bytes=limit_bytes))
-
-
 def rescue(outputs: Sequence[Output], caps: InlineCaps) -> tuple[Output, ...]:
     """Inline what could not be uploaded, as far as the caps allow; what does not fit keeps its ``local_path``."""
     failed = [output for output in outputs if output.upload_error]

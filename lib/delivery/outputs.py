@@ -69,7 +69,7 @@ class OutputDelivery:
         return outputs if target is None else await self._uploads.upload(job, outputs, target)
 
     async def _inlined(self, wanted: DeliverySpec, outputs: tuple[Output, ...]) -> tuple[Output, ...]:
-        """Small ones come with their content, see ``inline_small``."""
+        """Small ones came with their content: who collected them had just looked at them."""
         if not wanted.inline_base64 or all(output.data_base64 is not None for output in outputs if output.local_path):
             return outputs
         return await asyncio.to_thread(inline_all, outputs, self._caps)

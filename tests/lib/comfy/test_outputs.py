@@ -1,10 +1,11 @@
 """From a history entry and files to outputs, without an engine."""
 
+import base64
 from pathlib import Path
 
 import pytest
 
-from lib.comfy.outputs import Item, cleaned, inspect, listed, located, reporting
+from lib.comfy.outputs import Item, cleaned, inspect, listed, located, reporting, within
 from lib.comfy.ports import Folders
 from lib.comfy.rewrite import Restorer
 from lib.jobs.model import OutputKind
@@ -83,6 +84,24 @@ def test_a_file_is_what_its_bytes_say(tmp_path: Path) -> None:
     (output,) = inspect([item], paths={item: str(path)}, restorer=RESTORER)
     assert (output.kind, output.mime_type, output.width, output.height) == (OutputKind.IMAGE, "image/png", 7, 5)
     assert (output.filename, output.subfolder, output.size_bytes) == ("film.mp4", "x", path.stat().st_size)
+
+
+def test_small_files_are_inlined_together_or_not_at_all(tmp_path: Path) -> None:
+    """Under the limit all of them, over it none: what is half done would be read twice."""
+    contents = [image_png(7, 5), b"", b"\xff\xd8\xff\xe0" + bytes(20_000)]  # also more than a header, and nothing
+    items = [Item(node_id="1", key="files", filename=f"{number}") for number in range(len(contents))]
+    paths: dict[Item, str | None] = {item: str(tmp_path / item.filename) for item in items}
+    for item, content in zip(items, contents, strict=True):
+        (tmp_path / item.filename).write_bytes(content)
+    size = sum(map(len, contents))
+
+    def inlined(limit: int) -> list[str | None]:
+        found = inspect(items, paths=paths, restorer=RESTORER, inline_bytes=limit)
+        return [output.data_base64 for output in within(found, inline_bytes=limit)]
+
+    assert inlined(size) == [base64.b64encode(content).decode() for content in contents]
+    assert inlined(size - 1) == [None] * len(contents)
+    assert [output.data_base64 for output in inspect(items, paths=paths, restorer=RESTORER)] == [None] * len(contents)
 
 
 def test_a_missing_file_is_an_error_on_its_entry(tmp_path: Path) -> None:

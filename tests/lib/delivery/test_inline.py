@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from lib.delivery.inline import ANSWER_ROOM_BYTES, InlineCaps, inline_all, inline_small, rescue, strand
+from lib.delivery.inline import ANSWER_ROOM_BYTES, InlineCaps, inline_all, rescue, strand
 from lib.jobs.model import Output, OutputKind
 from tests.fakes.http_hosts import png
 
@@ -59,15 +59,6 @@ def test_a_failed_upload_is_rescued(output: Callable[..., Output]) -> None:
     assert (one.data_base64, two.upload_error, three.data_base64, three.error) == (None, "why", None, None)
     assert base64.b64decode(two.data_base64 or "") == png()
     assert three.local_path == large.local_path
-
-
-def test_small_files_are_inlined_together_or_not_at_all(output: Callable[..., Output]) -> None:
-    """Under the limit all of them, over it none: what is half done would be read twice."""
-    pair = (output(), output())
-    size = pair[0].size_bytes
-    assert size > 0
-    assert all(done.data_base64 for done in inline_small(pair, limit_bytes=2 * size))
-    assert inline_small(pair, limit_bytes=2 * size - 1) == pair
 
 
 def test_caps_that_an_answer_sets(output: Callable[..., Output]) -> None:

@@ -385,6 +385,12 @@ class JobsSettings(EnvironmentSettings):
     state_dir: Path | None = _env(
         None, "STATE_DIR", help="Folder of the job store and its key, on a local disk; <workspace>/state when unset."
     )
+    drain_keeps: Flag | None = _env(
+        None,
+        "DRAIN_KEEPS_JOBS",
+        help="false = jobs that a stop leaves over fail, and their webhooks are told; true = they wait for the next "
+        "start. By default true, but on SaladCloud, where the disk goes too, only with STATE_DIR.",
+    )
     max_queue_bytes: int = _env(
         512 * MEBIBYTE, "MAX_QUEUE_BYTES", help="Most bytes of requests accepted and not finished.", ge=1024
     )
@@ -788,6 +794,13 @@ class Settings(EnvironmentSettings):
     @property
     def worker_host(self) -> str:
         return self.server.worker_host or ("0.0.0.0" if self.serverless else "127.0.0.1")  # noqa: S104
+
+    @property
+    def keeps_jobs(self) -> bool:
+        """Whether jobs that a stop leaves over wait for the worker's next start."""
+        if self.jobs.drain_keeps is not None:
+            return self.jobs.drain_keeps
+        return self.jobs.state_dir is not None or not self.salad.cloud
 
     @property
     def inputs_folder(self) -> Path:

@@ -209,7 +209,7 @@ async def build_core(
         readiness=lambda: condition.reason,
         starting=lambda: condition.starting,
         until_ready=condition.ready.wait,
-        durable=records.durable,
+        durable=records.durable and settings.keeps_jobs,
     )
     service.listen(count_jobs(metrics))
     if events is not None:

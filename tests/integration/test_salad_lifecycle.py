@@ -84,7 +84,9 @@ def process(tmp_path_factory: pytest.TempPathFactory, files: FileServer) -> Iter
             "HTTP_AUTH_HEADER_VALUE": "s3cret",
             "FETCH_ALLOW_HOSTS": "127.0.0.1",
             "LOG_LEVEL": "trace",
-            "DRAIN_TIMEOUT_S": "20",
+            "DRAIN_TIMEOUT_S": "8",
+            "SALAD_MACHINE_ID": "m-1",
+            "SALAD_METADATA_URL": files.url,
         },
     )
     worker.start()
@@ -171,20 +173,25 @@ def test_a_comfyui_that_ends_well_counts_as_ended(process: WorkerProcess) -> Non
     assert answer.status_code == 200
 
 
-def test_sigterm_drains_and_takes_the_command_along(process: WorkerProcess) -> None:
-    """Not ready at once; what runs is finished and answered; the whole family of the command is gone."""
+def test_sigterm_drains_and_takes_the_command_along(process: WorkerProcess, files: FileServer) -> None:
+    """Not ready at once; what runs is finished and answered; of the rest the webhooks are told, since nobody starts
+    again on the disk of an instance of SaladCloud; the whole family of the command is gone."""
     pid = json.loads((process.workspace / "run" / "comfyui-1.json").read_bytes())["pid"]
     assert process.process is not None
     with ThreadPoolExecutor(1) as pool:
         body = {"prompt": graph(prefix="last", seconds=3.0, color=77)}
         job = pool.submit(requests.post, f"{process.api}/prompt", json=body, timeout=60)
         process.wait_for(lambda: process.health()["queues"]["running"] == 1, "running", 20)
+        late = {"id": "late", "prompt": graph(prefix="late", seconds=60.0), "webhook_v2": f"{files.url}/hook"}
+        assert requests.post(f"{process.api}/prompt", json=late, timeout=10).status_code == 202
         ended = threading.Thread(target=process.process.wait)
         process.process.send_signal(signal.SIGTERM)
         ended.start()
         process.wait_for(lambda: process.get("/ready").status_code == 503, "draining", 5)
         assert job.result().status_code == 200
-    ended.join(30)
+    ended.join(40)
+    (told,) = files.seen("/hook")
+    assert (told.json["type"], told.json["id"]) == ("prompt.failed", "late")
     assert process.process.returncode == 0
     assert not psutil.pid_exists(pid)
     assert not is_taken(int(process.env["COMFYUI_PORT_HOST"]), host="127.0.0.1")

@@ -10,6 +10,7 @@ cd "$here"
 setup_only=""
 requirements=(requirements.txt)
 [[ -z "${RUNPOD_WEBHOOK_GET_JOB:-}" ]] || requirements+=(requirements-runpod.txt)
+[[ -z "${AZURE_STORAGE_CONNECTION_STRING:-}${AZURE_STORAGE_ACCOUNT:-}" ]] || requirements+=(requirements-azure.txt)
 arguments=("$@")
 while [[ $# -gt 0 ]]; do
     case "$1" in
@@ -144,7 +145,7 @@ make_environment() {
 }
 
 install_packages() {
-    local list="${requirements[-1]}" version quiet=() count key
+    local list="${requirements[-1]}" version quiet=() lists=() count key
     version="$("$venv/bin/python" --version)"
     key="$version $(cat "${requirements[@]}" | sha256sum)"
     if [[ -f "$venv/.installed-$list" && "$(cat "$venv/.installed-$list")" == "$key" ]]; then
@@ -153,9 +154,10 @@ install_packages() {
     fi
     echo "    installing $list (half a minute the first time)"
     [[ -t 1 ]] || quiet=(--quiet)
-    "$venv/bin/python" -m pip install --no-input --disable-pip-version-check "${quiet[@]}" -r "$list" ||
+    for ((count = 0; count < ${#requirements[@]}; count++)); do lists+=(-r "${requirements[count]}"); done
+    "$venv/bin/python" -m pip install --no-input --disable-pip-version-check "${quiet[@]}" "${lists[@]}" ||
         fail "pip could not install $list." "Check the network (PyPI), then start again."
-    for ((count = 1; count <= ${#requirements[@]}; count++)); do  # each list holds the ones before it
+    for ((count = 1; count <= ${#requirements[@]}; count++)); do  # with the ones before it
         echo "$version $(cat "${requirements[@]:0:count}" | sha256sum)" >"$venv/.installed-${requirements[count - 1]}"
     done
 }

@@ -27,6 +27,7 @@ COPIED = (
     "requirements.txt",
     "requirements-dev.txt",
     "requirements-runpod.txt",
+    "requirements-azure.txt",
     "provisioning",
     "lib",
     "benchmark",
@@ -158,20 +159,27 @@ def test_flags_of_the_worker_reach_it(
         assert json.loads(done.stdout.split("FLAGS ")[1].splitlines()[0]) == list(given)
 
 
-def test_packages_for_runpods_queue_are_installed_where_it_is(checkout: Checkout, tmp_path: Path) -> None:
-    """RUNPOD_WEBHOOK_GET_JOB says so; a stand-in for pip shows what is asked for."""
+@pytest.mark.parametrize(
+    ("variable", "listed"),
+    [
+        ("RUNPOD_WEBHOOK_GET_JOB", "requirements-runpod.txt"),
+        ("AZURE_STORAGE_CONNECTION_STRING", "requirements-azure.txt"),
+        ("AZURE_STORAGE_ACCOUNT", "requirements-azure.txt"),
+    ],
+)
+def test_packages_that_a_variable_asks_for_are_installed(
+    checkout: Checkout, tmp_path: Path, variable: str, listed: str
+) -> None:
+    """RunPod's queue, Azure's storage; a stand-in for pip shows what is asked for, beside what is always needed."""
     python = tmp_path / "venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text('#!/bin/sh\n[ "$2" != pip ] || echo "PIP $*"\n[ "$1" = -m ] || [ "$1" = -c ] || echo Python 3\n')
     python.chmod(0o755)
-    environ = {
-        "PYWORKER_VENV": str(tmp_path / "venv"),
-        "RUNPOD_WEBHOOK_GET_JOB": "https://api.example/job-take/$ID?gpu=x",
-    }
+    environ = {"PYWORKER_VENV": str(tmp_path / "venv"), variable: "https://api.example/job-take/$ID?gpu=x"}
     done = checkout.start("--setup-only", **environ)
     assert done.returncode == 0, done.stdout
     assert "PIP -m pip install" in done.stdout
-    assert "-r requirements-runpod.txt" in done.stdout
+    assert f"-r requirements.txt -r {listed}" in done.stdout
     assert "nothing has changed" in checkout.start("--setup-only", **environ).stdout
 
 

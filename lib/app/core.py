@@ -17,7 +17,7 @@ from lib.app.models import build_models
 from lib.app.runpod import runpod_payload
 from lib.app.salad import salad_payload
 from lib.app.storages import Storages, open_storages
-from lib.app.system_events import on_saladcloud, system_events, tell_uploads
+from lib.app.system_events import tell_uploads
 from lib.app.tracing import trace_jobs, trace_webhook
 from lib.clock import Clock
 from lib.comfy.catalog import Catalog
@@ -40,6 +40,7 @@ from lib.delivery.plan import plan_convert, plan_put, plan_s3, plan_thumbnail
 from lib.delivery.posting import Attempt, Posts
 from lib.delivery.put import Puts
 from lib.delivery.schedules import schedules
+from lib.delivery.system_events import system_events
 from lib.delivery.uploads import Uploads
 from lib.dialects.port import Planner
 from lib.dialects.runpod.translate import RunPodPayload
@@ -147,7 +148,7 @@ async def build_core(
     )
     placer = Placer(servers, http=clients.comfy_http)
     own = records.derive("engines").hex()[:16]
-    events = system_events(settings, http=clients.storages.http, clock=clock)
+    events = system_events(settings.salad, settings.delivery, http=clients.storages.http, clock=clock)
     engines = tuple(
         _engine(server, settings, clients=clients, placer=placer, owner=own, tasks=tasks, clock=clock, tap=events)
         for server in servers
@@ -215,7 +216,7 @@ async def build_core(
     if events is not None:
         service.listen(tell_uploads(events))
         tasks.spawn(events.run(), name="system events")
-    if on_saladcloud(settings.salad):
+    if settings.salad.cloud:
         cost = DeletionCost(
             settings.salad.metadata_url,
             http=clients.comfy_http,

@@ -1,49 +1,10 @@
-"""System events of Salad's kind: what ComfyUI and the storages do, told to the operator's own target."""
+"""What files of jobs and models give to tell as system events; ComfyUI's own messages are tapped."""
 
 from collections.abc import Callable
 from pathlib import Path
 
-from lib.clock import Clock
-from lib.delivery.schedules import schedules
 from lib.delivery.system_events import SystemEvents
-from lib.jobs.model import Job, WebhookScheme
-from lib.settings import SaladSettings, Settings
-from lib.storage.http import GuardedHttp
-
-OF_SALAD = {
-    "salad_organization_name": "organization_name",
-    "salad_organization_id": "organization_id",
-    "salad_project_name": "project_name",
-    "salad_project_id": "project_id",
-    "salad_container_group_name": "container_group_name",
-    "salad_container_group_id": "container_group_id",
-    "salad_instance_id": "instance_id",
-    "salad_machine_id": "machine_id",
-}
-"""What SaladCloud says of an instance: the key in an event's metadata, and the setting."""
-
-
-def system_events(settings: Settings, *, http: GuardedHttp, clock: Clock) -> SystemEvents | None:
-    """Return what takes events; ``None`` where nobody is to be told. Raises: SettingsError."""
-    salad, delivery = settings.salad, settings.delivery
-    if salad.system_webhook_url is None or not salad.system_webhook_events:
-        return None
-    secret = delivery.salad_webhook_secret or delivery.webhook_secret
-    return SystemEvents(
-        salad.system_webhook_url,
-        events=salad.system_webhook_events,
-        metadata={**_of_salad(salad), **salad.system_metadata},
-        secret=secret.get_secret_value() if secret else "",
-        http=http,
-        schedule=schedules(delivery)[WebhookScheme.SALAD],
-        clock=clock,
-        timeout_s=delivery.webhook_timeout_s,
-    )
-
-
-def on_saladcloud(salad: SaladSettings) -> bool:
-    """Whether the worker runs there: any of its variables is set."""
-    return bool(_of_salad(salad))
+from lib.jobs.model import Job
 
 
 def tell_uploads(events: SystemEvents) -> Callable[[Job], None]:
@@ -83,8 +44,3 @@ def deleted(events: SystemEvents | None) -> Callable[[str, Path, int], None]:
             events.deleted(url=url, local_path=str(path), size_bytes=size_bytes)
 
     return told
-
-
-def _of_salad(salad: SaladSettings) -> dict[str, str]:
-    told = {key: getattr(salad, field) for key, field in OF_SALAD.items()}
-    return {key: value for key, value in told.items() if value}

@@ -17,7 +17,7 @@ from lib.app.models import build_models
 from lib.app.runpod import runpod_payload
 from lib.app.salad import salad_payload
 from lib.app.storages import Storages, open_storages
-from lib.app.system_events import tell_uploads
+from lib.app.system_events import downloaded, tell_uploads
 from lib.app.tracing import trace_jobs, trace_webhook
 from lib.clock import Clock
 from lib.comfy.catalog import Catalog
@@ -181,6 +181,7 @@ async def build_core(
                 settings=settings.storage,
                 tasks=tasks,
                 on_brought=metrics.input_brought,
+                on_downloaded=downloaded(events),
             ),
             rights=clients.storages.sources,
             uploaded=uploaded,

@@ -7,8 +7,10 @@ only another one's credentials open. Messages and logs name hosts, never whole U
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import stamina
 from aiohttp import ClientError, ClientResponse
@@ -34,6 +36,8 @@ DECODED_AT_ONCE = 2
 """Files of requests' bodies that are decoded at the same time; more would only share the processor."""
 RECORD = ".known"
 """What sources gave last time, in the content store's folder."""
+OnDownloaded = Callable[[str, Path, int, float], None]
+"""Told of each transfer: URL, place, size in bytes, seconds."""
 UNCHANGED = 304
 VALIDATORS = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
 
@@ -57,6 +61,7 @@ class Downloads:
         settings: StorageSettings,
         tasks: Tasks,
         on_brought: OnBrought = lambda size_bytes, cached: None,
+        on_downloaded: OnDownloaded = lambda url, path, size_bytes, duration_s: None,
         retry_wait_s: float = 0.5,
     ) -> None:
         self._store = store
@@ -64,6 +69,7 @@ class Downloads:
         self._settings = settings
         self._tasks = tasks
         self._on_brought = on_brought
+        self._on_downloaded = on_downloaded
         self._retry_wait_s = retry_wait_s
         self._flights: dict[Source, _Flight] = {}
         self._memory = Memory(store.root / RECORD)
@@ -164,6 +170,7 @@ class Downloads:
         raise AssertionError("stamina ends by returning or raising")
 
     async def _attempt(self, source: Source) -> Fetched:
+        begun = time.monotonic()
         known, held = await asyncio.to_thread(self._recall, source)
         asked = known.validators if known and held else {}
         async with self._reader.opened(source, headers=asked, passing=(UNCHANGED,) if asked else ()) as response:
@@ -175,6 +182,7 @@ class Downloads:
         now = Known(file_name=fetched.path.name, size_bytes=fetched.size_bytes, validators=validators)
         await asyncio.to_thread(self._memory.put, source.identity, now)
         self._on_brought(fetched.size_bytes, False)
+        self._on_downloaded(source.url, fetched.path, fetched.size_bytes, time.monotonic() - begun)
         return fetched
 
     def _recall(self, source: Source) -> tuple[Known | None, Fetched | None]:

@@ -51,6 +51,13 @@ class OriginPolicy:
         return self.any_address or address.is_loopback
 
 
+def refuse_links(request: web.Request) -> None:
+    """Refuse a request that a page of another site led a browser to. The policy lets links pass, since a GET changes
+    nothing; this is for those that do. Raises: Forbidden."""
+    if request.headers.get("Sec-Fetch-Site") in ("cross-site", "same-site"):
+        raise Forbidden("Requests from other web pages are refused", details={"header": "Sec-Fetch-Site"})
+
+
 @lru_cache(maxsize=64)
 def _hostname(host: str) -> str:
     try:

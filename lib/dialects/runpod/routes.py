@@ -35,6 +35,7 @@ from lib.jobs.service import JobService
 from lib.serving.access import Need, Needs, caller_of
 from lib.serving.errors import error_headers, status_of
 from lib.serving.openapi import Operation
+from lib.serving.origins import refuse_links
 from lib.serving.payloads import json_response
 from lib.settings import RunPodSettings, ServerSettings
 
@@ -120,6 +121,8 @@ class RunPodDialect:
         """Answer with the job object; ``?ttl=`` has the job forgotten after so many milliseconds."""
         _note(request, job)
         ttl_s = queries.ttl_s(request.query)
+        if ttl_s is not None:
+            refuse_links(request)
         response = await self._answer(job)
         if ttl_s is not None:
             await self._jobs.shorten(job.job_id, ttl_s)
@@ -180,6 +183,7 @@ class RunPodDialect:
 
     async def _stream(self, request: web.Request) -> web.Response:
         request[_STREAMED] = True
+        refuse_links(request)  # what is told once would be told to nobody
         wait_s = queries.wait_s(request.query, usual_s=self._settings.stream_wait_s)
         job = await self._find(request)
         if not shown(job).final:

@@ -356,6 +356,19 @@ async def test_a_job_that_delivery_failed(world: World) -> None:
     assert (failed["status"], failed["output"]["code"]) == ("FAILED", "storage_failed")
 
 
+async def test_a_link_of_another_page_changes_nothing(world: World) -> None:
+    """A browser follows it, with the rights of whoever forwards the port; what only reads stays open to it."""
+    await world.post("/run", REQUEST)
+    await world.idle()
+    followed = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-Site": "cross-site"}
+    for path, wanted in (("status/latest?ttl=0", 403), ("stream/latest", 403), ("status/latest", 200)):
+        async with world.client.get(f"{V2}/{path}", headers=followed) as answer:
+            assert (answer.status, "id" in await answer.json()) == (wanted, True)
+    own = {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin"}
+    async with world.client.get(f"{V2}/stream/latest", headers=own) as answer:
+        assert (answer.status, len((await answer.json())["stream"])) == (200, 1)
+
+
 async def test_head_is_answered(world: World) -> None:
     """Where aiohttp offers it; a stream is not read by it."""
     job = await world.post("/run", REQUEST)

@@ -42,6 +42,7 @@ class Case:
     waiter: asyncio.Future[Assignment | None]
     given: Assignment | None = None
     expires_at: float = 0.0
+    renewed_at: float = 0.0
     seen: bool = False
     foretold_s: float | None = None
     swap_s: float = 0.0

@@ -81,6 +81,10 @@ class Desk:
         ask = self._asks.get(request_id)
         return self.chooser.explain(ask, now) if ask is not None else self.chooser.explained(request_id)
 
+    def knows(self, request_id: str) -> bool:
+        """Whether it waits here, or was given lately."""
+        return request_id in self._asks or self.chooser.explained(request_id) is not None
+
     def wait(self, ask: Ask, now: float) -> Wait | None:
         """When this ask would start: behind all that waits, or from its place among them."""
         return self.chooser.wait(ask, ahead=self.queue.ahead(ask.request_id, now), now=now)

@@ -4,6 +4,7 @@
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from lib.clock import Clock
 from router.cases import Case, Decided, Ending, Outcome
 from router.changes import Changes
 from router.desk import Desk
-from router.endpoints import Endpoints
+from router.endpoints import Bearer, Endpoints, Scope
 from router.fleet import Fleet
 from router.learning import Learning
 from router.metrics import RouterMetrics
@@ -67,6 +68,7 @@ class Dispatcher:
         self._link = link
         self._metrics = metrics
         self._clock = clock
+        self._stopping = False
         self._foretold_at = -FORETELL_EVERY_S
         self._absent: Callable[[str], tuple[int, float]] = lambda endpoint: (0, 0.0)
 
@@ -91,7 +93,7 @@ class Dispatcher:
         self.endpoints.find(ask.endpoint)
         if (given := self._planner.assignment(ask.request_id)) is not None:
             return given
-        now = self._clock.monotonic()
+        now, wait_s = self._clock.monotonic(), 0.0 if self._stopping else wait_s
         if not again:
             self.learning.load.arrived(ask.endpoint, size=ask.size, now=now)
         case = self._planner.open(
@@ -130,7 +132,7 @@ class Dispatcher:
 
     def keep(self, request_id: str) -> None:
         """Its worker is at it: the assignment counts for another ``ttl_s``."""
-        self._fleet.keep(request_id)
+        self._planner.keep(request_id)
 
     def assignment(self, request_id: str) -> Assignment | None:
         """Who has a request now."""
@@ -142,6 +144,15 @@ class Dispatcher:
         found = (desk.explain(request_id, now) for desk in self._planner.desks.values())
         return next((one for one in found if one is not None), None)
 
+    def may_know(self, request_id: str, bearer: Bearer) -> bool:
+        """Whether a request is this caller's: a tenant's own (while it is in hand), or of an endpoint's key."""
+        case = self._planner.cases.get(request_id)
+        if bearer.scope is Scope.TENANT:
+            own = case.ask if case else None
+            return own is not None and (own.endpoint, own.tenant) == (bearer.endpoint, bearer.tenant)
+        desks = self._planner.desks.items()
+        return any(bearer.reaches(name) and desk.knows(request_id) for name, desk in desks)
+
     def wait_estimate(self, ask: Ask) -> Wait | None:
         """When this ask would start; None: no worker can do it."""
         return self.desk(ask.endpoint).wait(ask, self._clock.monotonic())
@@ -150,6 +161,11 @@ class Dispatcher:
         """When it makes sense to come again with a request that found no worker."""
         wait = self.wait_estimate(ask)
         return LONGEST_RETRY_S if wait is None else min(max(wait.likely_s, 1.0), LONGEST_RETRY_S)
+
+    def stop_waiting(self) -> None:
+        """The router stops: who waits is told to come again, and nobody waits from now on."""
+        self._stopping = True
+        self._planner.send_away()
 
     # -- workers ------------------------------------------------------------------------------------------------------
 
@@ -219,6 +235,7 @@ class Dispatcher:
         workers = self._registry.of(endpoint)
         absent_count, absent_work = self._absent(endpoint)
         given = [one for worker in workers for one in desk.chooser.held(worker.key)]
+        conditions = Counter(worker.condition for worker in workers)
         usual = self.learning.ask("", endpoint=endpoint, arrived_at=now, cost=USUAL_COST)
         return Figures(
             endpoint=endpoint,
@@ -229,7 +246,7 @@ class Dispatcher:
             given_count=len(given),
             given_work=sum(one.size for one in given),
             foreign_load=sum(worker.view.foreign_load for worker in workers),
-            workers={one: sum(worker.condition is one for worker in workers) for one in Condition},
+            workers={one: conditions[one] for one in Condition},
             wait=desk.wait(usual, now),
         )
 

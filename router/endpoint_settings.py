@@ -160,7 +160,7 @@ def load_endpoints(settings: RouterSettings) -> tuple[EndpointSettings, ...]:
         place = f" (line {mark.line + 1})" if mark else ""
         raise SettingsError(f"{variable}: it is not YAML{place}") from None
     except ValidationError as error:
-        raise SettingsError("\n".join(f"{variable}: {_explain(item)}" for item in error.errors())) from None
+        raise SettingsError("\n".join(f"{variable}: {text}" for text in _explanations(error))) from None
     except ValueError as error:
         raise SettingsError(f"{variable}: {error}") from None
     return ()
@@ -198,7 +198,13 @@ def _doubled(names: list[str]) -> str | None:
     return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
-def _explain(item: Any) -> str:
-    place = ".".join(str(part) for part in item["loc"])
-    message = str(item["msg"]).removeprefix("Value error, ")
-    return f"{place}: {message}" if place else message
+def _explanations(error: ValidationError) -> list[str]:
+    """One for each wrong value; that a list lacks entries because they are wrong says nothing more."""
+    items = error.errors(include_input=False, include_url=False, include_context=False)
+    places = [".".join(str(part) for part in item["loc"]) for item in items]
+    told = [
+        (place, item["msg"].removeprefix("Value error, "))
+        for place, item in zip(places, items, strict=True)
+        if not any(other.startswith(f"{place}.") for other in places)
+    ]
+    return [f"{place}: {message}" if place else message for place, message in told]

@@ -94,13 +94,6 @@ class Fleet:
         elif reason is not Refusal.FAILED:
             self._doubt(worker)
 
-    def keep(self, request_id: str) -> None:
-        """A request is known to be at its worker."""
-        case = self._planner.cases.get(request_id)
-        if case is not None and case.given is not None:
-            case.seen = True
-            case.expires_at = self._clock.monotonic() + case.ttl_s
-
     def stopped(self, key: str) -> None:
         """Somebody stopped it on purpose."""
         if (worker := self._registry.get(key)) is not None:
@@ -134,7 +127,7 @@ class Fleet:
             if case is None or not assignment.request_id.isdigit():
                 continue
             if assignment.request_id in working:
-                self.keep(assignment.request_id)
+                self._planner.keep(assignment.request_id)
             elif case.seen:
                 self._planner.lost(assignment.request_id)
 

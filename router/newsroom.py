@@ -20,7 +20,7 @@ PAUSE_S = 1.0
 
 
 class Newsroom:
-    """``run`` is a loop; ``catch_up`` alone does for a router that shares its store with nobody."""
+    """``run`` is a loop; a router alone hears its own relay's news there."""
 
     def __init__(self, *, planner: Planner, fleet: Fleet, link: StoreLink, replica: str, clock: Clock) -> None:
         self._planner = planner
@@ -47,7 +47,7 @@ class Newsroom:
             await self._link.attempt(partial(_reserve, to_wall(given, self._epoch)), otherwise=True)
 
     async def run(self) -> None:
-        """Hear the news for ever. Where there are others: while the store is away, go on alone."""
+        """Hear the news for ever. While the store is away, this router goes on alone."""
         while True:
             try:
                 async with self._link.state.news() as news:

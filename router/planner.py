@@ -40,6 +40,8 @@ LOOKED_AT_EVERY = 8
 """The figures of every so many decisions are kept for the metrics."""
 CONFLICT_S = 0.2
 """A worker that another replica filled is left alone until its news has come."""
+RENEWALS = 3
+"""A reservation that goes on is renewed so often in its ``ttl_s``."""
 UNBOUNDED = 1_000_000
 
 
@@ -131,6 +133,12 @@ class Planner:
             self._offer(case)
             self.plan(case.ask.endpoint)
 
+    def send_away(self) -> None:
+        """Tell everybody who waits to come again."""
+        for case in tuple(self.cases.values()):
+            case.deadline = 0.0
+            self._give_up(case.ask.request_id)
+
     def _give_up(self, request_id: str) -> None:
         case = self.cases.get(request_id)
         if case is None or case.waiter.done() or self._clock.monotonic() < case.deadline:
@@ -205,7 +213,7 @@ class Planner:
         if case is None or not case.answer(assignment):
             self._give_back(assignment.request_id)
             return
-        case.given, case.expires_at = assignment, now + case.ttl_s
+        case.given, case.expires_at, case.renewed_at = assignment, now + case.ttl_s, now
         self._alarm.at(case.expires_at, self._expire, assignment.request_id)
         self._keep_figures(desk, case, assignment)
         waited_s = now - case.ask.arrived_at
@@ -255,6 +263,20 @@ class Planner:
         """Who has a request now."""
         owner = self._owners.get(request_id)
         return self.desks[owner].chooser.assignment(request_id) if owner in self.desks else None
+
+    def keep(self, request_id: str) -> None:
+        """Its worker is at it: the assignment counts for another ``ttl_s``, for all replicas."""
+        case, now = self.cases.get(request_id), self._clock.monotonic()
+        if case is None or case.given is None:
+            return
+        case.seen, case.expires_at = True, now + case.ttl_s
+        if self._shared and now - case.renewed_at >= case.ttl_s / RENEWALS:
+            case.renewed_at = now
+            self._tasks.spawn(self._renew(case.given, case.ttl_s), name=f"renew {request_id}")
+
+    async def _renew(self, given: Assignment, ttl_s: float) -> None:
+        wall = to_wall(given, self._epoch)
+        await self._link.attempt(lambda state: state.reserve(wall, slots=UNBOUNDED, ttl_s=ttl_s), otherwise=True)
 
     def forget(self, request_id: str) -> None:
         """Nothing more will be heard of a request."""

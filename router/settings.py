@@ -44,6 +44,9 @@ class RouterSettings(EnvironmentSettings):
     )
     tls_cert_path: Path | None = _env(None, "ROUTER_TLS_CERT", about="Certificate, PEM; with it the router speaks TLS.")
     tls_key_path: Path | None = _env(None, "ROUTER_TLS_KEY", about="Private key of the certificate, PEM.")
+    worker_ca_path: Path | None = _env(
+        None, "ROUTER_WORKER_CA", about="Authority that signs workers' certificates, PEM; not checked when unset."
+    )
     allowed_hosts: Listed = _env(
         (), "ROUTER_ALLOWED_HOSTS", about="Further host names that people use for the page (a proxy's); * = any."
     )
@@ -56,6 +59,11 @@ class RouterSettings(EnvironmentSettings):
         SecretStr("sqlite://"),
         "ROUTER_STORE",
         about="sqlite:// = one router, a file in the state folder; redis://host:port/0 = several routers share it.",
+    )
+    state_key: SecretStr | None = _env(
+        None,
+        "ROUTER_STATE_KEY",
+        about="Seals what is stored, 64 hex digits; routers that share a store share it. Made and kept when unset.",
     )
     replica: str = _env(
         "",
@@ -144,7 +152,7 @@ def load_router_settings() -> RouterSettings:
 
 def _explain(item: Any) -> str:
     name = str(item["loc"][-1]) if item["loc"] else ""
-    secret = name.endswith(("_STORE", "_KEYS", "_TOKENS", "_ENDPOINTS"))
+    secret = name.endswith(("_STORE", "_KEYS", "_TOKENS", "_ENDPOINTS", "_STATE_KEY"))
     value = "***" if secret else repr(item.get("input"))
     message = str(item["msg"]).removeprefix("Value error, ")
     return f"{name}={value}: {message}" if name else message

@@ -23,6 +23,8 @@ class OriginPolicy:
 
     hosts: Collection[str] = field(default=frozenset())
     any_address: bool = False
+    setting: str = "API_ALLOWED_HOSTS"
+    """Where the operator lists such names."""
 
     def check(self, request: web.Request) -> None:
         """Raises: Forbidden (foreign ``Host``, foreign ``Origin``, or a request that another site's page made)."""
@@ -30,7 +32,7 @@ class OriginPolicy:
         host = headers.get(hdrs.HOST)
         if host is not None and not self._is_ours(host):
             raise Forbidden(
-                "This listener does not answer to that Host; use 127.0.0.1 or localhost, or set API_ALLOWED_HOSTS",
+                f"This listener does not answer to that Host; use 127.0.0.1 or localhost, or set {self.setting}",
                 details={"header": "Host"},
             )
         origin = headers.get(hdrs.ORIGIN)

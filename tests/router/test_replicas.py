@@ -168,3 +168,18 @@ async def test_a_retry_may_come_to_another_replica(make: Make) -> None:
     third = first.tasks.spawn(first.route(begun.request_idx, wait_s=1.0), name="third")
     await first.clock.advance(2)
     assert third.result().worker is None
+
+
+async def test_a_long_job_stays_reserved_for_all(make: Make) -> None:
+    """Its reservation is renewed in the store as long as its worker is at it."""
+    first, _, store = await pair(make)
+    await first.report(1)
+    waiter = first.waiting("7")
+    await settle()
+    assert waiter.worker == "ep/1"
+    reserved = store.calls["reserve"]
+    for _ in range(12):
+        await first.clock.advance(10)
+        await first.report(1, cur_load=100.0, num_requests_working=1, working_request_idxs=[7])
+    assert store.calls["reserve"] - reserved == 6
+    assert counts(store) == {"ep/1": 1}

@@ -1,0 +1,41 @@
+"""``python -m router``: run the router until it is told to stop (SIGTERM, SIGINT)."""
+
+import logging
+import sys
+
+import uvloop
+
+from lib.settings import SettingsError
+from lib.telemetry.logs import configure_logging
+from router.app import Router
+from router.assembly import PARTS
+from router.settings import load_router_settings
+
+log = logging.getLogger(__name__)
+FAILED, INTERRUPTED = 1, 130
+
+
+def main() -> int:
+    """Run; the exit status. What is wrong with a setting, or with the start, is said in a line."""
+    try:
+        settings = load_router_settings()
+        configure_logging(level=settings.log_level, log_format=settings.log_format)
+        return uvloop.run(Router(settings, parts=PARTS).run())
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except SettingsError as error:
+        return _failed(error)
+    except Exception as error:
+        log.critical("the router ended: %s", error, extra={"event": "router.failed"}, exc_info=error)
+        return _failed(error)
+
+
+def _failed(error: Exception) -> int:
+    sys.stderr.write(
+        f"\nFAILED: {error}\nNext: mend the cause, and start again; router/README.md lists the settings.\n"
+    )
+    return FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

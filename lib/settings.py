@@ -628,7 +628,10 @@ class SaladSettings(EnvironmentSettings):
     """Salad's comfyui-api: its names for what we do, and what only it has."""
 
     workflow_dir: Path | None = _env(
-        None, "WORKFLOW_DIR", help="Folder of workflow endpoints (*.py, and *.json with a YAML beside it)."
+        None,
+        "WORKFLOW_DIR",
+        help="Folder of workflow endpoints (*.py, and *.json with a YAML beside it); /workflows, if it is there, when "
+        "unset.",
     )
     markdown_descriptions: Flag = _env(
         True, "MARKDOWN_SCHEMA_DESCRIPTIONS", help="true = tables of the inputs of workflow endpoints on the docs page."
@@ -733,6 +736,12 @@ class SaladSettings(EnvironmentSettings):
         """What SaladCloud says of this instance, as its users know it (``salad_machine_id``); empty elsewhere."""
         told = {f"salad_{name}": getattr(self, name) for name in SALAD_CLOUD}
         return {name: value for name, value in told.items() if value}
+
+    @property
+    def workflows_folder(self) -> Path | None:
+        """Where workflow endpoints are. Looks at the disk."""
+        usual = Path("/workflows")
+        return self.workflow_dir or (usual if usual.is_dir() else None)
 
     @property
     def models_quota_bytes(self) -> int:
@@ -898,8 +907,19 @@ def _with_mapped_port(settings: Settings) -> Settings:
 
 
 def _explain(item: Any) -> str:
-    name = str(item["loc"][-1]) if item["loc"] else ""
+    name = _as_it_was_set(str(item["loc"][-1])) if item["loc"] else ""
     secret = any(part in name.upper() for part in ("SECRET", "TOKEN", "KEY", "PROXY", "CONNECTION", "HEADER_VALUE"))
     value = "***" if secret else repr(item.get("input"))
     message = str(item["msg"]).removeprefix("Value error, ")
     return f"{name}={value}: {message}" if name else message
+
+
+def _as_it_was_set(name: str) -> str:
+    """The name that the operator used; an error names the first of a setting's names."""
+    for branch in Settings.model_fields.values():
+        for field in getattr(branch.annotation, "model_fields", {}).values():
+            alias = field.validation_alias
+            names = [str(choice) for choice in alias.choices] if isinstance(alias, AliasChoices) else []
+            if names[:1] == [name]:
+                return next((choice for choice in names if os.environ.get(choice)), name)
+    return name

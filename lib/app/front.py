@@ -144,7 +144,8 @@ async def build_front(
         server=server,
         settings=settings.runpod,
     )
-    folder = None if settings.salad.workflow_dir is None else WorkflowFolder(settings.salad.workflow_dir)
+    workflows = await asyncio.to_thread(lambda: settings.salad.workflows_folder)
+    folder = None if workflows is None else WorkflowFolder(workflows)
     if folder is not None:
         await folder.refresh()
         health.add(partial(_problems, folder))

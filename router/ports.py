@@ -96,7 +96,8 @@ class SharedState(Protocol):
 
     async def reserve(self, assignment: Assignment, *, slots: int, ttl_s: float) -> bool:
         """Count this assignment against its worker if that has fewer than ``slots``; atomic over all replicas. False:
-        it has not, nothing is changed. Counting the same request on the same worker again changes nothing."""
+        it has not, nothing is changed. Counting the same request on the same worker again only gives it ``ttl_s``
+        anew; on another one it moves there."""
         ...
 
     async def settle(self, request_id: str) -> None:
@@ -200,7 +201,9 @@ class JobStore(Protocol):
         ...
 
     async def save(self, job: RelayJob) -> None:
-        """Write a leased or finished job. Raises: LeaseLost when ``job.fence`` is not the newest."""
+        """Write a job that this caller leased: it goes on, back to its place in the line (``WAITING``), or is over.
+        ``cancel_wanted``, once set, stays. Raises: LeaseLost when ``job.fence`` is not the newest, or the job is over
+        otherwise or forgotten."""
         ...
 
     async def want_cancel(self, job_id: str) -> RelayJob | None:
@@ -209,9 +212,13 @@ class JobStore(Protocol):
 
     async def counts(self) -> Mapping[JobState, int]: ...
 
-    async def dead(self, *, tenant: str | None, limit: int) -> Sequence[RelayJob]: ...
+    async def dead(self, *, tenant: str | None, limit: int) -> Sequence[RelayJob]:
+        """Dead letters, the latest first; ``tenant`` None: everybody's."""
+        ...
 
-    async def revive(self, job_id: str, *, tenant: str | None) -> bool: ...
+    async def revive(self, job_id: str, *, tenant: str | None) -> bool:
+        """Let a dead letter wait again, as new (no attempts). False: there is none of this name."""
+        ...
 
     async def expire(self, *, older_than: float) -> int:
         """Forget finished jobs that ended before this moment; return how many."""

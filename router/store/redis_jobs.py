@@ -1,0 +1,147 @@
+"""Jobs of several routers, on a Redis-protocol server. What is recorded there is as durable as its append-only file."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from lib.clock import Clock
+from lib.lanes import Lane
+from router.model import Priority
+from router.ports import JobState, LeaseLost, RelayJob
+from router.store import redis_scripts as scripts
+from router.store.codec import JobCodec, JobRow
+from router.store.redis_line import PREFIX, Argument, RedisLine
+from router.store.revival import revived
+
+FORGOTTEN_AT_ONCE = 200
+OVER = tuple(state for state in JobState if state.over)
+PRIORITIES = tuple(Priority)
+"""The first goes first."""
+LINES = tuple(f"line:{one}" for one in PRIORITIES)
+LEASES = tuple(f"leases:{one}" for one in PRIORITIES)
+ENDED = tuple(f"ended:{one}" for one in OVER)
+
+
+class RedisJobs:
+    """Implements ``JobStore``. Jobs are sealed and opened in ``lane``, which has one thread."""
+
+    def __init__(self, line: RedisLine, codec: JobCodec, *, clock: Clock, lane: Lane) -> None:
+        self._line = line
+        self._codec = codec
+        self._clock = clock
+        self._lane = lane
+
+    async def add(self, job: RelayJob) -> RelayJob:
+        row = await self._lane.run(lambda: self._codec.row(job))
+        columns = _flat({**_written(row), **_fixed(row)})
+        known = await self._line.run(scripts.ADD, row.job_id, row.keyed or b"", row.named, row.priority, *columns)
+        return await self._opened(known) or job
+
+    async def get(self, job_id: str) -> RelayJob | None:
+        return await self._opened(await self._line.call("HGETALL", f"{PREFIX}job:{job_id}"))
+
+    async def find(self, request_id: str, *, tenant: str) -> RelayJob | None:
+        named = self._codec.named(request_id, tenant=tenant)
+        return await self._opened(await self._line.run(scripts.FIND, named))
+
+    async def lease(self, holder: str, *, limit: int, until: float, now: float) -> Sequence[RelayJob]:
+        if limit <= 0:
+            return []
+        taken = await self._line.run(scripts.LEASE, holder, limit, until, now, *PRIORITIES)
+        return await self._lane.run(lambda: self._codec.jobs(map(_row, taken)))
+
+    async def save(self, job: RelayJob) -> None:
+        if not await self._write(job, fence=job.fence, over=job.state):
+            raise LeaseLost(f"Job {job.job_id} is somebody else's by now.")
+
+    async def want_cancel(self, job_id: str) -> RelayJob | None:
+        return await self._opened(await self._line.run(scripts.WANT_CANCEL, job_id, self._now()))
+
+    async def counts(self) -> Mapping[JobState, int]:
+        found = iter(await self._line.run(scripts.COUNTS, *LINES, *LEASES, *ENDED))
+        counts = {state: sum(next(found) for _ in PRIORITIES) for state in (JobState.WAITING, JobState.LEASED)}
+        return counts | dict(zip(OVER, found, strict=True))
+
+    async def dead(self, *, tenant: str | None, limit: int) -> Sequence[RelayJob]:
+        found = await self._line.run(scripts.DEAD, int(tenant is None), tenant or "", limit)
+        return await self._lane.run(lambda: self._codec.jobs(map(_row, found)))
+
+    async def revive(self, job_id: str, *, tenant: str | None) -> bool:
+        job = await self.get(job_id)
+        if job is None or job.state is not JobState.DEAD or tenant not in (None, job.tenant):
+            return False
+        return await self._write(revived(job), fence=job.fence, over=JobState.DEAD)
+
+    async def expire(self, *, older_than: float) -> int:
+        total = 0
+        while count := await self._line.run(scripts.EXPIRE, older_than, FORGOTTEN_AT_ONCE, *OVER):
+            total += int(count)
+        return total
+
+    async def _write(self, job: RelayJob, *, fence: int, over: JobState) -> bool:
+        """Write all but the body, if the job is not over, or in this state; False: it is, or ``fence`` is old."""
+        if job.state.over and not job.finished_at:
+            job = replace(job, finished_at=self._now())
+        row = await self._lane.run(lambda: self._codec.row(job, with_body=False))
+        columns = _written(row)
+        places = [columns.pop(name) for name in ("state", "lease_until", "finished_at")]
+        if not row.cancel_wanted and fence == row.fence:
+            del columns["cancel_wanted"]  # somebody may have wanted it meanwhile
+        done = await self._line.run(scripts.SAVE, row.job_id, fence, over, *places, *_flat(columns))
+        return bool(done)
+
+    async def _opened(self, columns: Sequence[bytes]) -> RelayJob | None:
+        if not columns:
+            return None
+        return await self._lane.run(lambda: self._codec.job(_row(columns)))
+
+    def _now(self) -> float:
+        return self._clock.now().timestamp()
+
+
+def _written(row: JobRow) -> dict[str, Argument]:
+    """Columns that change; a result that is not there is empty, sealed ones never are."""
+    return {
+        "state": row.state,
+        "lease_until": row.lease_until,
+        "finished_at": row.finished_at,
+        "fence": row.fence,
+        "holder": row.holder,
+        "cancel_wanted": int(row.cancel_wanted),
+        "head": row.head,
+        "result": row.result or b"",
+    }
+
+
+def _fixed(row: JobRow) -> dict[str, Argument]:
+    return {
+        "job_id": row.job_id,
+        "tenant": row.tenant,
+        "priority": row.priority,
+        "named": row.named,
+        "keyed": row.keyed or b"",
+        "body": row.body,
+    }
+
+
+def _flat(columns: Mapping[str, Argument]) -> Iterable[Argument]:
+    return (part for column in columns.items() for part in column)
+
+
+def _row(flat: Sequence[bytes]) -> JobRow:
+    told = dict(zip(flat[::2], flat[1::2], strict=True))
+    return JobRow(
+        job_id=told[b"job_id"].decode(),
+        tenant=told[b"tenant"].decode(),
+        priority=Priority(told[b"priority"].decode()),
+        state=JobState(told[b"state"].decode()),
+        fence=int(told[b"fence"]),
+        lease_until=float(told[b"lease_until"]),
+        holder=told[b"holder"].decode(),
+        cancel_wanted=told[b"cancel_wanted"] == b"1",
+        finished_at=float(told[b"finished_at"]),
+        named=told[b"named"],
+        keyed=told[b"keyed"] or None,
+        head=told[b"head"],
+        body=told[b"body"],
+        result=told[b"result"] or None,
+    )

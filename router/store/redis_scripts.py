@@ -1,0 +1,227 @@
+"""What the Redis-protocol server does in one step, in Lua 5.1.
+
+Keys, all in one hash slot (``{pyrouter}:``), made from the prefix in KEYS[1]; times are epoch seconds of the callers:
+
+- ``<kind>`` and ``<kind>:until`` (kind: workers, requests, given): a hash of records and a sorted set of when they end.
+- ``given:worker``: request -> worker; ``held:<worker>``: a sorted set of its requests by their end.
+- ``job:<id>``: a hash of a job's columns; ``key:<digest>`` -> id; ``named:<digest>``: ids by place.
+- ``line:<priority>``: waiting jobs by place; ``leases:<priority>``: leased ones by the end of the lease;
+  ``ended:<state>``: jobs that are over by their end.
+
+Jobs wait in sorted sets and not in streams, as one that goes back has its place in the line again, one that is
+cancelled leaves it from the middle, and who holds a job until when is a matter of its lease and fence.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+
+from router.ports import JobState
+
+SWEPT = 50
+"""Records that are over and are forgotten by each call that writes one; calls outnumber records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A script with the name by which a server that had it once knows it."""
+
+    text: str
+    sha: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sha", hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest())
+
+
+PUT = Script(f"""
+-- kind, name, record, now, until
+local values, ends = KEYS[1] .. ARGV[1], KEYS[1] .. ARGV[1] .. ':until'
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', ends, '-inf', ARGV[4], 'LIMIT', 0, {SWEPT})) do
+  redis.call('ZREM', ends, name)
+  redis.call('HDEL', values, name)
+end
+redis.call('HSET', values, ARGV[2], ARGV[3])
+redis.call('ZADD', ends, ARGV[5], ARGV[2])
+return 1
+""")
+
+DROP = Script("""
+-- kind, name
+redis.call('ZREM', KEYS[1] .. ARGV[1] .. ':until', ARGV[2])
+return redis.call('HDEL', KEYS[1] .. ARGV[1], ARGV[2])
+""")
+
+ONE = Script("""
+-- kind, name, now
+local ends = redis.call('ZSCORE', KEYS[1] .. ARGV[1] .. ':until', ARGV[2])
+if not ends or tonumber(ends) <= tonumber(ARGV[3]) then return false end
+return redis.call('HGET', KEYS[1] .. ARGV[1], ARGV[2])
+""")
+
+ALL = Script("""
+-- kind, now
+local found = {}
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1] .. ARGV[1] .. ':until', '(' .. ARGV[2], '+inf')) do
+  found[#found + 1] = redis.call('HGET', KEYS[1] .. ARGV[1], name)
+end
+return found
+""")
+
+RESERVE = Script(f"""
+-- request, worker, record, slots, now, until
+local p, id, worker, now = KEYS[1], ARGV[1], ARGV[2], ARGV[5]
+local held = p .. 'held:' .. worker
+redis.call('ZREMRANGEBYSCORE', held, '-inf', now)
+local here = redis.call('ZSCORE', held, id)
+if not here then
+  if redis.call('ZCARD', held) >= tonumber(ARGV[4]) then return 0 end
+  local before = redis.call('HGET', p .. 'given:worker', id)
+  if before then redis.call('ZREM', p .. 'held:' .. before, id) end
+  redis.call('HSET', p .. 'given:worker', id, worker)
+  redis.call('HSET', p .. 'given', id, ARGV[3])
+end
+redis.call('ZADD', held, ARGV[6], id)
+redis.call('ZADD', p .. 'given:until', ARGV[6], id)
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', p .. 'given:until', '-inf', now, 'LIMIT', 0, {SWEPT})) do
+  local holder = redis.call('HGET', p .. 'given:worker', name)
+  if holder then redis.call('ZREM', p .. 'held:' .. holder, name) end
+  redis.call('ZREM', p .. 'given:until', name)
+  redis.call('HDEL', p .. 'given:worker', name)
+  redis.call('HDEL', p .. 'given', name)
+end
+return 1
+""")
+
+SETTLE = Script("""
+-- request
+local p, id = KEYS[1], ARGV[1]
+local worker = redis.call('HGET', p .. 'given:worker', id)
+if not worker then return 0 end
+redis.call('ZREM', p .. 'held:' .. worker, id)
+redis.call('ZREM', p .. 'given:until', id)
+redis.call('HDEL', p .. 'given:worker', id)
+return redis.call('HDEL', p .. 'given', id)
+""")
+
+ADD = Script("""
+-- id, digest of its idempotency key or '', digest of its name, priority, columns...
+local p, known = KEYS[1], ARGV[1]
+if redis.call('EXISTS', p .. 'job:' .. known) == 0 then
+  known = ARGV[2] ~= '' and redis.call('GET', p .. 'key:' .. ARGV[2])
+end
+if known then return redis.call('HGETALL', p .. 'job:' .. known) end
+local place = redis.call('INCR', p .. 'place')
+redis.call('HSET', p .. 'job:' .. ARGV[1], 'place', place, unpack(ARGV, 5))
+if ARGV[2] ~= '' then redis.call('SET', p .. 'key:' .. ARGV[2], ARGV[1]) end
+redis.call('ZADD', p .. 'named:' .. ARGV[3], place, ARGV[1])
+redis.call('ZADD', p .. 'line:' .. ARGV[4], place, ARGV[1])
+return {}
+""")
+
+FIND = Script("""
+-- digest of the name
+local id = redis.call('ZREVRANGE', KEYS[1] .. 'named:' .. ARGV[1], 0, 0)[1]
+return id and redis.call('HGETALL', KEYS[1] .. 'job:' .. id) or {}
+""")
+
+LEASE = Script(f"""
+-- holder, limit, until, now, priorities...
+local p, limit, taken = KEYS[1], tonumber(ARGV[2]), {{}}
+for c = 5, #ARGV do
+  local line, leases, found = p .. 'line:' .. ARGV[c], p .. 'leases:' .. ARGV[c], {{}}
+  if #taken < limit then
+    for _, id in ipairs(redis.call('ZRANGE', line, 0, limit - #taken - 1)) do
+      found[#found + 1] = {{tonumber(redis.call('ZSCORE', line, id)), id}}
+    end
+    for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', ARGV[4])) do
+      found[#found + 1] = {{tonumber(redis.call('HGET', p .. 'job:' .. id, 'place')), id}}
+    end
+  end
+  table.sort(found, function(a, b) return a[1] < b[1] end)
+  for i = 1, math.min(#found, limit - #taken) do
+    local id = found[i][2]
+    local job = p .. 'job:' .. id
+    redis.call('ZREM', line, id)
+    redis.call('ZADD', leases, ARGV[3], id)
+    redis.call('HINCRBY', job, 'fence', 1)
+    redis.call('HSET', job, 'state', '{JobState.LEASED}', 'holder', ARGV[1], 'lease_until', ARGV[3])
+    taken[#taken + 1] = redis.call('HGETALL', job)
+  end
+end
+return taken
+""")
+
+SAVE = Script(f"""
+-- id, fence that it must have, state that it may have if it is over, state that it gets, lease_until, finished_at,
+-- columns...
+local p, id, state = KEYS[1], ARGV[1], ARGV[4]
+local job = p .. 'job:' .. id
+local old = redis.call('HMGET', job, 'fence', 'state', 'priority', 'place')
+if old[1] ~= ARGV[2] then return 0 end
+local over = old[2] ~= '{JobState.WAITING}' and old[2] ~= '{JobState.LEASED}'
+if over and old[2] ~= ARGV[3] then return 0 end
+redis.call('ZREM', p .. 'line:' .. old[3], id)
+redis.call('ZREM', p .. 'leases:' .. old[3], id)
+if over then redis.call('ZREM', p .. 'ended:' .. old[2], id) end
+if state == '{JobState.WAITING}' then redis.call('ZADD', p .. 'line:' .. old[3], old[4], id)
+elseif state == '{JobState.LEASED}' then redis.call('ZADD', p .. 'leases:' .. old[3], ARGV[5], id)
+else redis.call('ZADD', p .. 'ended:' .. state, ARGV[6], id) end
+redis.call('HSET', job, 'state', state, 'lease_until', ARGV[5], 'finished_at', ARGV[6], unpack(ARGV, 7))
+return 1
+""")
+
+WANT_CANCEL = Script(f"""
+-- id, now
+local p, id = KEYS[1], ARGV[1]
+local job = p .. 'job:' .. id
+local old = redis.call('HMGET', job, 'state', 'priority')
+if old[1] == '{JobState.WAITING}' then
+  redis.call('ZREM', p .. 'line:' .. old[2], id)
+  redis.call('ZADD', p .. 'ended:{JobState.CANCELLED}', ARGV[2], id)
+  redis.call('HSET', job, 'state', '{JobState.CANCELLED}', 'finished_at', ARGV[2], 'cancel_wanted', '1')
+elseif old[1] == '{JobState.LEASED}' then
+  redis.call('HSET', job, 'cancel_wanted', '1')
+end
+return redis.call('HGETALL', job)
+""")
+
+COUNTS = Script("""
+-- keys' ends...
+local found = {}
+for i, name in ipairs(ARGV) do found[i] = redis.call('ZCARD', KEYS[1] .. name) end
+return found
+""")
+
+DEAD = Script(f"""
+-- 1 for all tenants, tenant, limit
+local p, limit, found, at = KEYS[1], tonumber(ARGV[3]), {{}}, 0
+while #found < limit do
+  local ids = redis.call('ZREVRANGE', p .. 'ended:{JobState.DEAD}', at, at + 99)
+  if #ids == 0 then break end
+  at = at + #ids
+  for _, id in ipairs(ids) do
+    local job = p .. 'job:' .. id
+    if #found < limit and (ARGV[1] == '1' or redis.call('HGET', job, 'tenant') == ARGV[2]) then
+      found[#found + 1] = redis.call('HGETALL', job)
+    end
+  end
+end
+return found
+""")
+
+EXPIRE = Script("""
+-- moment, limit, states...
+local p, count = KEYS[1], 0
+for s = 3, #ARGV do
+  local ended = p .. 'ended:' .. ARGV[s]
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', ended, '-inf', '(' .. ARGV[1], 'LIMIT', 0, ARGV[2])) do
+    local job = p .. 'job:' .. id
+    local old = redis.call('HMGET', job, 'named', 'keyed')
+    redis.call('ZREM', ended, id)
+    if old[1] then redis.call('ZREM', p .. 'named:' .. old[1], id) end
+    if old[2] and old[2] ~= '' then redis.call('DEL', p .. 'key:' .. old[2]) end
+    redis.call('DEL', job)
+    count = count + 1
+  end
+end
+return count
+""")

@@ -1,0 +1,160 @@
+"""Jobs of a router alone, in SQLite."""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, fields, replace
+from typing import Any
+
+from lib.clock import Clock
+from router.model import Priority
+from router.ports import JobState, LeaseLost, RelayJob
+from router.store.codec import JobCodec, JobRow
+from router.store.revival import revived
+from router.store.sqlite_file import SqliteFile
+
+COLUMNS = ", ".join(one.name for one in fields(JobRow))
+PLACES = ", ".join("?" * len(fields(JobRow)))
+SELECT = f"SELECT {COLUMNS} FROM jobs"  # noqa: S608 - our own names
+INSERT = f"INSERT INTO jobs ({COLUMNS}) VALUES ({PLACES})"  # noqa: S608
+IN_LINE = """
+SELECT place FROM (
+    SELECT * FROM (SELECT priority, place FROM jobs WHERE state = ? ORDER BY priority, place LIMIT ?)
+    UNION ALL SELECT priority, place FROM jobs WHERE state = ? AND lease_until <= ?
+) ORDER BY priority, place LIMIT ?
+"""
+"""``high`` comes before ``low`` in the alphabet, too."""
+FORGOTTEN_AT_ONCE = 200
+OVER = tuple(state for state in JobState if state.over)
+
+
+class SqliteJobs:
+    """Implements ``JobStore``."""
+
+    def __init__(self, file: SqliteFile, codec: JobCodec, *, clock: Clock) -> None:
+        self._file = file
+        self._codec = codec
+        self._clock = clock
+
+    async def add(self, job: RelayJob) -> RelayJob:
+        def work(connection: sqlite3.Connection) -> RelayJob:
+            row = self._codec.row(job)
+            known = _one(connection, "job_id = ? OR keyed = ?", job.job_id, row.keyed)
+            if known is not None:
+                return self._codec.job(known)
+            connection.execute(INSERT, astuple(row))
+            return job
+
+        return await self._file.run(work)
+
+    async def get(self, job_id: str) -> RelayJob | None:
+        return await self._find("job_id = ?", job_id)
+
+    async def find(self, request_id: str, *, tenant: str) -> RelayJob | None:
+        named = self._codec.named(request_id, tenant=tenant)
+        return await self._find("named = ? ORDER BY place DESC LIMIT 1", named)
+
+    async def lease(self, holder: str, *, limit: int, until: float, now: float) -> Sequence[RelayJob]:
+        def work(connection: sqlite3.Connection) -> list[RelayJob]:
+            rows = connection.execute(IN_LINE, (JobState.WAITING, limit, JobState.LEASED, now, limit)).fetchall()
+            for place in rows:
+                connection.execute(
+                    "UPDATE jobs SET state = ?, fence = fence + 1, holder = ?, lease_until = ? WHERE place = ?",
+                    (JobState.LEASED, holder, until, *place),
+                )
+            taken = (_one(connection, "place = ?", *place) for place in rows)
+            return self._codec.jobs(row for row in taken if row is not None)
+
+        return await self._file.run(work)
+
+    async def save(self, job: RelayJob) -> None:
+        if not await self._write(job, fence=job.fence, over=job.state):
+            raise LeaseLost(f"Job {job.job_id} is somebody else's by now.")
+
+    async def want_cancel(self, job_id: str) -> RelayJob | None:
+        now = self._clock.now().timestamp()
+
+        def work(connection: sqlite3.Connection) -> RelayJob | None:
+            connection.execute(
+                "UPDATE jobs SET cancel_wanted = 1 WHERE job_id = ? AND state IN (?, ?)",
+                (job_id, JobState.WAITING, JobState.LEASED),
+            )
+            connection.execute(
+                "UPDATE jobs SET state = ?, finished_at = ? WHERE job_id = ? AND state = ?",
+                (JobState.CANCELLED, now, job_id, JobState.WAITING),
+            )
+            row = _one(connection, "job_id = ?", job_id)
+            return None if row is None else self._codec.job(row)
+
+        return await self._file.run(work)
+
+    async def counts(self) -> Mapping[JobState, int]:
+        query = "SELECT state, count(*) FROM jobs GROUP BY state"
+        found = dict(await self._file.run(lambda connection: connection.execute(query).fetchall()))
+        return {state: found.get(state, 0) for state in JobState}
+
+    async def dead(self, *, tenant: str | None, limit: int) -> Sequence[RelayJob]:
+        where = "state = ? AND (? IS NULL OR tenant = ?) ORDER BY finished_at DESC, place DESC LIMIT ?"
+
+        def work(connection: sqlite3.Connection) -> list[RelayJob]:
+            found = connection.execute(f"{SELECT} WHERE {where}", (JobState.DEAD, tenant, tenant, limit))
+            return self._codec.jobs(map(_row, found.fetchall()))
+
+        return await self._file.run(work)
+
+    async def revive(self, job_id: str, *, tenant: str | None) -> bool:
+        job = await self.get(job_id)
+        if job is None or job.state is not JobState.DEAD or tenant not in (None, job.tenant):
+            return False
+        return await self._write(revived(job), fence=job.fence, over=JobState.DEAD)
+
+    async def expire(self, *, older_than: float) -> int:
+        total = 0
+        while count := await self._file.run(lambda connection: _forget(connection, older_than)):
+            total += count
+        return total
+
+    async def _find(self, where: str, *values: object) -> RelayJob | None:
+        row = await self._file.run(lambda connection: _one(connection, where, *values))
+        return None if row is None else self._codec.job(row)
+
+    async def _write(self, job: RelayJob, *, fence: int, over: JobState) -> bool:
+        """Write all but the body, if the job is not over, or in this state; False: it is, or ``fence`` is old."""
+        revives = job.fence != fence
+        if job.state.over and not job.finished_at:
+            job = replace(job, finished_at=self._clock.now().timestamp())
+
+        def work(connection: sqlite3.Connection) -> bool:
+            row = self._codec.row(job, with_body=False)
+            changed = (row.state, row.fence, row.lease_until, row.holder, row.finished_at, row.head, row.result)
+            written = connection.execute(
+                "UPDATE jobs SET state = ?, fence = ?, lease_until = ?, holder = ?, finished_at = ?, head = ?, "
+                "result = ?, cancel_wanted = CASE WHEN ? THEN 0 ELSE max(cancel_wanted, ?) END "
+                "WHERE job_id = ? AND fence = ? AND (state NOT IN (?, ?, ?) OR state = ?)",
+                (*changed, revives, row.cancel_wanted, row.job_id, fence, *OVER, over),
+            )
+            return written.rowcount == 1
+
+        return await self._file.run(work)
+
+
+def _one(connection: sqlite3.Connection, where: str, *values: object) -> JobRow | None:
+    found = connection.execute(f"{SELECT} WHERE {where}", values).fetchone()
+    return None if found is None else _row(found)
+
+
+def _row(values: Sequence[Any]) -> JobRow:
+    told: dict[str, Any] = dict(zip((one.name for one in fields(JobRow)), values, strict=True))
+    told.update(
+        priority=Priority(told["priority"]), state=JobState(told["state"]), cancel_wanted=bool(told["cancel_wanted"])
+    )
+    return JobRow(**told)
+
+
+def _forget(connection: sqlite3.Connection, older_than: float) -> int:
+    count = connection.execute(
+        "DELETE FROM jobs WHERE place IN (SELECT place FROM jobs WHERE finished_at > 0 AND finished_at < ? "
+        "AND state IN (?, ?, ?) LIMIT ?)",
+        (older_than, *OVER, FORGOTTEN_AT_ONCE),
+    ).rowcount
+    connection.execute("PRAGMA incremental_vacuum(2000)").fetchall()
+    return count

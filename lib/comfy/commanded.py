@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 USUAL_PORT = 8188
 """ComfyUI's own choice, for a command that says nothing."""
+USUAL_ROOT = Path("/opt/ComfyUI")
+"""Where comfyui-api's images have ComfyUI; the command is run there unless ``COMFY_HOME`` says otherwise."""
 QUIET = {"WEB_ENABLE_AUTH": "false", "CF_QUICK_TUNNELS": "false"}
 """What comfyui-api tells its command, for images whose start script would put a login or a tunnel in front."""
 
@@ -82,12 +84,12 @@ def plan_command(settings: EngineSettings, command: str) -> tuple[Commanded, int
         raise SettingsError(f"COMFYUI_PROCESSES={settings.processes}: CMD starts one ComfyUI; unset one of them")
     if settings.args:
         log.warning("COMFYUI_ARGS is for a ComfyUI without CMD, ignored", extra={"event": "comfyui.args_ignored"})
-    workspace, root = settings.workspace.resolve(), settings.install_path
+    workspace, root = settings.workspace.resolve(), settings.install_path or USUAL_ROOT
     name = "comfyui-1"
     here = Commanded(
         name=name,
         words=words,
-        cwd=root.resolve() if root is not None and root.is_dir() else workspace,
+        cwd=root.resolve() if root.is_dir() else workspace,
         listen=settings.address,
         log=workspace / "logs" / f"{name}.log",
         record=workspace / "run" / f"{name}.json",

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -18,7 +19,7 @@ import requests
 from lib.comfy.restarts import is_taken
 from provisioning.later import note
 from provisioning.manifest import parse_manifest
-from tests.comfyui_fixture import NODES, free_port, install_record
+from tests.comfyui_fixture import NODES, RealComfyUI, free_port, install_record
 from tests.integration.harness import WorkerProcess
 from tests.provisioning.servers import FileServer, serve
 
@@ -92,6 +93,36 @@ def process(tmp_path_factory: pytest.TempPathFactory, files: FileServer) -> Iter
     worker.start()
     yield worker
     worker.stop()
+
+
+def test_a_warm_up_that_fails_keeps_it_unready(tmp_path: Path, real_comfyui: RealComfyUI) -> None:
+    """The operator named it, so no job is taken before it completes; why is said, and it is tried again."""
+    path = tmp_path / "warm.json"
+    path.write_text(json.dumps({"1": {"class_type": "NoSuchNode", "inputs": {}}}))
+    worker = WorkerProcess(
+        tmp_path,
+        {
+            "COMFYUI_API_BASE": real_comfyui.base_url,
+            "PRIMARY_DIALECT": "salad",
+            "WARMUP_PROMPT_FILE": str(path),
+            "BENCHMARK_RETRY_S": "0.2",
+        },
+    )
+    worker.start()
+    try:
+        worker.wait_for(lambda: "The warm-up" in worker.get("/ready").json().get("reason", ""), "refused")
+        assert probes(worker) == (500, UNWELL, 503, NOT_READY)
+        assert "NoSuchNode" in worker.get("/ready").json()["reason"]
+    finally:
+        assert worker.stop() == 0
+
+
+def test_a_warm_up_that_can_not_be_read_stops_the_start(tmp_path: Path) -> None:
+    """Before ComfyUI is looked for; the variable is named."""
+    worker = WorkerProcess(tmp_path, {"WARMUP_PROMPT_URL": f"http://127.0.0.1:{free_port()}/warm?token=s3cret"})
+    worker.start()
+    assert worker.process is not None and worker.process.wait(30) == 1
+    assert "WARMUP_PROMPT_URL could not be fetched" in worker.tail() and "s3cret" not in worker.tail()
 
 
 def probes(process: WorkerProcess) -> tuple[int, dict[str, Any], int, dict[str, Any]]:

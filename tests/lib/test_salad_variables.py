@@ -9,7 +9,15 @@ import pytest
 from benchmark.settings import BenchmarkSettings
 from docs.build_reference import TARGET
 from docs.outside import NOT_READ
-from lib.settings import Settings, SettingsError, load_settings
+from lib.serving.access import keys_required
+from lib.settings import (
+    AccessSettings,
+    ServerSettings,
+    Settings,
+    SettingsError,
+    child_environment,
+    load_settings,
+)
 from provisioning.settings import read_host_settings, read_install_settings
 
 Read = Callable[[Settings], object]
@@ -164,10 +172,15 @@ def test_what_means_nothing_here_is_said(name: str) -> None:
     assert name in NOT_READ and f"`{name}`" in TARGET.read_text(encoding="utf-8")
 
 
+def test_every_address_is_beyond_loopback() -> None:
+    """The usual HOST asks for API keys, or for a word that there shall be none."""
+    with pytest.raises(SettingsError, match="API_HOST=::"):
+        keys_required(ServerSettings(api_host="::"), AccessSettings(), key_count=0)
+    assert keys_required(ServerSettings(api_host="::"), AccessSettings(), key_count=1)
+
+
 def test_secrets_of_it_do_not_reach_comfyui(monkeypatch: pytest.MonkeyPatch) -> None:
     """ComfyUI is told comfyui-api's variables, but nobody's keys."""
-    from lib.settings import child_environment
-
     keys = ("AWS_SECRET_ACCESS_KEY", "AZURE_STORAGE_KEY", "HF_TOKEN", "HTTP_AUTH_HEADER_VALUE", "WEBHOOK_SECRET")
     for name in (*keys, "MODEL_DIR"):
         monkeypatch.setenv(name, "x")

@@ -1,0 +1,147 @@
+"""How stores are opened: files, keys, servers, and what an operator is told when it does not work."""
+
+import asyncio
+import sqlite3
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from lib.lifecycle import Tasks
+from lib.settings import SettingsError
+from router.ports import StoreDown
+from router.store import DATABASE, KEY, open_stores
+from router.store.redis_line import RedisLine, connections
+from tests.fakes.clock import FakeClock
+from tests.router.store.redis_server import RedisServer
+from tests.router.store.values import job
+from tests.router.store.worlds import redis_world
+
+CLOCK = FakeClock()
+
+
+async def test_a_file_is_opened_again(tmp_path: Path) -> None:
+    """With its jobs and counters; the numbers go on without a gap after a proper end."""
+    for number in (1, 2, 3):
+        async with open_stores(f"sqlite://{tmp_path}/own/jobs.db", state_dir=tmp_path, clock=CLOCK) as stores:
+            assert await stores.shared.next_number("route") == number
+            assert await stores.jobs.add(job()) == job()
+    assert not (tmp_path / DATABASE).exists()
+
+
+async def test_nothing_of_a_caller_lies_in_clear(tmp_path: Path) -> None:
+    """Nor may others read the files."""
+    put = job(idempotency_key="a-private-key", request_id="private-name", result=b"private answer")
+    async with open_stores("sqlite://", state_dir=tmp_path, clock=CLOCK) as stores:
+        await stores.jobs.add(put)
+        written = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+        for secret in (b"a secret", b"a-private-key", b"private-name", b"private answer", b"Bearer hidden"):
+            assert secret not in written
+        assert b"acme" in written
+    for name in (KEY, DATABASE):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+
+
+async def test_nothing_of_a_caller_lies_in_clear_on_a_server(redis_server: RedisServer, tmp_path: Path) -> None:
+    """Its append-only file has none of it."""
+    async with redis_world(redis_server.url, tmp_path).replicas(1) as (stores,):
+        await stores.jobs.add(job("sealed", idempotency_key="a-private-key"))
+    written = b"".join(path.read_bytes() for path in redis_server.folder.rglob("*.aof"))
+    assert b"job:sealed" in written
+    assert all(secret not in written for secret in (b"a secret", b"a-private-key", b"Bearer hidden"))
+
+
+async def test_one_router_has_the_file(tmp_path: Path) -> None:
+    """Another is told what to do."""
+    async with open_stores("sqlite://", state_dir=tmp_path, clock=CLOCK):
+        with pytest.raises(SettingsError, match="in use by another router"):
+            async with open_stores("sqlite://", state_dir=tmp_path, clock=CLOCK):
+                raise AssertionError("two have it")
+
+
+async def test_another_key_is_named(tmp_path: Path) -> None:
+    """The file stays as it is, and opens with the right one."""
+    async with open_stores("sqlite://", state_dir=tmp_path, clock=CLOCK, state_key="01" * 32) as stores:
+        await stores.jobs.add(job())
+    with pytest.raises(SettingsError, match="ROUTER_STATE_KEY"):
+        async with open_stores("sqlite://", state_dir=tmp_path, clock=CLOCK, state_key="02" * 32):
+            raise AssertionError("it fits")
+    async with open_stores("sqlite://", state_dir=tmp_path, clock=CLOCK, state_key="01" * 32) as stores:
+        assert await stores.jobs.get("j1") == job()
+
+
+async def test_routers_with_unlike_keys_do_not_share(redis_server: RedisServer, tmp_path: Path) -> None:
+    """The second to come is told."""
+    async with redis_world(redis_server.url, tmp_path).replicas(1):
+        with pytest.raises(SettingsError, match="ROUTER_STATE_KEY"):
+            async with open_stores(redis_server.url, state_dir=tmp_path, clock=CLOCK, state_key="02" * 32):
+                raise AssertionError("it fits")
+
+
+async def test_a_damaged_file_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A new one is begun, and the operator told."""
+    (tmp_path / DATABASE).write_bytes(b"no database " * 1000)
+    async with open_stores("sqlite://", state_dir=tmp_path, clock=CLOCK) as stores:
+        assert await stores.jobs.add(job()) == job()
+    assert len(list(tmp_path.glob(f"{DATABASE}.damaged-*"))) == 1
+    assert "set aside" in caplog.text
+
+
+@pytest.mark.parametrize(("key", "url"), [("abc", "sqlite://"), ("zz" * 32, "sqlite://"), ("", "redis://h:port/0")])
+async def test_bad_values_are_named(tmp_path: Path, key: str, url: str) -> None:
+    """By the variable, without the value, which may be a secret."""
+    with pytest.raises(SettingsError, match=r"ROUTER_ST(ATE_KEY|ORE)") as told:
+        async with open_stores(url, state_dir=tmp_path, clock=CLOCK, state_key=key):
+            raise AssertionError("it opened")
+    assert not key or key not in str(told.value)
+
+
+async def test_a_server_may_come_later(tmp_path: Path) -> None:
+    """The router starts without it; each call says that it is not there."""
+    async with open_stores("redis://127.0.0.1:9/0", state_dir=tmp_path, clock=CLOCK) as stores:
+        with pytest.raises(StoreDown):
+            await stores.shared.next_number("route")
+
+
+async def test_a_silent_server_ends_calls_in_time() -> None:
+    """Those that wait for the next flight as well, and none waits longer for that."""
+    silent = asyncio.Event()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        silent.set()
+
+    async def look(_: object) -> None:
+        pass
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, Tasks() as tasks:
+        line = RedisLine(connections(f"redis://127.0.0.1:{port}/0"), tasks=tasks, prepare=look, call_s=0.05)
+        first = tasks.spawn(line.call("PING"), name="first")
+        await asyncio.sleep(0)
+        ended = await asyncio.wait_for(asyncio.gather(first, line.call("PING"), return_exceptions=True), timeout=2)
+        assert [type(one) for one in ended] == [StoreDown, StoreDown]
+        await tasks.cancel()
+        with pytest.raises(StoreDown):
+            await line.call("PING")
+        await line.close()
+        await silent.wait()
+
+
+async def test_a_damaged_job_does_not_keep_others(tmp_path: Path) -> None:
+    """It is left out, and named when it is asked for."""
+    async with open_stores("sqlite://", state_dir=tmp_path, clock=CLOCK) as stores:
+        for name in ("j1", "j2"):
+            await stores.jobs.add(job(name))
+    database = sqlite3.connect(tmp_path / DATABASE)
+    database.execute("UPDATE jobs SET body = x'00' WHERE job_id = 'j1'")
+    database.commit()
+    database.close()
+    async with open_stores("sqlite://", state_dir=tmp_path, clock=CLOCK) as stores:
+        now = datetime.now(UTC).timestamp()
+        assert [one.job_id for one in await stores.jobs.lease("a", limit=2, until=now, now=now)] == ["j2"]
+        with pytest.raises(StoreDown, match="j1"):
+            await stores.jobs.get("j1")

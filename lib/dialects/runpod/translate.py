@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import orjson
-
 from lib.clock import Clock
 from lib.dialects.port import Block
 from lib.dialects.runpod import render
@@ -17,6 +15,7 @@ from lib.serving.payloads import dumps
 from lib.settings import JobsSettings, RunPodSettings
 from lib.storage.inline import is_data_uri
 from lib.workflow.cost import measure
+from lib.workflow.encoding import encode
 from lib.workflow.graph import check_graph
 
 NAME = "runpod"
@@ -87,7 +86,7 @@ class RunPodPayload:
         return Asked(
             spec=replace(
                 spec,
-                workflow=orjson.dumps(workflow),
+                workflow=encode(workflow),
                 estimate=measure(workflow),
                 files=given.images,
                 credentials=() if key is None else (Credential(kind=COMFY_ORG, values=key),),

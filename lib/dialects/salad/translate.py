@@ -30,6 +30,7 @@ from lib.jobs.model import (
 )
 from lib.settings import JobsSettings, SaladSettings
 from lib.workflow.cost import measure
+from lib.workflow.encoding import encode
 from lib.workflow.graph import check_graph
 
 NAME = "salad"
@@ -133,7 +134,7 @@ class SaladPayload:
         spec = JobSpec(
             request_id=request_id,
             dialect=NAME,
-            workflow=orjson.dumps(workflow),
+            workflow=encode(workflow),
             body_hash=_body_hash(identity) if asked.id else "",
             cost=self._jobs.workload_units if self._jobs.cost_model == "constant" else None,
             estimate=measure(workflow),

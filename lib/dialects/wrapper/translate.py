@@ -16,6 +16,7 @@ from lib.errors import InvalidRequest
 from lib.jobs.model import Credential, DeliverySpec, Job, JobSpec, OnDisconnect, WebhookTarget
 from lib.settings import JobsSettings
 from lib.workflow.cost import measure
+from lib.workflow.encoding import encode
 from lib.workflow.graph import check_graph
 from lib.workflow.template import Template
 
@@ -61,7 +62,7 @@ class WrapperPayload:
         spec = JobSpec(
             request_id=asked.request_id or str(uuid.uuid4()),
             dialect=NAME,
-            workflow=orjson.dumps(workflow),
+            workflow=encode(workflow),
             body_hash=_body_hash(payload["input"], delivery),
             cost=self._settings.workload_units if self._settings.cost_model == "constant" else None,
             estimate=measure(workflow),

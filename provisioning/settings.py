@@ -4,14 +4,16 @@ Read once, in ``provisioning.__main__``. An empty variable counts as unset.
 """
 
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 
 from lib.settings import EnvironmentSettings, Flag, SaladSettings, SettingsError
-from lib.storage.operator_urls import OperatorUrls
 from provisioning.comfyui.record import Device
 from provisioning.errors import ProvisioningError
+
+if TYPE_CHECKING:
+    from lib.storage.operator_urls import OperatorUrls
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 Model = TypeVar("Model", bound=EnvironmentSettings)
@@ -128,8 +130,10 @@ class HostSettings(EnvironmentSettings):
         description="A manifest (path or URL, .json, .yml, .yaml), where none of the others is named.",
     )
 
-    def urls(self) -> OperatorUrls:
+    def urls(self) -> "OperatorUrls":
         """Read what the operator names. Raises ProvisioningError: keys that can't be used."""
+        from lib.storage.operator_urls import OperatorUrls  # the worker imports this module, and needs no HTTP client
+
         try:
             return OperatorUrls(_read(SaladSettings))
         except SettingsError as error:

@@ -519,7 +519,7 @@ def test_launcher_imports_only_what_is_agreed() -> None:
         "benchmark.warmup",
         "lib.app",
         "lib.settings",
+        "provisioning.beside",
         "provisioning.error_report",
-        "provisioning.later",
         "provisioning.settings",
     }

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from lib.settings import Settings, load_settings
+from provisioning.beside import Later
 from provisioning.comfyui.record import Device
 from provisioning.errors import ProvisioningError
 from provisioning.host import EnginePlan, Surroundings, choose_engine, look_around, prepare_host, rotate_log
-from provisioning.later import Later
 from provisioning.report import FILE_NAME
 from provisioning.settings import HostSettings, InstallSettings
 from tests.provisioning.packs import plant

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from provisioning.beside import NOTE, Later
 from provisioning.errors import ProvisioningError
 from provisioning.facts import HostFacts
-from provisioning.later import NOTE, Later, bring, note
+from provisioning.later import bring, note
 from provisioning.manifest import Manifest, parse_manifest
 from tests.provisioning.servers import FileServer
 

@@ -132,7 +132,7 @@ def _serve(test_job) -> int:
     from benchmark.warmup import load_warm_up
     from lib.app import run
     from lib.settings import SettingsError, load_settings
-    from provisioning.later import Later
+    from provisioning.beside import Later
 
     try:
         settings = load_settings()

@@ -36,6 +36,8 @@ STAY_S = 2.0
 POLLED_S = 10.0
 """Who has not polled for so long waits no more (the SDK's longest pause is 5 s)."""
 REQUESTS = "request_idx"
+REQNUMS_A_SECOND = 100
+"""More requests in a second no worker gets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,11 +285,15 @@ class DirectRequests:
         )
 
     async def _next_reqnum(self, worker: str) -> int:
-        """Dense and growing for each worker: old ones refuse what lies far behind, all of them what comes twice."""
-        name = f"reqnum/{worker}"
-        number = await self._link.attempt(lambda state: state.next_number(name), otherwise=0)
-        self._reqnums[worker] = number or self._reqnums.get(worker, 0) + 1
-        return self._reqnums[worker]
+        """Dense and growing for each worker, over restarts too: old ones refuse what lies far behind the highest, all
+        of them count a number that comes twice as one request. A router alone starts at the time of day."""
+        before = self._reqnums.get(worker) or int(self._epoch.now() * REQNUMS_A_SECOND)
+        number = before + 1
+        if self._shared:
+            name = f"reqnum/{worker}"
+            number = await self._link.attempt(lambda state: state.next_number(name), otherwise=0) or number
+        self._reqnums[worker] = number
+        return number
 
     async def _let_down(self, request: _Request) -> Worker | None:
         """The caller had a worker and is back. Answer that one if it still does the job: it takes the caller back."""

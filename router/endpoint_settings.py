@@ -97,7 +97,7 @@ class EndpointSettings(_Part):
     policy: Policy = Policy.HYBRID
     kappa: Share = 0.0
     worker_queue_time: float | None = Field(10.0, ge=0)
-    lead_time: Share = 1.0
+    lead_time: Share = 0.3
     swap_time: float = Field(5.0, ge=0, allow_inf_nan=False)
     max_waiting: int = Field(10_000, ge=1)
     groups: tuple[GroupSettings, ...] = ()

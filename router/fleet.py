@@ -21,6 +21,8 @@ KEPT_EVERY_S = 5.0
 """An unchanged worker is written to the store so often."""
 PROBE_PAUSES_S = (0.5, 2.0, 5.0, 10.0, 30.0)
 """Between looks at a worker that can't be reached; the last one for ever."""
+NAMED = 5
+"""Workers that one record of the log names; a network that fails silences all at once."""
 Probe = Callable[[str], Awaitable[bool]]
 """Whether anything answers HTTP at a worker's URL."""
 
@@ -61,7 +63,7 @@ class Fleet:
         if now - self._written_at.get(record.worker, -KEPT_EVERY_S) >= KEPT_EVERY_S:
             self._written_at[record.worker] = now
             await self._link.attempt(lambda state: state.put_worker(record, ttl_s=self._gone_s), otherwise=None)
-        await self._planner.tell(NewsKind.WORKER, worker_body(record))
+        await self._planner.tell(NewsKind.WORKER, lambda: worker_body(record))
 
     def learn_of(self, record: WorkerRecord) -> bool:
         """Take a report over, wherever it was heard; False: it is old, or of an endpoint that is not ours."""
@@ -104,7 +106,7 @@ class Fleet:
         """Forget a worker, on all replicas."""
         if self.forget(key):
             await self._link.attempt(lambda state: state.drop_worker(key), otherwise=None)
-            await self._planner.tell(NewsKind.GONE, {"worker": key})
+            await self._planner.tell(NewsKind.GONE, lambda: {"worker": key})
 
     def forget(self, key: str) -> bool:
         """Forget a worker here; False: it was not known."""
@@ -141,8 +143,11 @@ class Fleet:
 
     def _look_for_silence(self, _: str) -> None:
         self._silence_at = float("inf")
-        for worker in self._registry.silent():
-            log.warning("worker is silent", extra={"event": "worker.stale", "worker": worker.key})
+        silent = self._registry.silent()
+        if silent:
+            named = [worker.key for worker in silent[:NAMED]]
+            log.warning("workers are silent", extra={"event": "worker.stale", "count": len(silent), "workers": named})
+        for worker in silent:
             self._planner.look_again(worker.key)
             self._alarm.at(worker.heard_at + self._gone_s + 0.001, self._look_for_gone, worker.key)
         self._watch_silence()

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -186,7 +186,7 @@ class Planner:
         ttl_s = case.ttl_s if case else TTL_S
         wall = to_wall(assignment, self._epoch)
         if await self._link.attempt(lambda state: state.reserve(wall, slots=slots, ttl_s=ttl_s), otherwise=True):
-            await self.tell(NewsKind.ASSIGNED, assignment_body(assignment, self._epoch))
+            await self.tell(NewsKind.ASSIGNED, lambda: assignment_body(assignment, self._epoch))
             self._grant(desk, placement, assignment)
         else:
             self._conflict(desk, assignment)
@@ -353,16 +353,16 @@ class Planner:
         """An assignment is over for all replicas."""
         if self._shared:
             await self._link.attempt(lambda state: state.settle(request_id), otherwise=None)
-            await self.tell(NewsKind.SETTLED, {"request_id": request_id})
+            await self.tell(NewsKind.SETTLED, lambda: {"request_id": request_id})
 
     def _publish(self, request_id: str) -> None:
         if self._shared:
             self._tasks.spawn(self.publish(request_id), name=f"settle {request_id}")
 
-    async def tell(self, kind: NewsKind, body: Mapping[str, Any]) -> None:
-        """Tell the other replicas, where there are any."""
+    async def tell(self, kind: NewsKind, body: Callable[[], Mapping[str, Any]]) -> None:
+        """Tell the other replicas, where there are any; ``body`` is made only then."""
         if self._shared:
-            news = News(kind=kind, origin=self._replica, body=body)
+            news = News(kind=kind, origin=self._replica, body=body())
             await self._link.attempt(lambda state: state.tell(news), otherwise=None)
 
     # -- workers and endpoints ----------------------------------------------------------------------------------------

@@ -212,7 +212,18 @@ async def test_reqnums_are_dense_for_each_worker(router: Replica) -> None:
         assert answer.worker is not None
         numbers.setdefault(answer.worker.key, []).append(answer.reqnum)
         await router.direct.ended(answer.worker.key, [told(answer.request_idx, RequestOutcome.SUCCESS)])
-    assert all(given == list(range(1, len(given) + 1)) for given in numbers.values())
+    assert all(given == list(range(given[0], given[0] + len(given))) for given in numbers.values())
+
+
+async def test_reqnums_grow_over_a_restart(make: Make) -> None:
+    """A worker that runs on refuses numbers of a router that starts again at 1."""
+    first = await make()
+    await first.report(1)
+    before = await first.route()
+    await first.clock.advance(1)
+    second = await make(clock=first.clock)
+    await second.report(1)
+    assert (await second.route()).reqnum > before.reqnum
 
 
 async def test_a_store_that_is_down_still_gives_numbers(make: Make) -> None:

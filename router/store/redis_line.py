@@ -31,6 +31,8 @@ IDLE_S = 5.0
 MOST_CALLS = 256
 """Of one flight."""
 
+CLOSED = "The connection to the store (ROUTER_STORE) was closed."
+
 Argument = str | bytes | int | float
 Command = Sequence[Argument]
 Connect = Callable[[], Connection]
@@ -73,7 +75,8 @@ class RedisLine:
         self._flying: list[_Call] = []
         self._closed = False
         self._wake = asyncio.Event()
-        tasks.spawn(self._run(), name="store line", vital=True)
+        self._tasks = tasks
+        self._runner = self._start()
 
     async def call(self, *command: Argument) -> Any:
         """Do one command. Raises: StoreDown."""
@@ -103,16 +106,24 @@ class RedisLine:
             raise down(error) from error
 
     async def close(self) -> None:
-        """Hang up; nobody may call any more."""
+        """Hang up: calls that wait, and later ones, have StoreDown."""
+        self._closed = True
+        self._runner.cancel()
+        await asyncio.wait([self._runner])
         await self._connection.disconnect(nowait=True)
 
     def _send(self, command: Command, script: Script | None) -> "asyncio.Future[Any]":
         if self._closed:
-            raise StoreDown("The store is closed: the router is shutting down.")
+            raise StoreDown(CLOSED)
+        if self._runner.done():  # on a fault of ours, which is in the log
+            self._runner = self._start()
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Call(command, script, answer))
         self._wake.set()
         return answer
+
+    def _start(self) -> "asyncio.Task[None]":
+        return self._tasks.spawn(self._run(), name="store line")
 
     async def _run(self) -> None:
         try:
@@ -123,8 +134,8 @@ class RedisLine:
                     self._flying, self._waiting = self._waiting[:MOST_CALLS], self._waiting[MOST_CALLS:]
                     await self._fly()
         finally:
-            self._closed = True
-            self._fail(StoreDown("The store is closed: the router is shutting down."))
+            self._fail(StoreDown(CLOSED))
+            await self._connection.disconnect(nowait=True)
 
     async def _fly(self) -> None:
         try:

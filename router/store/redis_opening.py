@@ -43,8 +43,8 @@ class _Look:
             connection, [("INFO", "server"), ("SET", CHECK_KEY, self._sealed, "NX"), ("GET", CHECK_KEY)]
         )
         version = re.search(rb"redis_version:(\d+)\.(\d+)", info) if isinstance(info, bytes) else None
-        if version is not None and tuple(map(int, version.groups())) < OLDEST:
-            raise _Unfit(f"ROUTER_STORE is a server of version {version[0].decode()}; 6.2 is the oldest that works.")
+        if version is not None and (found := tuple(map(int, version.groups()))) < OLDEST:
+            raise _Unfit("ROUTER_STORE is a server of version {}.{}; 6.2 is the oldest that works.".format(*found))
         if not isinstance(sealed, bytes):
             raise StoreDown(f"ROUTER_STORE: the server refuses us: {str(sealed)[:200]}")
         try:
@@ -72,7 +72,6 @@ async def open_redis(connect: Connect, *, vault: Vault, clock: Clock) -> AsyncIt
                     jobs=RedisJobs(jobs, JobCodec(vault), clock=clock, lane=lane),
                 )
             finally:
-                await tasks.cancel()
                 await state.close()
                 await jobs.close()
     finally:

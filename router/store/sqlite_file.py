@@ -5,6 +5,7 @@ import fcntl
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -23,6 +24,8 @@ T = TypeVar("T")
 BUSY_S = 5.0
 """Somebody may look into the database with a tool; so long we wait for it."""
 CHECK = b"the key fits"
+CHECK_LIMIT_S = 2.0
+"""The integrity check of a large database stops there; damage further on shows when it is read."""
 DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 VERSION = 1
 SCHEMA = f"""
@@ -162,11 +165,24 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise SettingsError(f"ROUTER_STORE: a newer version wrote {path}: start that one, or move the file away.")
     if version < VERSION:
         connection.executescript(SCHEMA)
-    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    _check(connection)
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    deadline = time.monotonic() + CHECK_LIMIT_S
+    connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
+    try:
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError as error:
+        if _code(error) != sqlite3.SQLITE_INTERRUPT:
+            raise
+        return
+    finally:
+        connection.set_progress_handler(None, 0)
     if verdict != "ok":
-        error = sqlite3.DatabaseError(verdict)
-        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-        raise error
+        damaged = sqlite3.DatabaseError(verdict)
+        damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise damaged
 
 
 def _check_key(connection: sqlite3.Connection, vault: Vault, path: Path) -> None:

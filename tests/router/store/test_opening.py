@@ -10,9 +10,13 @@ import pytest
 
 from lib.lifecycle import Tasks
 from lib.settings import SettingsError
+from lib.storage.vault import Vault
 from router.ports import StoreDown
 from router.store import DATABASE, KEY, open_stores
+from router.store.codec import JobCodec
 from router.store.redis_line import RedisLine, connections
+from router.store.sqlite_file import SqliteFile
+from router.store.sqlite_jobs import SqliteJobs
 from tests.fakes.clock import FakeClock
 from tests.router.store.redis_server import RedisServer
 from tests.router.store.values import job
@@ -124,10 +128,9 @@ async def test_a_silent_server_ends_calls_in_time() -> None:
         await asyncio.sleep(0)
         ended = await asyncio.wait_for(asyncio.gather(first, line.call("PING"), return_exceptions=True), timeout=2)
         assert [type(one) for one in ended] == [StoreDown, StoreDown]
-        await tasks.cancel()
+        await line.close()
         with pytest.raises(StoreDown):
             await line.call("PING")
-        await line.close()
         await silent.wait()
 
 
@@ -145,3 +148,55 @@ async def test_a_damaged_job_does_not_keep_others(tmp_path: Path) -> None:
         assert [one.job_id for one in await stores.jobs.lease("a", limit=2, until=now, now=now)] == ["j2"]
         with pytest.raises(StoreDown, match="j1"):
             await stores.jobs.get("j1")
+
+
+async def test_a_fault_of_ours_costs_one_flight(redis_server: RedisServer) -> None:
+    """Nobody waits for ever: those calls have StoreDown, the next ones are made."""
+    faults = [RuntimeError("a fault")]
+
+    async def look(_: object) -> None:
+        if faults:
+            raise faults.pop()
+
+    async with Tasks() as tasks:
+        line = RedisLine(connections(redis_server.url), tasks=tasks, prepare=look)
+        with pytest.raises(StoreDown):
+            await line.call("PING")
+        assert await line.call("PING") == b"PONG"
+        await line.close()
+
+
+async def test_a_full_disk_is_told(tmp_path: Path) -> None:
+    """The job is not recorded, and says so; when there is room again it is."""
+    vault = Vault(bytes(32))
+    file = await asyncio.to_thread(SqliteFile.open, tmp_path / "a.db", vault, now=CLOCK.now())
+    jobs = SqliteJobs(file, JobCodec(vault), clock=CLOCK)
+    large = job(body=b"x" * 1_000_000)
+    await file.run(lambda connection: connection.execute("PRAGMA max_page_count = 50").fetchall())
+    with pytest.raises(StoreDown, match="full"):
+        await jobs.add(large)
+    assert await jobs.get("j1") is None
+    await file.run(lambda connection: connection.execute("PRAGMA max_page_count = 5000").fetchall())
+    assert await jobs.add(large) == large
+    await file.close()
+
+
+async def old_server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Says that it is Redis 6.0, and OK to all else."""
+    while head := await reader.readline():
+        parts = []
+        for _ in range(int(head[1:])):
+            size = int((await reader.readline())[1:])
+            parts.append((await reader.readexactly(size + 2))[:-2])
+        writer.write(b"$20\r\nredis_version:6.0.16\r\n" if parts[0] == b"INFO" else b"+OK\r\n")
+    writer.close()
+
+
+async def test_an_old_server_is_refused(tmp_path: Path) -> None:
+    """Redis 6.2 is the oldest; the operator reads which version was found."""
+    server = await asyncio.start_server(old_server, "127.0.0.1", 0)
+    url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+    async with server:
+        with pytest.raises(SettingsError, match=r"6\.0; 6\.2"):
+            async with open_stores(url, state_dir=tmp_path, clock=CLOCK):
+                raise AssertionError("it opened")

@@ -37,7 +37,7 @@ def sqlite_world(folder: Path) -> World:
 
 
 def fake_redis_world() -> World:
-    clock, server = FakeClock(), FakeServer(version=(7,))
+    clock, server = FakeClock(), FakeServer(version=(6, 2))
 
     def opened() -> AbstractAsyncContextManager[Stores]:
         return open_redis(

@@ -124,7 +124,7 @@ def test_lists_of_model_folders_are_handed_on_after_ours(tmp_path: Path, monkeyp
 
 
 def test_lists_that_provisioning_made_are_handed_on_as_long_as_they_are_there(tmp_path: Path) -> None:
-    """A network volume's folders; a list that is gone is passed over, since the next start of the host makes it anew."""
+    """A network volume's folders; a list that is gone is passed over: the next start of the host makes it anew."""
     volume, gone = tmp_path / "volume.yaml", tmp_path / "gone.yaml"
     volume.write_text("a: {}")
     root = make_install(tmp_path / "ComfyUI")

@@ -66,11 +66,13 @@ class RedisLine:
         tasks: Tasks,
         prepare: Callable[[Connection], Awaitable[None]],
         call_s: float = CALL_S,
+        idle_s: float = IDLE_S,
     ) -> None:
         self._connect = connect
         self._connection = connect()
         self._prepare = prepare
         self._call_s = call_s
+        self._idle_s = idle_s
         self._waiting: list[_Call] = []
         self._flying: list[_Call] = []
         self._closed = False
@@ -92,7 +94,7 @@ class RedisLine:
         connection = self._connect()
         try:
             await self._subscribe(connection, channel)
-            yield _published(connection)
+            yield _published(connection, self._idle_s)
         finally:
             await connection.disconnect(nowait=True)
 
@@ -209,11 +211,11 @@ def _settle(waiter: "asyncio.Future[Any]", answer: Any) -> None:
         waiter.set_result(answer)
 
 
-async def _published(connection: Connection) -> AsyncIterator[bytes]:
+async def _published(connection: Connection, idle_s: float) -> AsyncIterator[bytes]:
     silent = False
     while True:
         try:
-            told = await connection.read_response(disable_decoding=True, timeout=IDLE_S)
+            told = await connection.read_response(disable_decoding=True, timeout=idle_s)
             if told is None and not silent:
                 await connection.send_command("PING")
         except (RedisError, OSError) as error:

@@ -3,6 +3,8 @@
 import asyncio
 import sqlite3
 import stat
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -181,22 +183,58 @@ async def test_a_full_disk_is_told(tmp_path: Path) -> None:
     await file.close()
 
 
-async def old_server(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Says that it is Redis 6.0, and OK to all else."""
-    while head := await reader.readline():
-        parts = []
-        for _ in range(int(head[1:])):
-            size = int((await reader.readline())[1:])
-            parts.append((await reader.readexactly(size + 2))[:-2])
-        writer.write(b"$20\r\nredis_version:6.0.16\r\n" if parts[0] == b"INFO" else b"+OK\r\n")
-    writer.close()
+@asynccontextmanager
+async def scripted(answer: Callable[[list[bytes]], bytes]) -> AsyncIterator[str]:
+    """A server that answers each command as it is told; its URL."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while head := await reader.readline():
+            parts = []
+            for _ in range(int(head[1:])):
+                size = int((await reader.readline())[1:])
+                parts.append((await reader.readexactly(size + 2))[:-2])
+            writer.write(answer(parts))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
 
 
 async def test_an_old_server_is_refused(tmp_path: Path) -> None:
     """Redis 6.2 is the oldest; the operator reads which version was found."""
-    server = await asyncio.start_server(old_server, "127.0.0.1", 0)
-    url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
-    async with server:
+
+    def answer(command: list[bytes]) -> bytes:
+        return b"$20\r\nredis_version:6.0.16\r\n" if command[0] == b"INFO" else b"+OK\r\n"
+
+    async with scripted(answer) as url:
         with pytest.raises(SettingsError, match=r"6\.0; 6\.2"):
             async with open_stores(url, state_dir=tmp_path, clock=CLOCK):
                 raise AssertionError("it opened")
+
+
+async def test_a_connection_without_news_is_tried() -> None:
+    """It lives while the server answers; when it does not, who listens is told."""
+    pings: list[bytes] = []
+
+    def answer(command: list[bytes]) -> bytes:
+        if command[0] == b"SUBSCRIBE":
+            return b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n"
+        if command[0] != b"PING":
+            return b"+OK\r\n"
+        pings.append(command[0])
+        pong = b"*2\r\n$4\r\npong\r\n$0\r\n\r\n"
+        news = b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$2\r\nhi\r\n"
+        return {1: pong, 2: pong, 3: pong + news}.get(len(pings), b"")
+
+    async def look(_: object) -> None:
+        pass
+
+    async with scripted(answer) as url, Tasks() as tasks:
+        line = RedisLine(connections(url), tasks=tasks, prepare=look, idle_s=0.05)
+        async with line.listen("c") as heard:
+            assert await anext(heard) == b"hi"
+            with pytest.raises(StoreDown, match="does not answer"):
+                await anext(heard)
+        await line.close()
+    assert len(pings) == 4

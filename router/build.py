@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lib.clock import Clock
 from lib.lifecycle import Tasks
 from router.alarm import Alarm
+from router.bulletin import Bulletin
 from router.direct import DirectRequests
 from router.dispatch import Dispatcher
 from router.endpoints import Endpoints
@@ -17,7 +18,7 @@ from router.metrics import RouterMetrics
 from router.newsroom import Newsroom
 from router.planner import Planner
 from router.ports import SharedState
-from router.registry import Registry
+from router.registry import Epoch, Registry
 from router.storelink import StoreLink
 
 STALE_S, GONE_S, REPLAY_TIMEOUT_S = 25.0, 300.0, 60.0
@@ -54,13 +55,12 @@ def build_core(
     metrics, learning, alarm = RouterMetrics(), Learning(sizes), Alarm(clock)
     link = StoreLink(state, clock=clock)
     link.listen(metrics.store)
+    bulletin = Bulletin(link, shared=shared, replica=replica, epoch=Epoch(clock), tasks=tasks)
     registry = Registry(endpoints, clock=clock, stale_s=stale_s)
     planner = Planner(
         endpoints=endpoints,
         registry=registry,
-        link=link,
-        shared=shared,
-        replica=replica,
+        bulletin=bulletin,
         clock=clock,
         tasks=tasks,
         alarm=alarm,
@@ -72,6 +72,7 @@ def build_core(
         registry=registry,
         planner=planner,
         link=link,
+        bulletin=bulletin,
         learning=learning,
         probe=probe,
         clock=clock,
@@ -86,10 +87,11 @@ def build_core(
         fleet=fleet,
         learning=learning,
         link=link,
+        bulletin=bulletin,
         metrics=metrics,
         clock=clock,
     )
-    newsroom = Newsroom(planner=planner, fleet=fleet, link=link, replica=replica, clock=clock)
+    newsroom = Newsroom(planner=planner, fleet=fleet, link=link, bulletin=bulletin, replica=replica, clock=clock)
     direct = DirectRequests(
         dispatcher=dispatcher, link=link, alarm=alarm, clock=clock, shared=shared, replay_timeout_s=replay_timeout_s
     )

@@ -10,6 +10,8 @@ from router.estimate import OfferedLoad, Speeds
 from router.fairness import FairQueue, Refused
 from router.model import Ask, Assignment, Condition, Explanation, Placement, Wait, WorkerView
 
+FORECAST_S = 1.0
+LONGEST_RETRY_S = 60.0
 USUAL_PACE = 0.01
 """Seconds for a unit of a worker that does the benchmark in one; where none is known."""
 
@@ -30,6 +32,8 @@ class Desk:
         self.queue = FairQueue(limits={tenant.name: tenant.limits for tenant in settings.tenants})
         self._asks: dict[str, Ask] = {}
         self._ready: set[str] = set()
+        self._forecast: Wait | None = None
+        self._forecast_at = -FORECAST_S
 
     @property
     def waiting(self) -> Sequence[Ask]:
@@ -89,6 +93,14 @@ class Desk:
         """When this ask would start: behind all that waits, or from its place among them."""
         return self.chooser.wait(ask, ahead=self.queue.ahead(ask.request_id, now), now=now)
 
+    def forecast(self, ask: Ask, now: float) -> Wait | None:
+        """When an ask like this would start that comes now; at most ``FORECAST_S`` old, as it takes a look at every
+        worker."""
+        if now - self._forecast_at >= FORECAST_S:
+            self._forecast_at = now
+            self._forecast = self.chooser.wait(ask, ahead=self.queue.work, now=now)
+        return self._forecast
+
     def drop(self, worker: str) -> tuple[Assignment, ...]:
         """A worker is gone; what it held is over."""
         self._ready.discard(worker)
@@ -101,3 +113,8 @@ class Desk:
         """Seconds that a usual worker needs for a unit."""
         capacity = self.chooser.capacity(self.endpoint.name)
         return len(self._ready) / capacity if capacity > 0 else USUAL_PACE
+
+
+def come_again_s(wait: Wait | None) -> float:
+    """When it makes sense to come again with a request that found no worker."""
+    return LONGEST_RETRY_S if wait is None else min(max(wait.likely_s, 1.0), LONGEST_RETRY_S)

@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lib.clock import Clock
+from router.bulletin import Bulletin
 from router.cases import Case, Decided, Ending, Outcome
 from router.changes import Changes
-from router.desk import Desk
+from router.desk import Desk, come_again_s
 from router.endpoints import Bearer, Endpoints, Scope
 from router.fleet import Fleet
 from router.learning import Learning
@@ -23,9 +24,6 @@ from router.refusals import Refusal, Refusals
 from router.registry import Registry, Worker
 from router.storelink import StoreLink
 
-LONGEST_RETRY_S = 600.0
-FORETELL_EVERY_S = 0.05
-"""The wait is foretold for so many of those that must wait: it takes a look at every worker."""
 USUAL_COST = 100.0
 
 
@@ -57,6 +55,7 @@ class Dispatcher:
         fleet: Fleet,
         learning: Learning,
         link: StoreLink,
+        bulletin: Bulletin,
         metrics: RouterMetrics,
         clock: Clock,
     ) -> None:
@@ -66,10 +65,10 @@ class Dispatcher:
         self._planner = planner
         self._fleet = fleet
         self._link = link
+        self._bulletin = bulletin
         self._metrics = metrics
         self._clock = clock
         self._stopping = False
-        self._foretold_at = -FORETELL_EVERY_S
         self._absent: Callable[[str], tuple[int, float]] = lambda endpoint: (0, 0.0)
 
     # -- requests -----------------------------------------------------------------------------------------------------
@@ -99,8 +98,6 @@ class Dispatcher:
         case = self._planner.open(
             ask, kind=kind, prior=ask.cost if prior is None else prior, ttl_s=ttl_s, deadline=now + wait_s
         )
-        if not case.waiter.done():
-            self._foretell(case, now)
         try:
             return await case.waiter
         except asyncio.CancelledError:
@@ -117,7 +114,7 @@ class Dispatcher:
         if given is not None:
             self._metrics.ended(outcome.ending)
             self._planner.plan(given.endpoint)
-            await self._planner.publish(request_id)
+            await self._bulletin.over(request_id)
         return given
 
     async def refused(self, request_id: str, worker: str, reason: Refusal) -> None:
@@ -128,7 +125,7 @@ class Dispatcher:
         self._fleet.refused(worker, reason)
         if given is not None:
             self._planner.plan(given.endpoint)
-            await self._planner.publish(request_id)
+            await self._bulletin.over(request_id)
 
     def keep(self, request_id: str) -> None:
         """Its worker is at it: the assignment counts for another ``ttl_s``."""
@@ -159,8 +156,7 @@ class Dispatcher:
 
     def retry_after_s(self, ask: Ask) -> float:
         """When it makes sense to come again with a request that found no worker."""
-        wait = self.wait_estimate(ask)
-        return LONGEST_RETRY_S if wait is None else min(max(wait.likely_s, 1.0), LONGEST_RETRY_S)
+        return come_again_s(self.desk(ask.endpoint).forecast(ask, self._clock.monotonic()))
 
     def stop_waiting(self) -> None:
         """The router stops: who waits is told to come again, and nobody waits from now on."""
@@ -247,14 +243,8 @@ class Dispatcher:
             given_work=sum(one.size for one in given),
             foreign_load=sum(worker.view.foreign_load for worker in workers),
             workers={one: conditions[one] for one in Condition},
-            wait=desk.wait(usual, now),
+            wait=desk.forecast(usual, now),
         )
-
-    def _foretell(self, case: Case, now: float) -> None:
-        if now - self._foretold_at >= FORETELL_EVERY_S:
-            self._foretold_at = now
-            wait = self.wait_estimate(case.ask)
-            case.foretold_s = wait.likely_s if wait else None
 
     def _learn(self, case: Case, outcome: Outcome, given: Assignment | None) -> None:
         worker = self._registry.get(given.worker if given else outcome.worker)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from lib.clock import Clock
 from lib.lifecycle import Tasks
 from router.alarm import Alarm
+from router.bulletin import Bulletin
 from router.changes import Change, ChangeKind
 from router.learning import Learning
 from router.planner import Planner
@@ -36,6 +37,7 @@ class Fleet:
         registry: Registry,
         planner: Planner,
         link: StoreLink,
+        bulletin: Bulletin,
         learning: Learning,
         probe: Probe,
         clock: Clock,
@@ -46,6 +48,7 @@ class Fleet:
         self._registry = registry
         self._planner = planner
         self._link = link
+        self._bulletin = bulletin
         self._learning = learning
         self._probe = probe
         self._clock = clock
@@ -63,7 +66,7 @@ class Fleet:
         if now - self._written_at.get(record.worker, -KEPT_EVERY_S) >= KEPT_EVERY_S:
             self._written_at[record.worker] = now
             await self._link.attempt(lambda state: state.put_worker(record, ttl_s=self._gone_s), otherwise=None)
-        await self._planner.tell(NewsKind.WORKER, lambda: worker_body(record))
+        await self._bulletin.tell(NewsKind.WORKER, lambda: worker_body(record))
 
     def learn_of(self, record: WorkerRecord) -> bool:
         """Take a report over, wherever it was heard; False: it is old, or of an endpoint that is not ours."""
@@ -106,7 +109,7 @@ class Fleet:
         """Forget a worker, on all replicas."""
         if self.forget(key):
             await self._link.attempt(lambda state: state.drop_worker(key), otherwise=None)
-            await self._planner.tell(NewsKind.GONE, lambda: {"worker": key})
+            await self._bulletin.tell(NewsKind.GONE, lambda: {"worker": key})
 
     def forget(self, key: str) -> bool:
         """Forget a worker here; False: it was not known."""

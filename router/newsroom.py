@@ -2,15 +2,15 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from lib.clock import Clock
+from router.bulletin import Bulletin
 from router.fleet import Fleet
 from router.model import Assignment
-from router.planner import TTL_S, UNBOUNDED, Planner
-from router.ports import News, NewsKind, SharedState, StoreDown, WorkerRecord
+from router.planner import TTL_S, Planner
+from router.ports import News, NewsKind, StoreDown, WorkerRecord
 from router.registry import Epoch
-from router.replication import read_assignment, read_worker, to_monotonic, to_wall
+from router.replication import read_assignment, read_worker, to_monotonic
 from router.storelink import StoreLink
 
 log = logging.getLogger(__name__)
@@ -22,10 +22,13 @@ PAUSE_S = 1.0
 class Newsroom:
     """``run`` is a loop; a router alone hears its own relay's news there."""
 
-    def __init__(self, *, planner: Planner, fleet: Fleet, link: StoreLink, replica: str, clock: Clock) -> None:
+    def __init__(
+        self, *, planner: Planner, fleet: Fleet, link: StoreLink, bulletin: Bulletin, replica: str, clock: Clock
+    ) -> None:
         self._planner = planner
         self._fleet = fleet
         self._link = link
+        self._bulletin = bulletin
         self._replica = replica
         self._clock = clock
         self._epoch = Epoch(clock)
@@ -44,7 +47,7 @@ class Newsroom:
         for assignment in known:
             self._planner.note(to_monotonic(assignment, self._epoch))
         for given in self._planner.given():
-            await self._link.attempt(partial(_reserve, to_wall(given, self._epoch)), otherwise=True)
+            await self._bulletin.reserve(given, ttl_s=TTL_S)
 
     async def run(self) -> None:
         """Hear the news for ever. While the store is away, this router goes on alone."""
@@ -82,7 +85,3 @@ class Newsroom:
                 self._planner.settled_elsewhere(str(news.body["request_id"]))
             case NewsKind.GONE:
                 self._fleet.forget(str(news.body["worker"]))
-
-
-async def _reserve(assignment: Assignment, state: SharedState) -> bool:
-    return await state.reserve(assignment, slots=UNBOUNDED, ttl_s=TTL_S)

@@ -8,26 +8,25 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from lib.clock import Clock
 from lib.errors import Overloaded
 from lib.lifecycle import Tasks
 from router.alarm import Alarm
+from router.bulletin import UNBOUNDED, Bulletin
 from router.cases import Case, Decided
 from router.changes import Change, ChangeKind, Changes
-from router.desk import Desk
+from router.desk import Desk, come_again_s
 from router.endpoints import Endpoint, Endpoints
 from router.learning import Learning
 from router.metrics import RouterMetrics
 from router.model import Ask, Assignment, Placement, Policy
-from router.ports import News, NewsKind
+from router.ports import NewsKind
 from router.refusals import Refusals
 from router.registry import Epoch, Registry
-from router.replication import assignment_body, to_wall
-from router.storelink import StoreLink
+from router.replication import assignment_body
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +41,6 @@ CONFLICT_S = 0.2
 """A worker that another replica filled is left alone until its news has come."""
 RENEWALS = 3
 """A reservation that goes on is renewed so often in its ``ttl_s``."""
-UNBOUNDED = 1_000_000
 
 
 class Planner:
@@ -53,9 +51,7 @@ class Planner:
         *,
         endpoints: Endpoints,
         registry: Registry,
-        link: StoreLink,
-        shared: bool,
-        replica: str,
+        bulletin: Bulletin,
         clock: Clock,
         tasks: Tasks,
         alarm: Alarm,
@@ -68,9 +64,7 @@ class Planner:
         self.cases: dict[str, Case] = {}
         self.decisions: deque[Decided] = deque(maxlen=DECISIONS_SHOWN)
         self._registry = registry
-        self._link = link
-        self._shared = shared
-        self._replica = replica
+        self._bulletin = bulletin
         self._clock = clock
         self._epoch = Epoch(clock)
         self._tasks = tasks
@@ -97,6 +91,8 @@ class Planner:
         self._offer(case)
         self.plan(ask.endpoint)
         if not waiter.done():
+            forecast = self.desks[ask.endpoint].forecast(ask, self._clock.monotonic())
+            case.foretold_s = forecast.likely_s if forecast else None
             self._alarm.at(deadline, self._give_up, ask.request_id)
             self.changes.tell(Change(kind=ChangeKind.WAITING, endpoint=ask.endpoint, request_id=ask.request_id))
         return case
@@ -119,10 +115,7 @@ class Planner:
         full = len(desk.queue) >= desk.endpoint.settings.max_waiting
         if full or desk.offer(ask) is not None:
             self.cases.pop(request_id, None)
-            wait = desk.wait(ask, now)
-            raise Overloaded(
-                "Too many requests wait already.", retry_after_s=min(max(wait.likely_s if wait else 60.0, 1.0), 600.0)
-            )
+            raise Overloaded("Too many requests wait already.", retry_after_s=come_again_s(desk.forecast(ask, now)))
         if (moment := self.refusals.next_change(request_id, now)) is not None:
             self._alarm.at(moment, self._reconsider, request_id)
 
@@ -172,7 +165,7 @@ class Planner:
     def _placed(self, desk: Desk, placement: Placement, assignment: Assignment) -> None:
         self._metrics.decided(desk.chooser.policy, placement.reason)
         self._owners[assignment.request_id] = assignment.endpoint
-        if self._shared and self._link.usable:
+        if self._bulletin.decides:
             name = f"reserve {assignment.request_id}"
             self._tasks.spawn(self._reserve(desk, placement, assignment), name=name)
         else:
@@ -183,10 +176,8 @@ class Planner:
         worker, case = self._registry.get(assignment.worker), self.cases.get(assignment.request_id)
         bound = worker is not None and desk.chooser.policy is Policy.HYBRID
         slots = max(worker.view.slots, 1) if worker is not None and bound else UNBOUNDED
-        ttl_s = case.ttl_s if case else TTL_S
-        wall = to_wall(assignment, self._epoch)
-        if await self._link.attempt(lambda state: state.reserve(wall, slots=slots, ttl_s=ttl_s), otherwise=True):
-            await self.tell(NewsKind.ASSIGNED, lambda: assignment_body(assignment, self._epoch))
+        if await self._bulletin.reserve(assignment, slots=slots, ttl_s=case.ttl_s if case else TTL_S):
+            await self._bulletin.tell(NewsKind.ASSIGNED, lambda: assignment_body(assignment, self._epoch))
             self._grant(desk, placement, assignment)
         else:
             self._conflict(desk, assignment)
@@ -270,13 +261,9 @@ class Planner:
         if case is None or case.given is None:
             return
         case.seen, case.expires_at = True, now + case.ttl_s
-        if self._shared and now - case.renewed_at >= case.ttl_s / RENEWALS:
+        if now - case.renewed_at >= case.ttl_s / RENEWALS:
             case.renewed_at = now
-            self._tasks.spawn(self._renew(case.given, case.ttl_s), name=f"renew {request_id}")
-
-    async def _renew(self, given: Assignment, ttl_s: float) -> None:
-        wall = to_wall(given, self._epoch)
-        await self._link.attempt(lambda state: state.reserve(wall, slots=UNBOUNDED, ttl_s=ttl_s), otherwise=True)
+            self._bulletin.renew(case.given, ttl_s=case.ttl_s)
 
     def forget(self, request_id: str) -> None:
         """Nothing more will be heard of a request."""
@@ -289,7 +276,7 @@ class Planner:
         given = self.release(request_id)
         if given is not None:
             self._alarm.at(self._clock.monotonic() + REMEMBERED_S, self.forget, request_id)
-            self._publish(request_id)
+            self._bulletin.soon_over(request_id)
             self.plan(given.endpoint)
 
     def note(self, assignment: Assignment) -> None:
@@ -324,7 +311,7 @@ class Planner:
                 case.given = None
                 self._alarm.at(self._clock.monotonic() + REMEMBERED_S, self.forget, assignment.request_id)
             self._changed(ChangeKind.SETTLED, assignment)
-            self._publish(assignment.request_id)
+            self._bulletin.soon_over(assignment.request_id)
         self.plan(endpoint)
 
     def given(self) -> Sequence[Assignment]:
@@ -344,26 +331,8 @@ class Planner:
         given = self.release(request_id)
         self.cases.pop(request_id, None)
         if given is not None:
-            self._publish(request_id)
+            self._bulletin.soon_over(request_id)
             self.plan(given.endpoint)
-
-    # -- other replicas -----------------------------------------------------------------------------------------------
-
-    async def publish(self, request_id: str) -> None:
-        """An assignment is over for all replicas."""
-        if self._shared:
-            await self._link.attempt(lambda state: state.settle(request_id), otherwise=None)
-            await self.tell(NewsKind.SETTLED, lambda: {"request_id": request_id})
-
-    def _publish(self, request_id: str) -> None:
-        if self._shared:
-            self._tasks.spawn(self.publish(request_id), name=f"settle {request_id}")
-
-    async def tell(self, kind: NewsKind, body: Callable[[], Mapping[str, Any]]) -> None:
-        """Tell the other replicas, where there are any; ``body`` is made only then."""
-        if self._shared:
-            news = News(kind=kind, origin=self._replica, body=body())
-            await self._link.attempt(lambda state: state.tell(news), otherwise=None)
 
     # -- workers and endpoints ----------------------------------------------------------------------------------------
 

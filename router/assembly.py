@@ -1,5 +1,6 @@
 """Which parts the process is made of; the one place that knows them all."""
 
 from router.parts import PartBuilder
+from router.wire import wire
 
-PARTS: tuple[PartBuilder, ...] = ()
+PARTS: tuple[PartBuilder, ...] = (wire,)

@@ -358,8 +358,7 @@ class ComfyEngine:
         return Ticket(prompt_id=session.prompt_id, story=session.story, plan=planned, caller_graph=caller_graph)
 
     def _execution(self, session: PromptSession, ticket: Ticket) -> Execution:
-        story = session.story
-        begun, ended = story.started_at_ms, story.ended_at_ms
+        begun, ended = session.story.started_at_ms, session.story.ended_at_ms
         execute_s = (ended - begun) / 1000 if begun and ended else _now() - session.begun_at
         return Execution(
             engine=self._name,
@@ -369,6 +368,7 @@ class ComfyEngine:
             token=ticket,
             failure=ticket.failure,
             partial=bool(ticket.failure or ticket.dropped),
+            node_starts_s=session.story.node_starts_s,
         )
 
 

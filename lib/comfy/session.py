@@ -30,6 +30,7 @@ class Story:
     node_ids: list[str] = field(default_factory=list)
     """Nodes that ran or came from the cache, in that order of events."""
     cached_ids: tuple[str, ...] = ()
+    node_starts_s: dict[str, float] = field(default_factory=dict)  # from the start of the execution
     updates: deque[dict[str, float]] = field(default_factory=lambda: deque(maxlen=MAX_UPDATES))
     pictures: list[m.Picture] = field(default_factory=list)
     picture_bytes: int = 0
@@ -183,6 +184,7 @@ class PromptSession:
         if node_id not in self._seen:
             self._seen.add(node_id)
             self.story.node_ids.append(node_id)
+            self.story.node_starts_s[node_id] = asyncio.get_running_loop().time() - self.begun_at
         self._report(node_id, done=len(self._seen) - 1)
 
     def _tick(self, tick: m.NodeProgressed) -> None:

@@ -225,7 +225,12 @@ class Attempts:
         collect_s = self._clock.monotonic() - begun
         job = live.job
         live.change(
-            timings=changed(job.timings, execute_s=execution.execute_s, collect_s=collect_s),
+            timings=changed(
+                job.timings,
+                execute_s=execution.execute_s,
+                collect_s=collect_s,
+                node_starts_s=execution.node_starts_s,
+            ),
             outputs=collected.outputs,
             response=collected.response,
             warnings=job.warnings + collected.warnings,

@@ -21,6 +21,20 @@ def _tick(value: float, maximum: float = 4, node_id: str = "1") -> m.NodeProgres
     return m.NodeProgressed(prompt_id=P, node_id=node_id, value=value, maximum=maximum)
 
 
+async def test_the_start_of_each_node_is_kept() -> None:
+    """Counted from the start of the execution, the first time that a node is seen; cached ones never start."""
+    session = _session()
+    session.apply(m.Started(prompt_id=P, at_ms=5))
+    session.apply(m.Cached(prompt_id=P, node_ids=("0",)))
+    session.apply(m.NodeStarted(prompt_id=P, node_id="1"))
+    first = session.story.node_starts_s["1"]
+    await asyncio.sleep(0)
+    session.apply(m.NodeStarted(prompt_id=P, node_id="2"))
+    session.apply(m.NodeStarted(prompt_id=P, node_id="1"))
+    assert list(session.story.node_starts_s) == ["1", "2"]
+    assert 0 <= first == session.story.node_starts_s["1"] <= session.story.node_starts_s["2"] < 5
+
+
 async def test_what_comes_before_the_posts_answer_is_told_after_it() -> None:
     """``posted`` is the first call, whichever was faster."""
     observer = Recorder()

@@ -14,6 +14,7 @@ from router.cases import Case, Decided, Ending, Outcome
 from router.changes import Changes
 from router.desk import Desk, come_again_s
 from router.endpoints import Bearer, Endpoints, Scope
+from router.estimate import slow_workers
 from router.fleet import Fleet
 from router.learning import Learning
 from router.metrics import RouterMetrics
@@ -40,6 +41,8 @@ class Figures:
     given_work: float
     foreign_load: float
     workers: dict[Condition, int]
+    slow: dict[str, float]
+    """Workers far below the median of their kind, with the share that they reach."""
     wait: Wait | None
 
 
@@ -243,8 +246,16 @@ class Dispatcher:
             given_work=sum(one.size for one in given),
             foreign_load=sum(worker.view.foreign_load for worker in workers),
             workers={one: conditions[one] for one in Condition},
+            slow=self._slow(workers),
             wait=desk.forecast(usual, now),
         )
+
+    def _slow(self, workers: Sequence[Worker]) -> dict[str, float]:
+        """Cards that are throttled, shared or broken: by what their jobs show, against others of their kind."""
+        ready = [worker for worker in workers if worker.condition is Condition.READY]
+        factor = self.learning.speeds.factor
+        perfs = {worker.key: worker.view.perf * factor(worker.key, "") for worker in ready}
+        return slow_workers({worker.key: worker.kind for worker in ready}, perfs)
 
     def _learn(self, case: Case, outcome: Outcome, given: Assignment | None) -> None:
         worker = self._registry.get(given.worker if given else outcome.worker)

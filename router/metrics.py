@@ -86,6 +86,7 @@ class RouterMetrics:
         endpoint = figures.endpoint
         for condition, count in figures.workers.items():
             self._workers.labels(endpoint, condition).set(count)
+        self._slow.labels(endpoint).set(len(figures.slow))
         self._capacity.labels(endpoint).set(figures.capacity)
         self._rate.labels(endpoint).set(figures.rate)
         self._waiting.labels(endpoint).set(figures.waiting_count)
@@ -113,6 +114,7 @@ class RouterMetrics:
             return Gauge(f"pyrouter_{name}", about, ["endpoint", *labels], registry=registry)
 
         self._workers = gauge("workers", "Workers by condition", "condition")
+        self._slow = gauge("slow_workers", "Workers far below the median speed of their kind")
         self._capacity = gauge("capacity", "Units per second of ready workers")
         self._rate = gauge("offered_load", "Units per second that come in")
         self._waiting = gauge("waiting_requests", "Requests without a worker")
@@ -124,5 +126,5 @@ class RouterMetrics:
         self._desired_workers = gauge("desired_workers", "Workers that are wanted")
         self._by_endpoint = (
             *(self._workers, self._capacity, self._rate, self._waiting, self._waiting_work, self._given, self._load),
-            *(self._wait, self._desired, self._desired_workers),
+            *(self._wait, self._desired, self._desired_workers, self._slow),
         )

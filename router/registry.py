@@ -47,6 +47,11 @@ class Worker:
         return is_ours(self.record.report)
 
     @property
+    def kind(self) -> str:
+        """Its card, as it says, or else its group: workers of one kind should be about as fast."""
+        return text(self.record.report, "gpu_name") or self.record.group
+
+    @property
     def condition(self) -> Condition:
         return self.view.condition
 

@@ -353,6 +353,14 @@ async def test_figures_sum_an_endpoint_up(router: Replica) -> None:
     assert figures.workers[Condition.READY] == 1 and figures.workers[Condition.ERROR] == 1
 
 
+async def test_slow_workers_are_named(router: Replica) -> None:
+    """A throttled card stands out among its kind."""
+    for number, perf in ((1, 100), (2, 104), (3, 98), (4, 60)):
+        await router.report(number, max_perf=perf, gpu_name="RTX 4090")
+    await router.report(5, max_perf=20, gpu_name="T4")
+    assert set(router.dispatcher.figures("ep").slow) == {"ep/4"}
+
+
 async def test_changes_are_told(router: Replica) -> None:
     """In order: the worker, the assignment, its end."""
     heard: list[Change] = []

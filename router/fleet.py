@@ -92,11 +92,12 @@ class Fleet:
         worker = self._registry.get(key)
         if worker is None:
             return
-        worker.failed += 1
         if reason is Refusal.FULL:
             self._alarm.at(self._registry.refused(key), self._planner.look_again, key)
             self._planner.look_again(key)
-        elif reason is not Refusal.FAILED:
+            return
+        worker.failed += 1
+        if reason is not Refusal.FAILED:
             self._doubt(worker)
 
     def stopped(self, key: str) -> None:

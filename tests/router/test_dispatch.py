@@ -138,6 +138,18 @@ async def test_a_full_worker_is_left_alone_until_it_reports(router: Replica) -> 
     assert await router.give("b") == "ep/1"
 
 
+async def test_being_full_is_no_failure(router: Replica) -> None:
+    """What a worker is shown to be worth does not suffer from its being busy."""
+    await router.report(1)
+    await router.give("a")
+    await router.dispatcher.refused("a", "ep/1", Refusal.FULL)
+    await router.report(1)
+    await router.give("b")
+    await router.dispatcher.refused("b", "ep/1", Refusal.FAILED)
+    worker = router.dispatcher.worker("ep/1")
+    assert worker is not None and worker.failed == 1
+
+
 async def test_a_full_worker_that_stays_silent_is_tried_again(router: Replica) -> None:
     """What we guessed does not last."""
     await router.report(1)

@@ -18,6 +18,9 @@ Value = TypeVar("Value")
 NUMBERS_AT_ONCE = 1000
 """So many numbers are written down as used before the first of them is given out; a crash skips what is left."""
 
+SPARE = 100
+"""Ends of what was put again or taken away, over as many as there are values, before they are thrown out."""
+
 
 class Kept(Generic[Value]):
     """Values by name, each until a moment (epoch seconds)."""
@@ -30,6 +33,8 @@ class Kept(Generic[Value]):
         """Keep it; what is over is forgotten on the way."""
         self._values[name] = (until, value)
         heapq.heappush(self._ends, (until, name))
+        if len(self._ends) > 2 * len(self._values) + SPARE:
+            self._ends = sorted((until, name) for name, (until, _) in self._values.items())
         while self._ends and self._ends[0][0] <= now:
             self._forget_ended(heapq.heappop(self._ends)[1], now)
 
@@ -45,6 +50,14 @@ class Kept(Generic[Value]):
     def values(self, now: float) -> Iterator[Value]:
         """All that are not over."""
         return (value for until, value in self._values.values() if until > now)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @property
+    def spent(self) -> int:
+        """How many ends are remembered, of values that are there or not."""
+        return len(self._ends)
 
     def _forget_ended(self, name: str, now: float) -> None:
         if name in self._values and self._values[name][0] <= now:

@@ -482,7 +482,7 @@ def test_animations_stay(api: Salad) -> None:
     assert pyvips.Image.new_from_buffer(base64.b64decode(done["images"][0]), "", n=-1).get("n-pages") == 2
     done = api.prompt(film(), convert_output={"format": "jpeg"})
     assert opened(done["images"][0]).get("vips-loader") == "jpegload_buffer"
-    assert any("anim" in warning for warning in done["warnings"])
+    assert any("frame" in warning for warning in done["warnings"]), done["warnings"]
 
 
 def test_what_is_no_picture_stays(api: Salad) -> None:

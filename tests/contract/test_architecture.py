@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("lib", "benchmark", "provisioning")
+PACKAGES = ("lib", "router", "benchmark", "provisioning")
 LAUNCHER = ROOT / "workers" / "comfyui-json" / "worker.py"
 CLIENT = ROOT / "workers" / "comfyui-json" / "client.py"
 STATUSES = {status.value for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST} | {499}
@@ -70,6 +70,7 @@ LONG_FILES = {
 LONG_FUNCTIONS = {
     "lib/app/front.py: build_front": "assembly: one line an object",
     "lib/app/core.py: build_core": "assembly: one line an object",
+    "router/build.py: build_core": "assembly: one line an object",
 }
 
 
@@ -265,7 +266,7 @@ def _named(text: str, names: Iterable[str]) -> bool:
 def test_only_telemetry_knows_prometheus() -> None:
     """Everything else calls plain methods."""
     found = [item for item in findings(PACKAGES, imports_of) if _named(item[1], ["prometheus_client"])]
-    check(found, {"lib/telemetry/metrics.py": "the one place"})
+    check(found, {"lib/telemetry/metrics.py": "the worker's", "router/metrics.py": "the router's"})
 
 
 # -- the folder that linters can't see -------------------------------------------------------------------------------

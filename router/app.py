@@ -27,6 +27,7 @@ from router.build import Core, build_core
 from router.explaining import Explaining, RouterHealth
 from router.keeping import EndpointKeeping, state_folder
 from router.learning import SAVE_S, load_sizes
+from router.newsroom import TIDY_S
 from router.parts import Ground, Part, PartBuilder
 from router.probing import http_probe
 from router.settings import RouterSettings
@@ -167,6 +168,9 @@ class Router:
     def _start_loops(self, ground: Ground, parts: Sequence[Part]) -> None:
         tasks, core = ground.tasks, ground.core
         tasks.spawn(core.newsroom.run(), name="news", vital=True)
+        if self._settings.shared:
+            tidy = every(TIDY_S, core.newsroom.tidy, name="tidy", clock=self._clock)
+            tasks.spawn(tidy, name="tidy")
         save = every(SAVE_S, lambda: core.learning.save(self._settings.state_dir), name="sizes", clock=self._clock)
         tasks.spawn(save, name="sizes")
         for part in parts:

@@ -8,13 +8,15 @@ from router.bulletin import Bulletin
 from router.fleet import Fleet
 from router.model import Assignment
 from router.planner import TTL_S, Planner
-from router.ports import News, NewsKind, StoreDown, WorkerRecord
+from router.ports import News, NewsKind, SharedState, StoreDown, WorkerRecord
 from router.registry import Epoch
 from router.replication import read_assignment, read_worker, to_monotonic
 from router.storelink import StoreLink
 
 log = logging.getLogger(__name__)
 
+TIDY_S = 20.0
+"""So often what other replicas gave is compared with the store."""
 PAUSE_S = 1.0
 """Between tries to hear the news of a store that is down."""
 
@@ -62,6 +64,16 @@ class Newsroom:
                 self._link.down(error.message)
             await self._clock.sleep(PAUSE_S)
 
+    async def tidy(self) -> None:
+        """Count no more what the store has not any more: a replica that died tells nobody that its requests ended."""
+        known: Sequence[Assignment] | None = await self._link.attempt(_assignments, otherwise=None)
+        if known is None:
+            return
+        live = {assignment.request_id for assignment in known}
+        for request_id in self._planner.given_elsewhere(before=self._clock.monotonic() - TIDY_S):
+            if request_id not in live:
+                self._planner.settled_elsewhere(request_id)
+
     def _hear(self, news: News) -> None:
         if news.kind is NewsKind.JOB:
             for listener in self._listeners:
@@ -85,3 +97,7 @@ class Newsroom:
                 self._planner.settled_elsewhere(str(news.body["request_id"]))
             case NewsKind.GONE:
                 self._fleet.forget(str(news.body["worker"]))
+
+
+async def _assignments(state: SharedState) -> Sequence[Assignment] | None:
+    return await state.assignments()

@@ -111,7 +111,8 @@ class Planner:
     def _offer(self, case: Case) -> None:
         now, request_id = self._clock.monotonic(), case.ask.request_id
         desk = self.desks[case.ask.endpoint]
-        ask = replace(case.ask, refused_by=case.ask.refused_by | self.refusals.of(request_id, now))
+        refused = self.refusals.of(request_id, now)
+        ask = replace(case.ask, refused_by=case.ask.refused_by | refused) if refused else case.ask
         full = len(desk.queue) >= desk.endpoint.settings.max_waiting
         if full or desk.offer(ask) is not None:
             self.cases.pop(request_id, None)
@@ -318,14 +319,19 @@ class Planner:
         """What this replica gave and counts."""
         return [case.given for case in self.cases.values() if case.given is not None]
 
+    def given_elsewhere(self, *, before: float) -> Sequence[str]:
+        """Requests that other replicas gave before this moment, and that count here."""
+        ours = {one.request_id for one in self.given()}
+        known = (self.assignment(request_id) for request_id in self._owners if request_id not in ours)
+        return [one.request_id for one in known if one is not None and one.at < before]
+
     def _expire(self, request_id: str) -> None:
         case = self.cases.get(request_id)
-        if case is None or case.given is None:
-            return
-        if case.expires_at > self._clock.monotonic():
-            self._alarm.at(case.expires_at, self._expire, request_id)
-        else:
-            self.lost(request_id)
+        if case is not None and case.given is not None:
+            if case.expires_at > self._clock.monotonic():
+                self._alarm.at(case.expires_at, self._expire, request_id)
+            else:
+                self.lost(request_id)
 
     def _give_back(self, request_id: str) -> None:
         given = self.release(request_id)

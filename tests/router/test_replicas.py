@@ -80,6 +80,23 @@ async def test_a_caller_who_leaves_while_the_store_decides_keeps_nothing(make: M
     assert first.dispatcher.held("ep/1") == ()
 
 
+async def test_what_a_dead_replica_gave_does_not_count_for_ever(make: Make) -> None:
+    """Its reservations end in the store, since nobody renews them; the others see that there."""
+    first, second, store = await pair(make)
+    await first.report(1)
+    first.waiting("7")
+    await settle()
+    await first.tasks.cancel()
+    assert len(second.dispatcher.held("ep/1")) == 1
+    await second.clock.advance(21)
+    await second.report(1)
+    await second.core.newsroom.tidy()
+    assert len(second.dispatcher.held("ep/1")) == 1, "the store still has it"
+    store.held.clear()
+    await second.core.newsroom.tidy()
+    assert second.dispatcher.held("ep/1") == ()
+
+
 async def test_a_new_replica_knows_what_the_store_knows(make: Make) -> None:
     """Workers and assignments are taken over at its start."""
     first, _, store = await pair(make)

@@ -102,7 +102,7 @@ class Harvester:
             paths=paths,
             restorer=restorer,
             ticket=ticket,
-            target=self._target(ticket),
+            fetch_folder=self._fetch_folder,
             reporting=outputs.reporting(entry) if ticket.story.pictures else frozenset(),
             inline_bytes=self._inline_bytes if _inlined_as_it_is(spec.delivery) else 0,
             stranger=spec.stranger,
@@ -182,7 +182,7 @@ class _Gathering:
     paths: Mapping[Item, str | None]
     restorer: Restorer
     ticket: Ticket
-    target: Path
+    fetch_folder: Path
     reporting: frozenset[str]
     inline_bytes: int
     stranger: bool
@@ -198,7 +198,8 @@ class _Gathering:
         if not pictures:
             return found
         saved = {self._item(index, picture): picture for index, picture in enumerate(pictures, 1)}
-        own = {item: str(_write(self.target / item.filename, picture.data)) for item, picture in saved.items()}
+        target = self.fetch_folder / self.ticket.prompt_id
+        own = {item: str(_write(target / item.filename, picture.data)) for item, picture in saved.items()}
         found += outputs.inspect(saved, paths=own, restorer=self.restorer, inline_bytes=self.inline_bytes)
         rank = {node_id: index for index, node_id in enumerate(self.ticket.caller_graph)}
         return tuple(sorted(found, key=lambda output: rank.get(output.node_id, len(rank))))

@@ -16,8 +16,8 @@ import orjson
 HELLO = orjson.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}).decode()
 """Must be a client's first message; pictures on the socket then name their prompt."""
 
-_IGNORED = ('{"type": "progress_state"', '{"type":"progress_state"', '{"type": "logs"', '{"type":"logs"')
-"""Big and frequent, and they tell nothing that the other messages don't: not even parsed."""
+_IGNORED = tuple(f'{{"type":{space}"{kind}"' for kind in ("progress_state", "logs", "executed") for space in (" ", ""))
+"""Big and frequent, and they tell nothing that the other messages, or the history, don't: not even parsed."""
 
 _PREVIEW_WITH_METADATA = 4
 _KIND = re.compile(r'\{"type": ?"([\w.-]{1,64})"')

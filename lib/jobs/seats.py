@@ -2,8 +2,6 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 
 class Seats:
@@ -20,17 +18,23 @@ class Seats:
     def taken_count(self) -> int:
         return self._taken_count
 
-    @asynccontextmanager
-    async def seat(self, size_bytes: int = 0) -> AsyncIterator[None]:
+    def seat(self, size_bytes: int = 0) -> "Seat":
         """Wait for a seat and hold it inside the block."""
+        return Seat(self, size_bytes)
+
+    async def take(self, size_bytes: int) -> None:
+        """Wait for a seat; ``leave`` gives it back."""
         if self._line or not self._room(size_bytes):
             await self._wait(size_bytes)
         else:
             self._take(size_bytes)
-        try:
-            yield
-        finally:
-            self._leave(size_bytes)
+
+    def leave(self, size_bytes: int) -> None:
+        """Give a seat back."""
+        self._free += 1
+        self._taken_count -= 1
+        self._taken_bytes -= size_bytes
+        self._admit()
 
     def _room(self, size_bytes: int) -> bool:
         if self._free <= 0:
@@ -42,12 +46,6 @@ class Seats:
         self._taken_count += 1
         self._taken_bytes += size_bytes
 
-    def _leave(self, size_bytes: int) -> None:
-        self._free += 1
-        self._taken_count -= 1
-        self._taken_bytes -= size_bytes
-        self._admit()
-
     async def _wait(self, size_bytes: int) -> None:
         """Stand in line; the seat is taken for us before we are woken, so that nobody slips in between."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -57,7 +55,7 @@ class Seats:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self._leave(size_bytes)
+                self.leave(size_bytes)
             elif entry in self._line:
                 self._line.remove(entry)
                 self._admit()
@@ -70,3 +68,20 @@ class Seats:
                 continue
             self._take(size_bytes)
             turn.set_result(None)
+
+
+class Seat:
+    """One seat, held inside the block. A class, since each job sits down twice and a generator costs three times as
+    much."""
+
+    __slots__ = ("_seats", "_size_bytes")
+
+    def __init__(self, seats: Seats, size_bytes: int) -> None:
+        self._seats = seats
+        self._size_bytes = size_bytes
+
+    async def __aenter__(self) -> None:
+        await self._seats.take(self._size_bytes)
+
+    async def __aexit__(self, *exc: object) -> None:
+        self._seats.leave(self._size_bytes)

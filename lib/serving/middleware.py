@@ -2,8 +2,8 @@
 
 import logging
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Callable
 
 from aiohttp import hdrs, web
@@ -124,7 +124,7 @@ def _render_http(error: web.HTTPException, request: web.Request) -> web.StreamRe
 
 def _request_id(request: web.Request) -> str:
     given = request.headers.get(REQUEST_ID_HEADER, "")
-    return given if _VALID_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if _VALID_ID.fullmatch(given) else secrets.token_hex(16)
 
 
 def _route(request: web.Request) -> str:

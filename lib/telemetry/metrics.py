@@ -5,6 +5,7 @@ The only module that imports the Prometheus client. Labels are closed sets, neve
 
 from collections.abc import Iterable
 from itertools import product
+from typing import TypeVar, cast
 
 import psutil
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -19,11 +20,15 @@ _LAG_BUCKETS = (0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 1, 5)
 _RATIO_BUCKETS = (0.1, 0.2, 0.33, 0.5, 0.67, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2, 3, 5, 10)
 
 
+Family = TypeVar("Family", Counter, Histogram)
+
+
 class WorkerMetrics:
     """Everything that the worker counts; on a registry of its own unless one is passed in."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self._registry = registry = registry or CollectorRegistry()
+        self._children: dict[tuple[object, tuple[str, ...]], object] = {}
         self._jobs = Counter("pyworker_jobs", "Finished jobs", ["dialect", "outcome"], registry=registry)
         self._stages = Histogram(
             "pyworker_stage_seconds", "Time in one stage", ["stage"], buckets=_STAGE_BUCKETS, registry=registry
@@ -46,11 +51,11 @@ class WorkerMetrics:
 
     def job_finished(self, *, dialect: str, outcome: str) -> None:
         """Count a job that became terminal."""
-        self._jobs.labels(dialect, outcome).inc()
+        self._child(self._jobs, dialect, outcome).inc()
 
     def job_took(self, *, dialect: str, duration_s: float) -> None:
         """Observe how long a job took from its acceptance to its end."""
-        self._durations.labels(dialect).observe(duration_s)
+        self._child(self._durations, dialect).observe(duration_s)
 
     def estimated(self, *, wait_error_s: float | None, duration_ratio: float | None) -> None:
         """Observe how good a job's predictions were: actual minus expected wait, actual by expected execution."""
@@ -65,7 +70,7 @@ class WorkerMetrics:
 
     def stage_took(self, stage: str, duration_s: float) -> None:
         """Observe how long a job was in one stage."""
-        self._stages.labels(stage).observe(duration_s)
+        self._child(self._stages, stage).observe(duration_s)
 
     def queue(self, *, jobs: int, load: float, wait_s: float | None) -> None:
         """Set what waits: jobs, workload units, and the predicted wait where there is one."""
@@ -152,6 +157,14 @@ class WorkerMetrics:
     def render(self) -> tuple[bytes, str]:
         """Return the exposition and its content type. Reads ``/proc``: call it in a thread."""
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+    def _child(self, family: Family, *labels: str) -> Family:
+        """The series with these labels; looking it up in the family costs as much as counting."""
+        key = (family, labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = family.labels(*labels)
+        return cast(Family, child)
 
     def _add_traffic(self, registry: CollectorRegistry) -> None:
         self._durations = Histogram(

@@ -32,6 +32,8 @@ bearer = "{KEY}"
 """
 LISTS = ("/jobs", "/requests", "/v2/{endpoint_id}/requests")
 """They tell of the jobs of other tests, too."""
+BY_BODY = ("/interrupt",)
+"""They name something in their body."""
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )

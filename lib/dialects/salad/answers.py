@@ -100,6 +100,14 @@ class SaladAccepted(Told):
     input: dict[str, Any] | None = None
 
 
+class SaladShown(BaseModel):
+    """Ours: a job by its id, on the paths that all APIs share. Once it is over, with what `/prompt` answers."""
+
+    id: str
+    status: str = Field(description="`queued`, `running`, `completed`.")
+    progress: float | None = Field(None, description="Per cent, until it is over.")
+
+
 class SaladTrouble(BaseModel):
     """What is wrong. With a 400 `error` is the reason, else the status in words."""
 

@@ -1,19 +1,28 @@
 """What the docs page says about Salad's routes; the examples of requests run as they are."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
 from lib.dialects.salad import examples
-from lib.dialects.salad.answers import SaladAccepted, SaladDownloaded, SaladInterrupted, SaladResult, SaladTrouble
+from lib.dialects.salad.answers import (
+    SaladAccepted,
+    SaladDownloaded,
+    SaladInterrupted,
+    SaladResult,
+    SaladShown,
+    SaladTrouble,
+)
 from lib.dialects.salad.schema import SaladDownload, SaladInterrupt, SaladRequest, SaladWorkflowRequest
 from lib.errors import ErrorCode
 from lib.jobs.model import JobStatus
 from lib.serving.access import Need
-from lib.serving.openapi import OBJECT, TEXT, Answer, Operation, Parameter, Trouble
+from lib.serving.openapi import NUMBER, OBJECT, TEXT, Answer, Operation, Parameter, Trouble
 
 TAG = "Salad (comfyui-api)"
 ENDPOINTS_TAG = "Workflow endpoints"
+_WAIT = Parameter(name="wait", place="query", description="Wait so many seconds for the end.", schema=NUMBER)
 _RETRY_AFTER = {"Retry-After": "Seconds until another try makes sense."}
 _PATH = Parameter(
     name="path", place="path", description="The file's place in `WORKFLOW_DIR`, without its suffix: `sdxl/txt2img`."
@@ -115,7 +124,7 @@ _ACCEPTED = Answer(
 
 def operations() -> Sequence[Operation]:
     """Return Salad's operations, in the order of the page."""
-    return [*_jobs(), *_models(), *_documents()]
+    return [*_jobs(), *_models(), *_documents(), *_shared()]
 
 
 def _jobs() -> Sequence[Operation]:
@@ -219,8 +228,44 @@ def _documents() -> Sequence[Operation]:
             path="/docs/yaml",
             tag=TAG,
             summary="This document, as YAML",
-            answers={HTTPStatus.OK: Answer(description="OpenAPI 3.0.", schema=TEXT, media_type="application/yaml")},
+            answers={HTTPStatus.OK: Answer(description="OpenAPI 3.0.", schema=OBJECT, media_type="application/yaml")},
             need=Need.FREE,
+        ),
+    ]
+
+
+def _shared() -> Sequence[Operation]:
+    """What is answered about Salad's jobs on paths that are not Salad's."""
+    unknown = _refused(HTTPStatus.NOT_FOUND, "There is none.", "No such job.", ErrorCode.JOB_NOT_FOUND)
+    busy = _BUSY[HTTPStatus.SERVICE_UNAVAILABLE]
+    failed = SUBMIT[HTTPStatus.INTERNAL_SERVER_ERROR]
+    return [
+        Operation(
+            method="GET",
+            path="/result/{job_id}",
+            tag=TAG,
+            summary="The state or the result of a job",
+            parameters=(_WAIT,),
+            answers={
+                **_CALLER,
+                HTTPStatus.OK: Answer(description="As it is now.", model=SaladShown),
+                HTTPStatus.BAD_REQUEST: _BAD,
+                HTTPStatus.NOT_FOUND: unknown,
+                HTTPStatus.INTERNAL_SERVER_ERROR: failed,
+                HTTPStatus.SERVICE_UNAVAILABLE: busy,
+            },
+        ),
+        Operation(
+            method="POST",
+            path="/cancel/{job_id}",
+            tag=TAG,
+            summary="Cancel a job",
+            answers={
+                **_CALLER,
+                HTTPStatus.OK: _interrupted("It is being stopped.", "success"),
+                HTTPStatus.NOT_FOUND: replace(unknown, model=(SaladInterrupted, SaladTrouble), example=None),
+                HTTPStatus.SERVICE_UNAVAILABLE: busy,
+            },
         ),
     ]
 

@@ -7,7 +7,7 @@ speeds only how workers differ for one family of models: so one observation cann
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import median
 
 from router.model import Wait
@@ -20,6 +20,7 @@ BOOT_WEIGHT = 4
 """The boot benchmark counts as so many jobs."""
 CLIP = 4.0
 """A measured speed is believed between a quarter of the benchmark's and four times it."""
+LIMIT = math.log(CLIP)
 SLOW = 0.7
 """Below this share of its class's median a worker is throttled, shared or broken."""
 MEMORY = 10_000
@@ -89,65 +90,90 @@ def direct_key(endpoint: str, cost: float) -> str:
 
 @dataclass(slots=True)
 class _Pace:
-    """One worker in one family: the mean log of observed over promised speed, and how its errors run."""
+    """One worker: the mean log of observed over expected speed, and how its errors run."""
 
     log_factor: float = 0.0
     count: int = 0
     drift: float = 0.0
-    spread: float = field(default=1e-9)
+    spread: float = 1e-9
 
 
-@dataclass(slots=True)
-class _Family:
-    paces: dict[str, _Pace] = field(default_factory=dict)
-    total: float = 0.0
-    highest: float = 0.0
+class _Paces:
+    """All workers that did one kind of work, as against each other."""
 
-    @property
-    def mean(self) -> float:
-        return self.total / len(self.paces) if self.paces else 0.0
+    __slots__ = ("_highest", "_known", "_total")
+
+    def __init__(self) -> None:
+        self._known: dict[str, _Pace] = {}
+        self._total = 0.0
+        self._highest = 0.0
+
+    def log_factor(self, worker: str) -> float:
+        """0 for one that never did it."""
+        pace = self._known.get(worker)
+        return 0.0 if pace is None else pace.log_factor - self._total / len(self._known)
+
+    def log_ceiling(self) -> float:
+        """No worker's is above this."""
+        return max(self._highest - self._total / len(self._known), 0.0) if self._known else 0.0
+
+    def observe(self, worker: str, error: float) -> None:
+        """Learn from a log error."""
+        pace = self._known.setdefault(worker, _Pace())
+        before = pace.log_factor
+        pace.log_factor = min(max(before + _gain(pace, error) * error, -LIMIT), LIMIT)
+        pace.count += 1
+        self._total += pace.log_factor - before
+        self._highest = max(self._highest, pace.log_factor)
+
+    def forget(self, worker: str) -> None:
+        """The worker is gone."""
+        if (pace := self._known.pop(worker, None)) is not None:
+            self._total -= pace.log_factor
 
 
 class Speeds:
-    """By how much a worker is faster than its benchmark says, for a family of models, as against the other workers."""
+    """By how much a worker is faster than its benchmark says: in general, and for a family of models beyond that.
+
+    Factors are relative to the other workers that did the same kind of work; what all of them have in common is the
+    size of the job.
+    """
 
     def __init__(self) -> None:
-        self._families: dict[str, _Family] = {}
+        self._general = _Paces()
+        self._families: dict[str, _Paces] = {}
+
+    def general(self, worker: str) -> float:
+        """Multiply the worker's ``perf`` with this, whatever it does."""
+        return math.exp(min(max(self._general.log_factor(worker), -LIMIT), LIMIT))
+
+    def special(self, worker: str, family: str) -> float:
+        """And with this, for one family."""
+        known = self._families.get(family)
+        return math.exp(known.log_factor(worker)) if known else 1.0
 
     def factor(self, worker: str, family: str) -> float:
-        """Multiply the worker's ``perf`` with this; 1 for what never ran there."""
-        known = self._families.get(family)
-        pace = known.paces.get(worker) if known else None
-        if known is None or pace is None:
-            return 1.0
-        return min(max(math.exp(pace.log_factor - known.mean), 1 / CLIP), CLIP)
+        """Both; 1 for what never ran there."""
+        return min(max(self.general(worker) * self.special(worker, family), 1 / CLIP), CLIP)
 
     def ceiling(self, family: str) -> float:
-        """No factor of the family is above this."""
+        """No worker's ``special`` is above this."""
         known = self._families.get(family)
-        return min(max(math.exp(known.highest - known.mean), 1.0), CLIP) if known else 1.0
+        return math.exp(known.log_ceiling()) if known else 1.0
 
     def observe(self, worker: str, family: str, *, seconds: float, expected_s: float) -> None:
         """Learn from a job that was expected to run ``expected_s`` there (``factor`` included) and ran ``seconds``."""
-        known = self._families.setdefault(family, _Family())
-        pace = known.paces.setdefault(worker, _Pace())
-        limit = math.log(CLIP)
-        error = min(max(_log(expected_s) - _log(seconds), -limit), limit)
-        gain = _gain(pace, error)
-        before = pace.log_factor
-        pace.log_factor = min(max(before + gain * error, -limit), limit)
-        pace.count += 1
-        known.total += pace.log_factor - before
-        if pace.log_factor >= known.highest:
-            known.highest = pace.log_factor
-        elif before >= known.highest:
-            known.highest = max(one.log_factor for one in known.paces.values())
+        error = min(max(_log(expected_s) - _log(seconds), -LIMIT), LIMIT)
+        before = self._general.log_factor(worker)
+        self._general.observe(worker, error)
+        if family:
+            left = error - (self._general.log_factor(worker) - before)
+            self._families.setdefault(family, _Paces()).observe(worker, left)
 
     def forget(self, worker: str) -> None:
         """The worker is gone, or another machine took its name."""
-        for known in self._families.values():
-            if (pace := known.paces.pop(worker, None)) is not None:
-                known.total -= pace.log_factor
+        for known in (self._general, *self._families.values()):
+            known.forget(worker)
 
 
 def slow_workers(classes: Mapping[str, str], perfs: Mapping[str, float]) -> dict[str, float]:

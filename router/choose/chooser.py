@@ -15,6 +15,9 @@ from router.choose.tuning import Tuning
 from router.estimate import OfferedLoad, Speeds, expected_wait
 from router.model import Ask, Assignment, Explanation, Placement, Policy, Reason, Wait, WorkerView
 
+SOON_S = 0.01
+"""Nobody needs to plan again earlier than this."""
+
 
 @dataclass(slots=True, kw_only=True)
 class _Pass:
@@ -61,7 +64,7 @@ class Chooser:
             self.drop(view.worker)
         pool = self._pools.get(view.endpoint)
         if pool is None:
-            pool = self._pools[view.endpoint] = Pool(self._tuning)
+            pool = self._pools[view.endpoint] = Pool(self._tuning, self.speeds)
             self._draws[view.endpoint] = Draw(pool, chance=self._chance, max_queue_s=self._tuning.max_queue_s)
         pool.put(view)
         self._endpoints[view.worker] = view.endpoint
@@ -123,7 +126,7 @@ class Chooser:
         """What would be decided for this ask now, with every worker that it could have."""
         current = self._begin(ask.endpoint, now)
         pool = current.pool
-        search = Search(pool, ask, at=now, speeds=self.speeds, promises=current.promises)
+        search = Search(pool, ask, at=now, promises=current.promises, theta=current.theta)
         seats = [seat for seat in pool.seats.values() if seat.exclusion(ask) is None and not seat.resting]
         scores = sorted(map(search.score, seats), key=lambda score: score.total)
         verdict = hybrid.decide(search.run(), theta=current.theta)
@@ -152,9 +155,8 @@ class Chooser:
         pool = self._pools.get(endpoint)
         if pool is None:
             return None
-        soonest = (seat for seat in pool.soonest() if len(seat.held) < seat.view.slots)
-        seat = next(soonest, None)
-        return None if seat is None else now + max(seat.wait(now) - seat.view.lead_s, 0.01)
+        at = pool.next_room_at(now)
+        return None if at is None else max(at, now + SOON_S)
 
     # -- what others ask ----------------------------------------------------------------------------------------------
 
@@ -182,12 +184,14 @@ class Chooser:
 
     def _begin(self, endpoint: str, now: float) -> _Pass:
         load = self.load(endpoint, now)
-        pool = self._pools.get(endpoint) or Pool(self._tuning)
+        pool = self._pools.get(endpoint) or Pool(self._tuning, self.speeds)
         draw = self._draws.get(endpoint) or Draw(pool, chance=self._chance, max_queue_s=self._tuning.max_queue_s)
-        return _Pass(pool=pool, draw=draw, at=now, load=load, theta=hybrid.theta(load, self._tuning))
+        current = _Pass(pool=pool, draw=draw, at=now, load=load, theta=hybrid.theta(load, self._tuning))
+        self._close(current)
+        return current
 
     def _place(self, current: _Pass, ask: Ask) -> Placement:
-        search = Search(current.pool, ask, at=current.at, speeds=self.speeds, promises=current.promises)
+        search = Search(current.pool, ask, at=current.at, promises=current.promises, theta=current.theta)
         if self.policy is Policy.HYBRID:
             verdict, looked = self._hybrid(current, search)
         else:
@@ -215,7 +219,8 @@ class Chooser:
     def _close(self, current: _Pass) -> None:
         """End the endpoint's pass where nothing more can come of it."""
         late = self.policy is Policy.HYBRID
-        current.closed = current.planned >= self._tuning.window or (late and not current.pool.has_room(current.at))
+        full = bool(current.pool.seats) and not current.pool.has_room(current.at)
+        current.closed = current.planned >= self._tuning.window or (late and full)
 
     def _decision(self, current: _Pass, placement: Placement, looked: list[Score]) -> Decision:
         return Decision(

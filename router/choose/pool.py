@@ -3,25 +3,56 @@
 The order is what makes a decision cheap: the best worker is found by looking at a few from the front (``search``).
 """
 
+import math
 from bisect import bisect_left, insort
-from collections.abc import Iterator
 
 from router.choose.seat import Seat
 from router.choose.tuning import Tuning
+from router.estimate import Speeds
 from router.model import Assignment, Condition, WorkerView
 
 Entry = tuple[float, int, Seat]
 EVERYONE = ""
+STEP = math.log(1.15)
+ROOMS = 16
+"""Busy workers among which the next one with room is looked for: the first may be overdue."""
 
 
 class Shelf:
-    """Idle seats by pace (seconds per unit), busy ones by the time at which an engine is free."""
+    """Idle seats by pace (seconds per unit); busy ones by step of pace, then by the time at which an engine is free."""
 
     __slots__ = ("busy", "idle")
 
     def __init__(self) -> None:
         self.idle: list[Entry] = []
-        self.busy: list[Entry] = []
+        self.busy: dict[int, list[Entry]] = {}
+
+    def add(self, seat: Seat) -> None:
+        """Put a seat in its place."""
+        if seat.is_idle:
+            insort(self.idle, (seat.pace, seat.order, seat))
+        else:
+            insort(self.busy.setdefault(step(seat.pace), []), (seat.free_at, seat.order, seat))
+
+    def remove(self, seat: Seat) -> None:
+        """Take out a seat that has not changed since."""
+        if seat.is_idle:
+            del self.idle[bisect_left(self.idle, (seat.pace, seat.order))]
+            return
+        number = step(seat.pace)
+        del self.busy[number][bisect_left(self.busy[number], (seat.free_at, seat.order))]
+        if not self.busy[number]:
+            del self.busy[number]
+
+
+def step(pace: float) -> int:
+    """Paces are alike within a step."""
+    return math.floor(math.log(pace) / STEP)
+
+
+def least_pace(step: int) -> float:
+    """The lower end of a step."""
+    return math.exp(step * STEP)
 
 
 class Pool:
@@ -30,14 +61,16 @@ class Pool:
     ``capacity`` is units per second of all ready workers that don't rest; ``version`` changes with members and speeds.
     """
 
-    def __init__(self, tuning: Tuning) -> None:
+    def __init__(self, tuning: Tuning, speeds: Speeds) -> None:
         self.tuning = tuning
+        self.speeds = speeds
         self.seats: dict[str, Seat] = {}
         self.capacity = 0.0
         self.version = 0
         self.lead_s = 0.0
         self._shelves: dict[str, Shelf] = {EVERYONE: Shelf()}
         self._paces: list[float] = []
+        self._rooms: list[Entry] = []
         self._least_swaps: dict[str, float] = {}
         self._orders = 0
 
@@ -73,7 +106,7 @@ class Pool:
             self.version += seat.view.perf != view.perf
             self._count(seat, -1)
             self._take_off(seat)
-            seat.update(view, s_per_dollar=self.tuning.s_per_dollar)
+            seat.update(view, s_per_dollar=self.tuning.s_per_dollar, factor=self.speeds.general(view.worker))
         self._count(seat, +1)
         for model, seconds in view.swap_s.items():
             self._least_swaps[model] = min(seconds, self._least_swaps.get(model, self.tuning.swap_s))
@@ -116,52 +149,53 @@ class Pool:
                 seat.resting = not seat.resting
                 self._count(seat, +1)
 
-    def soonest(self) -> Iterator[Seat]:
-        """Busy seats, the first to be free first."""
-        return (entry[2] for entry in self.everyone.busy)
+    def next_room_at(self, now: float) -> float | None:
+        """When the next busy worker may be handed one more, if nothing else happens."""
+        rooms = (seat.wait(now) - seat.view.lead_s for _, _, seat in self._rooms[:ROOMS])
+        return min((now + max(room, 0.0) for room in rooms), default=None)
 
     def has_room(self, now: float) -> bool:
         """Whether any worker may be handed a request now."""
         if any(seat.has_room(now) for _, _, seat in self.everyone.idle):
             return True
-        limit = (now + self.lead_s, self._orders + 1)
-        end = bisect_left(self.everyone.busy, limit)
-        return any(seat.has_room(now) for _, _, seat in self.everyone.busy[:end])
+        due = bisect_left(self._rooms, (now, self._orders + 1))
+        return any(seat.has_room(now) for _, _, seat in self._rooms[:due])
 
     def _count(self, seat: Seat, sign: int) -> None:
-        """Keep capacity and paces of ready workers."""
-        if seat.view.condition is not Condition.READY or seat.speed <= 0:
-            return
-        if not seat.resting:
+        """Keep the capacity of ready workers."""
+        if _is_ready(seat) and not seat.resting:
             self.capacity = max(self.capacity + sign * seat.view.perf, 0.0)
-        if sign > 0:
-            insort(self._paces, seat.pace)
-        else:
-            del self._paces[bisect_left(self._paces, seat.pace)]
 
     def _put_on(self, seat: Seat) -> None:
-        if seat.view.condition is not Condition.READY or seat.speed <= 0:
+        if not _is_ready(seat):
             return
+        seat.correct(self.speeds.general(seat.view.worker))
+        insort(self._paces, seat.pace)
         seat.shelves = (EVERYONE, *seat.warm)
-        idle = seat.is_idle()
-        seat.idle_key = (seat.pace, seat.order) if idle else None
-        seat.busy_key = None if idle else (seat.free_at, seat.order)
+        seat.is_idle = seat.is_free()
+        if not seat.is_idle and len(seat.held) < seat.view.slots:
+            seat.room_at = seat.free_at - seat.view.lead_s
+            insort(self._rooms, (seat.room_at, seat.order, seat))
         for name in seat.shelves:
             shelf = self._shelves.get(name)
             if shelf is None:
                 shelf = self._shelves[name] = Shelf()
-            if idle:
-                insort(shelf.idle, (seat.pace, seat.order, seat))
-            else:
-                insort(shelf.busy, (seat.free_at, seat.order, seat))
+            shelf.add(seat)
 
     def _take_off(self, seat: Seat) -> None:
+        if not seat.shelves:
+            return
+        del self._paces[bisect_left(self._paces, seat.pace)]
+        if seat.room_at is not None:
+            del self._rooms[bisect_left(self._rooms, (seat.room_at, seat.order))]
+            seat.room_at = None
         for name in seat.shelves:
             shelf = self._shelves[name]
-            if seat.idle_key is not None:
-                del shelf.idle[bisect_left(shelf.idle, seat.idle_key)]
-            if seat.busy_key is not None:
-                del shelf.busy[bisect_left(shelf.busy, seat.busy_key)]
+            shelf.remove(seat)
             if name and not shelf.idle and not shelf.busy:
                 del self._shelves[name]
-        seat.shelves, seat.idle_key, seat.busy_key = (), None, None
+        seat.shelves = ()
+
+
+def _is_ready(seat: Seat) -> bool:
+    return seat.view.condition is Condition.READY and seat.speed > 0

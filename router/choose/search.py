@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from operator import attrgetter
 
-from router.choose.pool import Pool, Shelf
+from router.choose.pool import Entry, Pool, Shelf, least_pace
 from router.choose.seat import Seat
-from router.estimate import Speeds
 from router.model import Ask
 
 NEVER = float("inf")
@@ -64,16 +63,30 @@ class Search:
     """One ask's look at a pool, at one moment."""
 
     __slots__ = (
-        *("_ask", "_at", "_bound", "_later", "_looked", "_now", "_pool", "_promises", "_resting", "_seen", "_speeds"),
+        *(
+            "_ask",
+            "_at",
+            "_bound",
+            "_later",
+            "_looked",
+            "_now",
+            "_pool",
+            "_promises",
+            "_resting",
+            "_seen",
+            "_special",
+            "_theta",
+        ),
     )
 
-    def __init__(self, pool: Pool, ask: Ask, *, at: float, speeds: Speeds, promises: Promises) -> None:
+    def __init__(self, pool: Pool, ask: Ask, *, at: float, promises: Promises, theta: float) -> None:
         self._pool = pool
         self._ask = ask
         self._at = at
-        self._speeds = speeds
+        self._special = pool.speeds.special
         self._promises = promises
-        self._bound = ask.size / speeds.ceiling(ask.family)
+        self._theta = theta
+        self._bound = ask.size / pool.speeds.ceiling(ask.family)
         self._resting = False
         self._seen: set[int] = set()
         self._now: Score | None = None
@@ -92,14 +105,14 @@ class Search:
     def score(self, seat: Seat) -> Score:
         """The figures of one worker."""
         ask, view = self._ask, seat.view
-        factor = self._speeds.factor(view.worker, ask.family)
+        special = self._special(view.worker, ask.family)
         missing = self._promises.missing(seat, ask.models) if ask.models else ()
         return Score(
             seat,
             wait=seat.wait(self._at) + self._promises.seconds(seat),
             transfer=seat.transfer_s(ask),
             swap=seat.swap_s(missing, self._pool.tuning.swap_s) if missing else 0.0,
-            run=ask.size / (seat.speed * factor),
+            run=ask.size / (seat.speed * special),
         )
 
     def _look(self) -> None:
@@ -115,12 +128,18 @@ class Search:
             if least_swap_s + self._bound * pace >= _total(self._now):
                 break
             self._consider(seat)
-        best_s = least_swap_s + self._bound * self._pool.best_pace
+        for number, entries in shelf.busy.items():
+            self._look_at_busy(entries, best_s=least_swap_s + self._bound * least_pace(number))
+
+    def _look_at_busy(self, entries: list[Entry], *, best_s: float) -> None:
+        """Busy ones matter while they could beat the best of their kind, and what would be taken now."""
         handed_until = self._at + self._pool.lead_s
-        for free_at, _, seat in shelf.busy[: self._pool.tuning.scan]:
+        for free_at, _, seat in entries[: self._pool.tuning.scan]:
             soonest_s = max(free_at - self._at, 0.0) + best_s
-            if soonest_s >= _total(self._later) and (free_at > handed_until or soonest_s >= _total(self._now)):
-                break
+            if free_at > handed_until or soonest_s >= _total(self._now):
+                limit = self._now.total - self._theta * self._now.run if self._now is not None else NEVER
+                if soonest_s >= min(limit, _total(self._later)):
+                    break
             self._consider(seat)
 
     def _consider(self, seat: Seat) -> None:

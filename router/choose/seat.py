@@ -13,8 +13,8 @@ class Seat:
     """Mutable; owned by ``Pool``, which keeps it in order whenever it changes."""
 
     __slots__ = (
-        *("busy_key", "cost", "cost_factor", "free_at", "held", "idle_key", "order", "overdue", "pace", "resting"),
-        *("shelves", "since", "speed", "starts", "view", "warm"),
+        *("cost", "cost_factor", "free_at", "held", "is_idle", "order", "overdue", "pace", "resting"),
+        *("room_at", "shelves", "since", "speed", "starts", "view", "warm"),
     )
 
     def __init__(self, view: WorkerView, *, order: int, s_per_dollar: float, overdue: float) -> None:
@@ -26,21 +26,25 @@ class Seat:
         self.resting = False
         self.warm: list[str] = []
         self.shelves: tuple[str, ...] = ()
-        self.idle_key: tuple[float, int] | None = None
-        self.busy_key: tuple[float, int] | None = None
-        self.update(view, s_per_dollar=s_per_dollar)
+        self.is_idle = False
+        self.room_at: float | None = None
+        self.update(view, s_per_dollar=s_per_dollar, factor=1.0)
 
-    def update(self, view: WorkerView, *, s_per_dollar: float) -> None:
+    def update(self, view: WorkerView, *, s_per_dollar: float, factor: float) -> None:
         """Take a report over; own assignments stay."""
         self.view = view
-        self.speed = view.perf / max(view.engines, 1)
         self.cost_factor = s_per_dollar * view.price / 3600
-        self.pace = (1 + self.cost_factor) / self.speed if self.speed > 0 else float("inf")
+        self.correct(factor)
         if view.warm is not None:
             self.warm = list(view.warm)
             for assignment in self.held.values():
                 self._use(assignment.models)
         self.reckon()
+
+    def correct(self, factor: float) -> None:
+        """Its speed is that of its benchmark times ``factor``; ``pace`` is what a unit takes and costs, in seconds."""
+        self.speed = factor * self.view.perf / max(self.view.engines, 1)
+        self.pace = (1 + self.cost_factor) / self.speed if self.speed > 0 else float("inf")
 
     def assign(self, assignment: Assignment) -> None:
         """It was given a request."""
@@ -96,7 +100,7 @@ class Seat:
             return False
         return self.wait(now) <= view.lead_s
 
-    def is_idle(self) -> bool:
+    def is_free(self) -> bool:
         """Whether an engine has nothing to do, as far as we know."""
         return len(self.starts) < self.view.engines and self.view.foreign_load <= 0
 

@@ -1,0 +1,183 @@
+"""How long the router's policy takes for a decision, with hundreds and thousands of workers, in its usual states."""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from heapq import heappop, heappush
+from typing import Any
+
+from benchmark import score
+from benchmark.targets import Target, at_most, table, target_rows
+from router.choose.chooser import Chooser
+from router.estimate import OfferedLoad, Speeds
+from router.fairness import FairQueue
+from router.model import Ask, Policy, WorkerView
+
+LIMITS_MS = {500: 0.2, 5000: 1.0}
+LOADS = (0.3, 0.7, 1.5)
+"""Offered work over capacity; over 1 requests pile up (to ``WAITING``), and every decision is made under pressure."""
+WAITING = 1000
+DECISIONS = 3000
+MODELS = 8
+FLEET = "fleet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decisions:
+    """One fleet at one load. A decision is a request placed; passes that placed none count towards the next one."""
+
+    workers: int
+    load: float
+    decisions: int
+    per_second: float
+    mean_ms: float
+    p99_ms: float
+    report_us: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionsReport:
+    """All fleets and loads."""
+
+    measured: tuple[Decisions, ...]
+
+    def targets(self) -> tuple[Target, ...]:
+        """A decision's mean, at the worst load."""
+        return tuple(
+            at_most(
+                f"decision with {workers} workers, mean at the worst load",
+                max((one.mean_ms for one in self.measured if one.workers == workers), default=None),
+                limit,
+                "ms",
+                digits=3,
+            )
+            for workers, limit in LIMITS_MS.items()
+        )
+
+    def markdown(self) -> str:
+        """The report as a page keeps it."""
+        head = ("workers", "load", "decisions/s", "mean ms", "p99 ms", "a worker's report, µs")
+        rows = [
+            (
+                one.workers,
+                one.load,
+                f"{one.per_second:.0f}",
+                f"{one.mean_ms:.3f}",
+                f"{one.p99_ms:.3f}",
+                f"{one.report_us:.1f}",
+            )
+            for one in self.measured
+        ]
+        return "\n".join([*table(head, rows), "", *target_rows(self.targets())])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**asdict(self), "targets": [asdict(target) for target in self.targets()]}
+
+
+def measure_decisions(say: Callable[[str], None], *, decisions: int = DECISIONS) -> DecisionsReport:
+    """Drive the production policy with a made-up fleet, in this process."""
+    measured = []
+    for workers in LIMITS_MS:
+        for load in LOADS:
+            say(f"{workers} workers at load {load}")
+            measured.append(_Drive(workers, load).run(decisions))
+    return DecisionsReport(measured=tuple(measured))
+
+
+class _Drive:
+    """A fleet of mixed speeds and eight models, two resident a worker; jobs of a second or so."""
+
+    def __init__(self, workers: int, load: float) -> None:
+        self._chance = chance = random.Random(f"{workers}/{load}")
+        self._views = [
+            WorkerView(
+                worker=f"worker-{number}",
+                endpoint=FLEET,
+                perf=100 * chance.lognormvariate(0, 0.5),
+                slots=2,
+                lead_s=0.2,
+                warm=tuple(f"model-{model}" for model in chance.sample(range(MODELS), 2)),
+                price=0.3,
+            )
+            for number in range(workers)
+        ]
+        self._load = load
+        self._speeds = Speeds()
+        self._offered = OfferedLoad()
+        self._queue = FairQueue()
+        self._chooser = Chooser(Policy.HYBRID, chance=chance, speeds=self._speeds, load=self._offered)
+        for view in self._views:
+            self._chooser.put(view, 0.0)
+        self._ends: list[tuple[float, str]] = []
+        self._asked = 0
+        self._seconds: list[float] = []
+        self._idle_s = 0.0
+
+    def run(self, decisions: int) -> Decisions:
+        """Fill the fleet to its load, then measure."""
+        now, rate = 0.0, self._load * sum(view.perf for view in self._views) / 100
+        warm = 2 * len(self._views)
+        while len(self._seconds) < warm + decisions:
+            now += self._chance.expovariate(rate)
+            while self._ends and self._ends[0][0] <= now:
+                ended_at, request_id = heappop(self._ends)
+                self._end(request_id, ended_at)
+                self._plan(ended_at)
+            if len(self._queue) < WAITING:
+                self._arrive(now)
+                self._plan(now)
+        seconds = self._seconds[warm:]
+        return Decisions(
+            workers=len(self._views),
+            load=self._load,
+            decisions=len(seconds),
+            per_second=len(seconds) / sum(seconds),
+            mean_ms=1000 * score.mean(seconds),
+            p99_ms=1000 * score.percentile(seconds, 0.99),
+            report_us=1e6 * self._report(now),
+        )
+
+    def _arrive(self, now: float) -> None:
+        self._asked += 1
+        ask = Ask(
+            request_id=str(self._asked),
+            endpoint=FLEET,
+            arrived_at=now,
+            cost=100.0,
+            size=100 * self._chance.lognormvariate(0, 0.5),
+            tenant=f"tenant-{self._asked % 10}",
+            models=(f"model-{self._chance.randrange(MODELS)}",),
+        )
+        self._offered.arrived(FLEET, size=ask.size, now=now)
+        self._queue.push(ask)
+
+    def _plan(self, now: float) -> None:
+        begin = time.perf_counter()
+        placements = self._chooser.plan(self._queue.order(now), now)
+        assigned = [one.assignment for one in placements if one.assignment is not None]
+        for assignment in assigned:
+            self._queue.take(assignment.request_id)
+        seconds = time.perf_counter() - begin
+        self._idle_s += seconds
+        if assigned:
+            self._seconds += [self._idle_s / len(assigned)] * len(assigned)
+            self._idle_s = 0.0
+        for assignment in assigned:
+            end = assignment.expected_finish_at + self._chance.uniform(-0.1, 0.2)
+            heappush(self._ends, (max(end, now), assignment.request_id))
+
+    def _end(self, request_id: str, now: float) -> None:
+        assignment = self._chooser.settle(request_id, now)
+        self._queue.settled(request_id)
+        if assignment is not None:
+            expected = assignment.expected_finish_at - assignment.expected_start_at
+            factor = self._chance.lognormvariate(0, 0.2)
+            self._speeds.observe(assignment.worker, "", seconds=expected * factor, expected_s=expected)
+
+    def _report(self, now: float) -> float:
+        begin = time.perf_counter()
+        for view in self._views:
+            self._chooser.put(view, now)
+        return (time.perf_counter() - begin) / len(self._views)

@@ -137,6 +137,7 @@ class DirectRequests:
             request_id = str(item.request_idx)
             match item.status:
                 case RequestOutcome.REJECTED:
+                    await self._turned_away(item.request_idx, worker)
                     await self._dispatcher.refused(request_id, worker, Refusal.FULL)
                 case RequestOutcome.ERROR:
                     await self._dispatcher.refused(request_id, worker, Refusal.FAILED)
@@ -294,6 +295,13 @@ class DirectRequests:
             number = await self._link.attempt(lambda state: state.next_number(name), otherwise=0) or number
         self._reqnums[worker] = number
         return number
+
+    async def _turned_away(self, request_idx: int, worker: str) -> None:
+        """The worker itself says why its caller will be back; there is nothing worse to be thought of it then."""
+        request = await self._find(request_idx)
+        if request is not None and request.worker == worker:
+            request.worker = ""
+            await self._keep(request)
 
     async def _let_down(self, request: _Request) -> Worker | None:
         """The caller had a worker and is back. Answer that one if it still does the job: it takes the caller back."""

@@ -114,6 +114,16 @@ async def test_many_broken_workers_are_tried_ever_more_slowly(router: Replica) -
     assert router.clock.monotonic() > 0.1 + 0.2 + 0.4
 
 
+async def test_who_comes_back_late_after_a_rejection_is_not_held_longer(router: Replica) -> None:
+    """Its worker said that it was full; the caller slept over that, and gets it at once."""
+    await router.report(1)
+    first = await router.route()
+    await router.direct.ended("ep/1", [told(first.request_idx, RequestOutcome.REJECTED)])
+    await router.clock.advance(4)
+    again = await router.route(first.request_idx)
+    assert again.worker is not None and again.request_idx == first.request_idx
+
+
 async def test_a_rejection_is_forgotten_soon(router: Replica) -> None:
     """A full worker is no bad worker."""
     await router.report(1)

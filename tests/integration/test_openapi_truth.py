@@ -121,7 +121,7 @@ def test_every_example_runs(unlocked: Asked) -> None:
     for path, methods in unlocked.document()["paths"].items():
         for method, operation in methods.items():
             wanted = {int(status) for status in operation["responses"] if status.startswith("2")}
-            if "{" in _at(path, operation):
+            if "{" in _at(path, operation) or path in BY_BODY:
                 wanted = {404}
             for title, sent in _requests(operation):
                 url = unlocked.process.api + _at(path, operation)

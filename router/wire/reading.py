@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -19,9 +19,12 @@ SMALL, LARGE = 256 * 1024, 8 * 1024 * 1024
 MOST_ID = 2**63 - 1
 
 
-async def read_object(request: web.Request, *, limit: int = SMALL) -> dict[str, Any]:
-    """Read a JSON object; no body is an empty one. Raises: InvalidRequest, BodyTooLarge."""
-    data = await read_body(request, limit=limit, pace=PACE)
+async def read_object(
+    request: web.Request, *, limit: int = SMALL, grow: Callable[[int], None] = lambda size: None
+) -> dict[str, Any]:
+    """Read a JSON object; no body is an empty one; ``grow`` is told of its size. Raises: InvalidRequest, BodyTooLarge,
+    and what ``grow`` raises."""
+    data = await read_body(request, limit=limit, pace=PACE, grow=grow)
     if not data.strip():
         return {}
     value = _parsed(data)

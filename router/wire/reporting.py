@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from lib.clock import Clock
 from lib.errors import InvalidRequest, Unauthorized
 from lib.protocol.status import DeletedRequest, RequestOutcome
-from lib.serving.payloads import json_response
+from lib.serving.payloads import Room, json_response
 from router.direct import DirectRequests
 from router.dispatch import Dispatcher
 from router.endpoints import Place
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 PREFIX = "/e/{endpoint}"
 ROUTER_HEADER = "X-Pyworker-Router"
 """Tells workers of ours that this router understands what they tell beyond Vast's report."""
+ROOM = 4 * LARGE
+"""Bytes of large bodies that are read at the same time."""
 DONE = {"success": True}
 
 
@@ -35,14 +37,16 @@ class Reporting:
         self._direct = direct
         self._signing = signing
         self._clock = clock
+        self._room = Room(ROOM)
 
     async def pubkey(self, request: web.Request) -> web.Response:
         """The key that signs routes, PEM."""
         return web.Response(text=self._signing.public_pem, headers={ROUTER_HEADER: "1"})
 
     async def status(self, request: web.Request) -> web.Response:
-        """A report; any field but ``id`` may be missing. Raises: InvalidRequest, Unauthorized, UnknownEndpoint."""
-        body = await read_object(request, limit=LARGE)
+        """A report; any field but ``id`` may be missing. Raises: InvalidRequest, Unauthorized, UnknownEndpoint,
+        Overloaded."""
+        body = await self._read(request)
         worker_id, place = self._place(request, body, name="id")
         known = self._dispatcher.worker(place.key(worker_id))
         record = record_of(
@@ -56,11 +60,16 @@ class Reporting:
         return json_response(DONE, headers={ROUTER_HEADER: "1"})
 
     async def deletes(self, request: web.Request) -> web.Response:
-        """Requests that are over on a worker. Raises: InvalidRequest, Unauthorized, UnknownEndpoint."""
-        body = await read_object(request, limit=LARGE)
+        """Requests that are over on a worker. Raises: InvalidRequest, Unauthorized, UnknownEndpoint, Overloaded."""
+        body = await self._read(request)
         worker_id, place = self._place(request, body, name="worker_id")
         await self._direct.ended(place.key(worker_id), ended_in(body))
         return json_response(DONE)
+
+    async def _read(self, request: web.Request) -> dict[str, Any]:
+        """The token is in the body: until that is read, anybody may be sending."""
+        with self._room.taken() as grow:
+            return await read_object(request, limit=LARGE, grow=grow)
 
     def _place(self, request: web.Request, body: Mapping[str, Any], *, name: str) -> tuple[int, Place]:
         worker_id = whole(body, name)

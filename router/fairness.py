@@ -184,23 +184,29 @@ class FairQueue:
     def _rounds(self, ring: Mapping[str, _Tenant]) -> Iterator[Ask]:
         """Serve, in mind, whoever has something left; when nobody has, a new round begins."""
         turns = deque(name for name, tenant in ring.items() if tenant.waiting and not self._is_capped(name))
+        if len(turns) == 1:
+            yield from (entry[2] for entry in ring[turns[0]].waiting)
+            return
         deficits = {name: ring[name].deficit for name in turns}
-        served = dict.fromkeys(turns, 0)
+        rests = {name: iter(ring[name].waiting) for name in turns}
+        nexts = {name: next(rest)[2] for name, rest in rests.items()}
         while turns:
-            if all(deficit <= 0 for deficit in deficits.values()):
-                self._credit_all(deficits)
-            while deficits[turns[0]] <= 0:
-                turns.rotate(-1)
             name = turns[0]
-            ask = ring[name].waiting[served[name]][2]
+            if deficits[name] <= 0:
+                if max(deficits.values()) <= 0:
+                    self._credit_all(deficits)
+                if deficits[name] <= 0:
+                    turns.rotate(-1)
+                continue
+            ask = nexts[name]
             yield ask
-            served[name] += 1
             deficits[name] -= ask.size
-            if served[name] == len(ring[name].waiting):
+            following = next(rests[name], None)
+            if following is None:
                 turns.popleft()
                 del deficits[name]
-            elif deficits[name] <= 0:
-                turns.rotate(-1)
+            else:
+                nexts[name] = following[2]
 
     def _charge(self, ring: dict[str, _Tenant], ask: Ask) -> None:
         tenant = ring[ask.tenant]

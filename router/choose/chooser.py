@@ -3,14 +3,14 @@
 import random
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from router.choose import hybrid
 from router.choose.early import Draw, choose
 from router.choose.explain import SHOWN, Decision, exclusions, explanation
 from router.choose.hybrid import Verdict
 from router.choose.pool import Pool
-from router.choose.search import Found, Promises, Score, Search
+from router.choose.search import Score, Search
 from router.choose.tuning import Tuning
 from router.estimate import OfferedLoad, Speeds, expected_wait
 from router.model import Ask, Assignment, Explanation, Placement, Policy, Reason, Wait, WorkerView
@@ -28,7 +28,6 @@ class _Pass:
     at: float
     load: float
     theta: float
-    promises: Promises = field(default_factory=Promises)
     planned: int = 0
     closed: bool = False
 
@@ -116,17 +115,18 @@ class Chooser:
             current = passes.get(ask.endpoint)
             if current is None:
                 current = passes[ask.endpoint] = self._begin(ask.endpoint, now)
-            if not current.closed:
+            if current.closed:
+                if len(passes) >= len(self._pools) and all(one.closed for one in passes.values()):
+                    break
+            elif not self._stands(current, ask):
                 placements.append(self._place(current, ask))
-            if len(passes) == len(self._pools) and all(one.closed for one in passes.values()):
-                break
         return placements
 
     def explain(self, ask: Ask, now: float) -> Explanation:
         """What would be decided for this ask now, with every worker that it could have."""
         current = self._begin(ask.endpoint, now)
         pool = current.pool
-        search = Search(pool, ask, at=now, promises=current.promises, theta=current.theta)
+        search = Search(pool, ask, at=now, theta=current.theta)
         seats = [seat for seat in pool.seats.values() if seat.exclusion(ask) is None and not seat.resting]
         scores = sorted(map(search.score, seats), key=lambda score: score.total)
         verdict = hybrid.decide(search.run(), theta=current.theta)
@@ -187,34 +187,55 @@ class Chooser:
         pool = self._pools.get(endpoint) or Pool(self._tuning, self.speeds)
         draw = self._draws.get(endpoint) or Draw(pool, chance=self._chance, max_queue_s=self._tuning.max_queue_s)
         current = _Pass(pool=pool, draw=draw, at=now, load=load, theta=hybrid.theta(load, self._tuning))
+        pool.waits.purge(now)
         self._close(current)
         return current
 
+    def _stands(self, current: _Pass, ask: Ask) -> bool:
+        """Whether the ask goes on waiting for the same worker: none that got room since would do it earlier."""
+        waits = current.pool.waits
+        promise = waits.standing(ask, current.at)
+        if promise is None:
+            return False
+        better = [seat for seat in waits.news(promise) if seat.has_room(current.at) and seat.exclusion(ask) is None]
+        if not better:
+            return True
+        search = Search(current.pool, ask, at=current.at, theta=current.theta)
+        left_s = promise.finish_at - current.at
+        return all(search.worth_waiting(search.score(seat)) > left_s for seat in better)
+
     def _place(self, current: _Pass, ask: Ask) -> Placement:
-        search = Search(current.pool, ask, at=current.at, promises=current.promises, theta=current.theta)
-        if self.policy is Policy.HYBRID:
-            verdict, looked = self._hybrid(current, search)
-        else:
-            verdict = choose(self.policy, ask, now=current.at, search=search, draw=current.draw)
-            looked = [verdict.taken] if verdict.taken else []
+        verdict, looked = self._verdict(current, ask)
         current.planned += 1
         if verdict.taken is None:
-            if verdict.awaited is not None:
-                current.promises.add(verdict.awaited, ask)
-            self._close(current)
-            awaited = verdict.awaited.seat.view.worker if verdict.awaited else None
-            return Placement(ask=ask, reason=_empty(current.pool) or verdict.reason, awaited=awaited)
+            return self._wait(current, ask, verdict)
         assignment = _assignment(ask, verdict.taken, current.at)
         placement = Placement(ask=ask, reason=verdict.reason, assignment=assignment)
         current.pool.assign(verdict.taken.seat, assignment)
+        current.pool.waits.drop(ask.request_id)
         self._holders[assignment.request_id] = assignment.worker
         self._remember(self._decision(current, placement, looked[:SHOWN]))
         self._close(current)
         return placement
 
-    def _hybrid(self, current: _Pass, search: Search) -> tuple[Verdict, list[Score]]:
-        found: Found = search.run()
+    def _verdict(self, current: _Pass, ask: Ask) -> tuple[Verdict, list[Score]]:
+        if self.policy is not Policy.HYBRID:
+            search = Search(current.pool, ask, at=current.at, theta=0.0)
+            verdict = choose(self.policy, ask, now=current.at, search=search, draw=current.draw)
+            return verdict, [verdict.taken] if verdict.taken else []
+        found = Search(current.pool, ask, at=current.at, theta=current.theta).run()
         return hybrid.decide(found, theta=current.theta), found.looked
+
+    def _wait(self, current: _Pass, ask: Ask, verdict: Verdict) -> Placement:
+        pool, later = current.pool, verdict.awaited
+        if later is None:
+            pool.waits.drop(ask.request_id)
+        else:
+            finish_s = later.transfer + later.swap + later.run
+            pool.waits.keep(ask, later.seat, at=current.at, wait_s=later.wait, finish_s=finish_s, total_s=later.total)
+        self._close(current)
+        awaited = later.seat.view.worker if later else None
+        return Placement(ask=ask, reason=_empty(pool) or verdict.reason, awaited=awaited)
 
     def _close(self, current: _Pass) -> None:
         """End the endpoint's pass where nothing more can come of it."""

@@ -5,15 +5,17 @@ The order is what makes a decision cheap: the best worker is found by looking at
 
 import math
 from bisect import bisect_left, insort
+from dataclasses import replace
 
 from router.choose.seat import Seat
 from router.choose.tuning import Tuning
+from router.choose.waits import Waits
 from router.estimate import Speeds
 from router.model import Assignment, Condition, WorkerView
 
 Entry = tuple[float, int, Seat]
 EVERYONE = ""
-STEP = math.log(1.15)
+STEP = math.log(1.3)
 ROOMS = 16
 """Busy workers among which the next one with room is looked for: the first may be overdue."""
 
@@ -50,15 +52,11 @@ def step(pace: float) -> int:
     return math.floor(math.log(pace) / STEP)
 
 
-def least_pace(step: int) -> float:
-    """The lower end of a step."""
-    return math.exp(step * STEP)
-
-
 class Pool:
     """Seats of an endpoint. Each change of a seat goes through here, so that the order stays true.
 
-    ``capacity`` is units per second of all ready workers that don't rest; ``version`` changes with members and speeds.
+    ``capacity`` is units per second of all ready workers that don't rest; ``version`` changes with members and speeds;
+    ``least_paces`` are the lower ends of steps.
     """
 
     def __init__(self, tuning: Tuning, speeds: Speeds) -> None:
@@ -68,7 +66,9 @@ class Pool:
         self.capacity = 0.0
         self.version = 0
         self.lead_s = 0.0
+        self.waits = Waits()
         self._shelves: dict[str, Shelf] = {EVERYONE: Shelf()}
+        self.least_paces: dict[int, float] = {}
         self._paces: list[float] = []
         self._rooms: list[Entry] = []
         self._least_swaps: dict[str, float] = {}
@@ -95,7 +95,7 @@ class Pool:
 
     def put(self, view: WorkerView) -> Seat:
         """Add a worker, or take its report over."""
-        seat = self.seats.get(view.worker)
+        seat, known = self.seats.get(view.worker), None
         if seat is None:
             self._orders += 1
             tuning = self.tuning
@@ -106,12 +106,15 @@ class Pool:
             self.version += seat.view.perf != view.perf
             self._count(seat, -1)
             self._take_off(seat)
+            known = seat.view
             seat.update(view, s_per_dollar=self.tuning.s_per_dollar, factor=self.speeds.general(view.worker))
         self._count(seat, +1)
         for model, seconds in view.swap_s.items():
             self._least_swaps[model] = min(seconds, self._least_swaps.get(model, self.tuning.swap_s))
         self.lead_s = max(self.lead_s, view.lead_s)
         self._put_on(seat)
+        if known is None or _differs(known, view):
+            self.waits.freed(seat)
         return seat
 
     def drop(self, worker: str) -> tuple[Assignment, ...]:
@@ -133,6 +136,7 @@ class Pool:
         self._take_off(seat)
         assignment = seat.settle(request_id, now)
         self._put_on(seat)
+        self.waits.freed(seat)
         return assignment
 
     def started(self, seat: Seat, request_id: str, now: float) -> None:
@@ -148,11 +152,13 @@ class Pool:
                 self._count(seat, -1)
                 seat.resting = not seat.resting
                 self._count(seat, +1)
+                self.waits.freed(seat)
 
     def next_room_at(self, now: float) -> float | None:
-        """When the next busy worker may be handed one more, if nothing else happens."""
-        rooms = (seat.wait(now) - seat.view.lead_s for _, _, seat in self._rooms[:ROOMS])
-        return min((now + max(room, 0.0) for room in rooms), default=None)
+        """When the next busy worker may be handed one more, or one that is awaited was to be free."""
+        rooms = (now + max(seat.wait(now) - seat.view.lead_s, 0.0) for _, _, seat in self._rooms[:ROOMS])
+        awaited = self.waits.next_start()
+        return min((moment for moment in (*rooms, awaited) if moment is not None), default=None)
 
     def has_room(self, now: float) -> bool:
         """Whether any worker may be handed a request now."""
@@ -171,6 +177,9 @@ class Pool:
             return
         seat.correct(self.speeds.general(seat.view.worker))
         insort(self._paces, seat.pace)
+        number = step(seat.pace)
+        if number not in self.least_paces:
+            self.least_paces[number] = math.exp(number * STEP)
         seat.shelves = (EVERYONE, *seat.warm)
         seat.is_idle = seat.is_free()
         if not seat.is_idle and len(seat.held) < seat.view.slots:
@@ -195,6 +204,11 @@ class Pool:
             if name and not shelf.idle and not shelf.busy:
                 del self._shelves[name]
         seat.shelves = ()
+
+
+def _differs(known: WorkerView, view: WorkerView) -> bool:
+    """Whether a report says more than that the worker lives."""
+    return replace(known, heard_at=view.heard_at) != view
 
 
 def _is_ready(seat: Seat) -> bool:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from operator import attrgetter
 
-from router.choose.pool import Entry, Pool, Shelf, least_pace
+from router.choose.pool import Entry, Pool, Shelf
 from router.choose.seat import Seat
 from router.model import Ask
 
@@ -25,31 +25,6 @@ class Score:
         self.total = wait + transfer + swap + run + self.cost
 
 
-class Promises:
-    """What one planning pass has in mind for busy workers: work and models that will come before later asks."""
-
-    __slots__ = ("_models", "_seconds")
-
-    def __init__(self) -> None:
-        self._seconds: dict[int, float] = {}
-        self._models: dict[int, tuple[str, ...]] = {}
-
-    def add(self, score: Score, ask: Ask) -> None:
-        """An ask will wait for this worker."""
-        order = score.seat.order
-        self._seconds[order] = self._seconds.get(order, 0.0) + score.transfer + score.swap + score.run
-        self._models[order] = (*self._models.get(order, ()), *ask.models)
-
-    def seconds(self, seat: Seat) -> float:
-        """Work that goes before."""
-        return self._seconds.get(seat.order, 0.0)
-
-    def missing(self, seat: Seat, models: tuple[str, ...]) -> tuple[str, ...]:
-        """Of these models, what nobody who waits for this worker loads anyway."""
-        promised = self._models.get(seat.order)
-        return models if promised is None else tuple(model for model in models if model not in promised)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """The best worker that can take the ask now, and the best of those that can't yet; all that was looked at."""
@@ -68,25 +43,27 @@ class Search:
             "_at",
             "_bound",
             "_later",
+            "_limit",
             "_looked",
             "_now",
             "_pool",
-            "_promises",
+            "_rank",
             "_resting",
             "_seen",
             "_special",
-            "_theta",
         ),
+        "_theta",
     )
 
-    def __init__(self, pool: Pool, ask: Ask, *, at: float, promises: Promises, theta: float) -> None:
+    def __init__(self, pool: Pool, ask: Ask, *, at: float, theta: float) -> None:
         self._pool = pool
         self._ask = ask
         self._at = at
-        self._special = pool.speeds.special
-        self._promises = promises
         self._theta = theta
+        self._rank = pool.waits.rank(ask.request_id)
+        self._special = pool.speeds.special
         self._bound = ask.size / pool.speeds.ceiling(ask.family)
+        self._limit = NEVER
         self._resting = False
         self._seen: set[int] = set()
         self._now: Score | None = None
@@ -102,17 +79,23 @@ class Search:
         self._looked.sort(key=attrgetter("total"))
         return Found(now=self._now, later=self._later, looked=self._looked)
 
+    def worth_waiting(self, score: Score) -> float:
+        """Seconds below which waiting for another worker is better than this one, which has room."""
+        return score.total - self._theta * (score.run + score.cost)
+
     def score(self, seat: Seat) -> Score:
         """The figures of one worker."""
         ask, view = self._ask, seat.view
-        special = self._special(view.worker, ask.family)
-        missing = self._promises.missing(seat, ask.models) if ask.models else ()
+        wait, missing = seat.wait(self._at), ask.models
+        if before := self._pool.waits.before(seat, rank=self._rank, now=self._at):
+            wait += sum(promise.seconds for promise in before)
+            missing = tuple(model for model in missing if all(model not in one.ask.models for one in before))
         return Score(
             seat,
-            wait=seat.wait(self._at) + self._promises.seconds(seat),
+            wait=wait,
             transfer=seat.transfer_s(ask),
             swap=seat.swap_s(missing, self._pool.tuning.swap_s) if missing else 0.0,
-            run=ask.size / (seat.speed * special),
+            run=ask.size / (seat.speed * self._special(view.worker, ask.family)),
         )
 
     def _look(self) -> None:
@@ -129,18 +112,20 @@ class Search:
                 break
             self._consider(seat)
         for number, entries in shelf.busy.items():
-            self._look_at_busy(entries, best_s=least_swap_s + self._bound * least_pace(number))
+            best_s = least_swap_s + self._bound * self._pool.least_paces[number]
+            if max(entries[0][0] - self._at, 0.0) + best_s < self._limit or self._could_be_now(entries[0][0]):
+                self._look_at_busy(entries, best_s=best_s)
 
     def _look_at_busy(self, entries: list[Entry], *, best_s: float) -> None:
         """Busy ones matter while they could beat the best of their kind, and what would be taken now."""
-        handed_until = self._at + self._pool.lead_s
         for free_at, _, seat in entries[: self._pool.tuning.scan]:
             soonest_s = max(free_at - self._at, 0.0) + best_s
-            if free_at > handed_until or soonest_s >= _total(self._now):
-                limit = self._now.total - self._theta * self._now.run if self._now is not None else NEVER
-                if soonest_s >= min(limit, _total(self._later)):
-                    break
+            if soonest_s >= self._limit and not (self._could_be_now(free_at) and soonest_s < _total(self._now)):
+                break
             self._consider(seat)
+
+    def _could_be_now(self, free_at: float) -> bool:
+        return free_at <= self._at + self._pool.lead_s
 
     def _consider(self, seat: Seat) -> None:
         if seat.resting is not self._resting or seat.order in self._seen or seat.exclusion(self._ask) is not None:
@@ -151,8 +136,10 @@ class Search:
         if seat.has_room(self._at):
             if score.total < _total(self._now):
                 self._now = score
+                self._limit = min(self._limit, self.worth_waiting(score))
         elif score.total < _total(self._later):
             self._later = score
+            self._limit = min(self._limit, score.total)
 
 
 def _total(score: Score | None) -> float:

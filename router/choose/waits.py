@@ -1,0 +1,123 @@
+"""Who waits for which busy worker: remembered from pass to pass, so that only what changed is thought over again.
+
+A promise: nothing is held for it, but whoever comes later counts it as work that goes before. It lapses when it was to
+start and nobody renewed it.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+
+from router.choose.seat import Seat
+from router.model import Ask
+
+LAPSE_S = 1.0
+FREED = 128
+"""Workers that got room lately; who last looked before them, looks at all."""
+
+
+class Promise:
+    """An ask that waits for a worker, as both were when it was decided."""
+
+    __slots__ = ("ask", "finish_at", "free_at", "rank", "seat", "seconds", "serial", "start_at")
+
+    def __init__(
+        self, ask: Ask, seat: Seat, *, start_at: float, finish_at: float, seconds: float, rank: int, serial: int
+    ) -> None:
+        self.ask = ask
+        self.seat = seat
+        self.free_at = seat.free_at
+        self.start_at = start_at
+        self.finish_at = finish_at
+        self.seconds = seconds
+        self.rank = rank
+        self.serial = serial
+
+
+class Waits:
+    """Promises of one pool. Earlier ranks go first."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Promise] = {}
+        self._of_seat: dict[int, dict[str, Promise]] = {}
+        self._freed: deque[tuple[int, Seat]] = deque(maxlen=FREED)
+        self._serial = 0
+        self._ranks = 0
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def rank(self, request_id: str) -> int:
+        """The ask's place among those that wait; a new one's is the last."""
+        known = self._known.get(request_id)
+        if known is not None:
+            return known.rank
+        self._ranks += 1
+        return self._ranks
+
+    def keep(self, ask: Ask, seat: Seat, *, at: float, wait_s: float, finish_s: float, total_s: float) -> None:
+        """An ask waits ``wait_s`` for this worker, which will have it for ``finish_s``; ``total_s`` was compared."""
+        rank = self.rank(ask.request_id)
+        self.drop(ask.request_id)
+        promise = Promise(
+            ask,
+            seat,
+            start_at=at + wait_s,
+            finish_at=at + total_s,
+            seconds=finish_s,
+            rank=rank,
+            serial=self._serial,
+        )
+        self._known[ask.request_id] = promise
+        self._of_seat.setdefault(seat.order, {})[ask.request_id] = promise
+
+    def drop(self, request_id: str) -> None:
+        """It waits no more, or for something else."""
+        promise = self._known.pop(request_id, None)
+        if promise is not None:
+            of_seat = self._of_seat[promise.seat.order]
+            del of_seat[request_id]
+            if not of_seat:
+                del self._of_seat[promise.seat.order]
+
+    def purge(self, now: float) -> None:
+        """Forget promises that nobody renewed."""
+        while self._known:
+            promise = next(iter(self._known.values()))
+            if promise.start_at + LAPSE_S >= now:
+                break
+            self.drop(promise.ask.request_id)
+
+    def freed(self, seat: Seat) -> None:
+        """A worker got room, or is better than it was."""
+        self._serial += 1
+        self._freed.append((self._serial, seat))
+
+    def standing(self, ask: Ask, now: float) -> Promise | None:
+        """The promise of an ask, if nothing about it and its worker has changed."""
+        promise = self._known.get(ask.request_id)
+        if promise is None or promise.ask is not ask or promise.serial < self._serial - FREED:
+            return None
+        seat = promise.seat
+        if seat.free_at != promise.free_at or not seat.shelves or now >= promise.start_at - seat.view.lead_s:
+            return None
+        return promise
+
+    def news(self, promise: Promise) -> Iterator[Seat]:
+        """Workers that got room since the promise was looked at."""
+        if promise.serial != self._serial:
+            for serial, seat in reversed(self._freed):
+                if serial <= promise.serial:
+                    break
+                yield seat
+            promise.serial = self._serial
+
+    def before(self, seat: Seat, *, rank: int, now: float) -> list[Promise]:
+        """What goes before an ask of this rank there."""
+        of_seat = self._of_seat.get(seat.order)
+        if of_seat is None:
+            return []
+        return [one for one in of_seat.values() if one.rank < rank and one.start_at + LAPSE_S >= now]
+
+    def next_start(self) -> float | None:
+        """When the first of them was to start: if it can't, it is to be thought over."""
+        return min((promise.start_at for promise in self._known.values()), default=None)

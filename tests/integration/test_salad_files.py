@@ -231,9 +231,10 @@ def test_a_requests_credentials(api: Salad, auth: dict[str, str], header: str, s
 def models() -> Iterator[Path]:
     """ComfyUI's folder of models; what a test adds is taken away again."""
     root = Path(str(install_record()["root"])) / "models"
-    before = {path for path in root.rglob("*") if path.is_file()}
+    folders = (root / "checkpoints", root / "loras")
+    before = {path for folder in folders for path in folder.iterdir()}
     yield root
-    for path in {path for path in root.rglob("*") if path.is_file()} - before:
+    for path in {path for folder in folders for path in folder.glob("*.safetensors*")} - before:
         path.unlink()
 
 

@@ -11,10 +11,13 @@ from router.choose.explain import SHOWN, Decision, exclusions, explanation
 from router.choose.hybrid import Verdict
 from router.choose.pool import Pool
 from router.choose.search import Score, Search
+from router.choose.seat import Seat
 from router.choose.tuning import Tuning
 from router.estimate import OfferedLoad, Speeds, expected_wait
 from router.model import Ask, Assignment, Explanation, Placement, Policy, Reason, Wait, WorkerView
 
+WORKERS_PER_ASK = 20
+"""A pass looks at one more waiting request for so many workers."""
 SOON_S = 0.01
 """Nobody needs to plan again earlier than this."""
 
@@ -28,7 +31,8 @@ class _Pass:
     at: float
     load: float
     theta: float
-    planned: int = 0
+    window: int
+    seen: int = 0
     closed: bool = False
 
 
@@ -118,8 +122,12 @@ class Chooser:
             if current.closed:
                 if len(passes) >= len(self._pools) and all(one.closed for one in passes.values()):
                     break
-            elif not self._stands(current, ask):
-                placements.append(self._place(current, ask))
+            else:
+                current.seen += 1
+                if not self._stands(current, ask):
+                    placements.append(self._place(current, ask))
+                elif current.seen >= current.window:
+                    current.closed = True
         return placements
 
     def explain(self, ask: Ask, now: float) -> Explanation:
@@ -186,7 +194,14 @@ class Chooser:
         load = self.load(endpoint, now)
         pool = self._pools.get(endpoint) or Pool(self._tuning, self.speeds)
         draw = self._draws.get(endpoint) or Draw(pool, chance=self._chance, max_queue_s=self._tuning.max_queue_s)
-        current = _Pass(pool=pool, draw=draw, at=now, load=load, theta=hybrid.theta(load, self._tuning))
+        current = _Pass(
+            pool=pool,
+            draw=draw,
+            at=now,
+            load=load,
+            theta=hybrid.theta(load, self._tuning),
+            window=max(self._tuning.window, len(pool.seats) // WORKERS_PER_ASK),
+        )
         pool.waits.purge(now)
         self._close(current)
         return current
@@ -197,16 +212,23 @@ class Chooser:
         promise = waits.standing(ask, current.at)
         if promise is None:
             return False
-        better = [seat for seat in waits.news(promise) if seat.has_room(current.at) and seat.exclusion(ask) is None]
+        left_s = promise.finish_at - current.at
+        better = [seat for seat in waits.news(promise) if self._might_win(current, ask, seat, left_s)]
         if not better:
             return True
         search = Search(current.pool, ask, at=current.at, theta=current.theta)
-        left_s = promise.finish_at - current.at
         return all(search.worth_waiting(search.score(seat)) > left_s for seat in better)
+
+    def _might_win(self, current: _Pass, ask: Ask, seat: Seat, left_s: float) -> bool:
+        """A quick look: at its pace, with what it would have to load, could it do so in ``left_s``?"""
+        run_s = ask.size * seat.pace / self.speeds.ceiling(ask.family)
+        least_s = (1 - current.theta) * run_s
+        if any(model not in seat.warm for model in ask.models):
+            least_s += current.pool.least_swap_s(ask.models)
+        return least_s <= left_s and seat.has_room(current.at) and seat.exclusion(ask) is None
 
     def _place(self, current: _Pass, ask: Ask) -> Placement:
         verdict, looked = self._verdict(current, ask)
-        current.planned += 1
         if verdict.taken is None:
             return self._wait(current, ask, verdict)
         assignment = _assignment(ask, verdict.taken, current.at)
@@ -241,7 +263,7 @@ class Chooser:
         """End the endpoint's pass where nothing more can come of it."""
         late = self.policy is Policy.HYBRID
         full = bool(current.pool.seats) and not current.pool.has_room(current.at)
-        current.closed = current.planned >= self._tuning.window or (late and full)
+        current.closed = current.seen >= current.window or (late and full)
 
     def _decision(self, current: _Pass, placement: Placement, looked: list[Score]) -> Decision:
         return Decision(

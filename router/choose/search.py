@@ -128,7 +128,7 @@ class Search:
         return free_at <= self._at + self._pool.lead_s
 
     def _consider(self, seat: Seat) -> None:
-        if seat.resting is not self._resting or seat.order in self._seen or seat.exclusion(self._ask) is not None:
+        if seat.order in self._seen or seat.resting is not self._resting or seat.exclusion(self._ask) is not None:
             return
         self._seen.add(seat.order)
         score = self.score(seat)

@@ -18,7 +18,7 @@ FREED = 128
 class Promise:
     """An ask that waits for a worker, as both were when it was decided."""
 
-    __slots__ = ("ask", "finish_at", "free_at", "rank", "seat", "seconds", "serial", "start_at")
+    __slots__ = ("ask", "finish_at", "free_at", "rank", "seat", "seconds", "serial", "stands_until", "start_at")
 
     def __init__(
         self, ask: Ask, seat: Seat, *, start_at: float, finish_at: float, seconds: float, rank: int, serial: int
@@ -29,6 +29,10 @@ class Promise:
         self.start_at = start_at
         self.finish_at = finish_at
         self.seconds = seconds
+        if len(seat.held) < seat.view.slots:
+            self.stands_until = start_at - seat.view.lead_s
+        else:
+            self.stands_until = start_at + seat.overdue * max(start_at - seat.since, 0.0)
         self.rank = rank
         self.serial = serial
 
@@ -83,7 +87,7 @@ class Waits:
         """Forget promises that nobody renewed."""
         while self._known:
             promise = next(iter(self._known.values()))
-            if promise.start_at + LAPSE_S >= now:
+            if promise.stands_until + LAPSE_S >= now:
                 break
             self.drop(promise.ask.request_id)
 
@@ -98,7 +102,7 @@ class Waits:
         if promise is None or promise.ask is not ask or promise.serial < self._serial - FREED:
             return None
         seat = promise.seat
-        if seat.free_at != promise.free_at or not seat.shelves or now >= promise.start_at - seat.view.lead_s:
+        if seat.free_at != promise.free_at or not seat.shelves or now >= promise.stands_until:
             return None
         return promise
 
@@ -116,8 +120,8 @@ class Waits:
         of_seat = self._of_seat.get(seat.order)
         if of_seat is None:
             return []
-        return [one for one in of_seat.values() if one.rank < rank and one.start_at + LAPSE_S >= now]
+        return [one for one in of_seat.values() if one.rank < rank and one.stands_until + LAPSE_S >= now]
 
     def next_start(self) -> float | None:
-        """When the first of them was to start: if it can't, it is to be thought over."""
-        return min((promise.start_at for promise in self._known.values()), default=None)
+        """When the first of them is to be thought over, because its worker did not become free."""
+        return min((promise.stands_until for promise in self._known.values()), default=None)

@@ -1,4 +1,4 @@
-"""``python -m benchmark boot | overhead | load | gap | large | soak | streams``: measure by hand."""
+"""``python -m benchmark boot | overhead | load | gap | large | routing | soak | streams``: measure by hand."""
 
 import argparse
 import asyncio
@@ -21,6 +21,8 @@ from benchmark.ports import BenchRunner
 from benchmark.raw import RawComfy
 from benchmark.report import Overhead
 from benchmark.result import BenchResult
+from benchmark.routing.measure import measure_routing
+from benchmark.routing.plot import plot_routing
 from benchmark.runners import ApiRunner, RawRunner
 from benchmark.servers import NoComfyUI, ServerFailed
 from benchmark.settings import REPOSITORY
@@ -63,6 +65,7 @@ MEASUREMENTS = {
     "load": Measurement(about="mixed workflows, open and closed loop", measure=measure_load, plot=plots.plot_load),
     "gap": Measurement(about="idle time of ComfyUI between jobs", measure=measure_gap, plot=plots.plot_gap),
     "large": Measurement(about="files of a gigabyte: memory and stalls", measure=measure_large),
+    "routing": Measurement(about="simulated fleets: policies compared", measure=measure_routing, plot=plot_routing),
     "soak": Measurement(about="10,000 jobs: what stays behind", measure=measure_soak, plot=plots.plot_soak),
     "streams": Measurement(about="2,000 event streams", measure=measure_streams, plot=plots.plot_streams),
 }

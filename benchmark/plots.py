@@ -27,7 +27,7 @@ def plot_load(report: LoadReport, path: Path) -> None:
         axes[0].set_ylabel("latency, ms")
         axes[0].legend()
 
-    _save(path, draw, width=3.2 * len(report.measured))
+    save(path, draw, width=3.2 * len(report.measured))
 
 
 def plot_gap(report: GapReport, path: Path) -> None:
@@ -41,7 +41,7 @@ def plot_gap(report: GapReport, path: Path) -> None:
         axis.set(xlabel="idle between two jobs, ms", ylabel="% of the gaps", xscale="log")
         axis.legend()
 
-    _save(path, draw)
+    save(path, draw)
 
 
 def plot_soak(report: SoakReport, path: Path) -> None:
@@ -52,7 +52,7 @@ def plot_soak(report: SoakReport, path: Path) -> None:
         axis.plot(*zip(*report.samples, strict=True), color=COLOURS["ours"])
         axis.set(xlabel="seconds", ylabel="resident memory, MB", ylim=(0, None), title=f"{report.jobs} jobs")
 
-    _save(path, draw)
+    save(path, draw)
 
 
 def plot_streams(report: StreamsReport, path: Path) -> None:
@@ -64,10 +64,11 @@ def plot_streams(report: StreamsReport, path: Path) -> None:
         axis.axvline(50, color=COLOURS["raw"], linestyle=":")
         axis.set(xlabel="age of an event, ms", ylabel="% of the events", title=f"{report.streams} streams")
 
-    _save(path, draw)
+    save(path, draw)
 
 
-def _save(path: Path, draw: Callable[[Any], None], *, width: float = 7.0) -> None:
+def save(path: Path, draw: Callable[[Any], None], *, width: float = 7.0) -> None:
+    """Draw into a PNG, ``width`` inches wide."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, 4.0), layout="constrained")

@@ -3,9 +3,11 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
 
 from benchmark.routing.traces import Job
-from benchmark.routing.world import Machine, World
+from benchmark.routing.world import Machine, Site, World
 from router.choose.chooser import Chooser
 from router.choose.tuning import Tuning
 from router.estimate import OfferedLoad, Sizes, Speeds
@@ -13,18 +15,33 @@ from router.fairness import FairQueue
 from router.model import Ask, Assignment, Condition, Policy, WorkerView
 
 FLEET = "fleet"
-FOREVER = 1e12
+UNBOUND = Tuning(max_queue_s=1e12)
+
+
+class Counted(StrEnum):
+    """What a baseline counts: requests, or requests over speed."""
+
+    REQUESTS = "requests"
+    DELAY = "delay"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """A policy under test. ``blind``: it does not know which models are needed; ``early``: requests queue at workers."""
+    """A policy under test. ``blind``: it does not know which models are needed. ``counting``: one of the baselines."""
 
     name: str
     policy: Policy = Policy.HYBRID
-    tuning: Tuning = Tuning(max_queue_s=FOREVER)
-    patience: float = 0.0
+    tuning: Tuning = UNBOUND
     blind: bool = False
+    counting: Counted | None = None
+    clairvoyant: bool = False
+
+
+def site_for(rules: Rules, world: World, *, seed: int) -> Site:
+    """What routes by these rules."""
+    if rules.counting is not None:
+        return Counting(world, seed=seed, by_speed=rules.counting is Counted.DELAY)
+    return Routers(rules, world, seed=seed)
 
 
 def seen_perfs(world: World, seed: int) -> dict[str, float]:
@@ -42,7 +59,7 @@ class Replica:
         self.speeds = Speeds()
         self.load = OfferedLoad()
         self.sizes = Sizes()
-        self.queue = FairQueue(patience=rules.patience)
+        self.queue = FairQueue()
         self.chooser = Chooser(
             rules.policy, chance=random.Random(seed), speeds=self.speeds, load=self.load, tuning=rules.tuning
         )
@@ -64,7 +81,10 @@ class Routers:
         self._learned = scenario.learned
         self._replicas = [Replica(rules, seed=f"{seed}/{number}") for number in range(scenario.replicas)]
         self._jobs: dict[str, Job] = {}
-        self._perfs = seen_perfs(world, seed)
+        exact = {machine.name: machine.perf for machine in world.machines}
+        self._perfs = exact if rules.clairvoyant else seen_perfs(world, seed)
+        self._pace = len(exact) / sum(exact.values())
+        self._alarms: set[int] = set()
         self._claims: dict[str, int] = {}
         self._owners: dict[str, Replica] = {}
         for machine in world.machines:
@@ -81,7 +101,7 @@ class Routers:
         self._jobs[ask.request_id] = job
         replica.load.arrived(FLEET, size=ask.size, now=now)
         self._others(replica, lambda one: one.load.arrived(FLEET, size=ask.size, now=self._world.now))
-        replica.queue.push(ask)
+        replica.queue.push(ask, pace=self._pace)
         self._plan(replica)
 
     def finished(self, job: Job, machine: Machine, now: float) -> None:
@@ -98,11 +118,12 @@ class Routers:
             replica.chooser.drop(machine.name)
         for job in lost:
             request_id = str(job.number)
-            if (replica := self._owners.pop(request_id, None)) is not None:
+            if request_id in self._owners:
+                replica = self._owners.pop(request_id)
                 self._claims[machine.name] -= 1
                 replica.queue.settled(request_id)
                 job.refused_by |= {machine.name}
-                replica.queue.push(self._ask(job, replica))
+                replica.queue.push(self._ask(job, replica), pace=self._pace)
         for replica in self._replicas:
             self._plan(replica)
 
@@ -127,10 +148,23 @@ class Routers:
             replica.queue.take(assignment.request_id)
             self._claims[machine.name] = self._claims.get(machine.name, 0) + 1
             self._owners[assignment.request_id] = replica
-            self._others(replica, lambda one, note=assignment: self._note(one, note))
+            self._others(replica, partial(self._note, assignment=assignment))
             self._world.give(self._jobs[assignment.request_id], machine, self)
+        self._wake(replica)
 
-    def _note(self, replica: Replica, assignment: Assignment) -> None:
+    def _wake(self, replica: Replica) -> None:
+        """Plan again when somebody's worker is overdue, as the production dispatcher does."""
+        moment = replica.chooser.next_change(FLEET, self._world.now) if len(replica.queue) else None
+        if moment is not None and id(replica) not in self._alarms:
+            self._alarms.add(id(replica))
+
+            def ring() -> None:
+                self._alarms.discard(id(replica))
+                self._plan(replica)
+
+            self._world.at(moment, ring)
+
+    def _note(self, replica: Replica, *, assignment: Assignment) -> None:
         if assignment.request_id in self._owners:  # it may be over before the others hear of it
             replica.chooser.note(assignment)
 
@@ -148,7 +182,7 @@ class Routers:
         if self._shared:
             for other in self._replicas:
                 if other is not replica:
-                    self._world.at(self._world.now + self._world.scenario.bus_s, lambda other=other: call(other))
+                    self._world.at(self._world.now + self._world.scenario.bus_s, partial(call, other))
 
     def _learn(self, replica: Replica, job: Job, machine: Machine, now: float) -> None:
         assignment = replica.chooser.assignment(str(job.number))
@@ -170,7 +204,7 @@ class Routers:
             endpoint=FLEET,
             arrived_at=job.arrived_at,
             cost=100.0,
-            size=size,
+            size=job.size if self._rules.clairvoyant else size,
             tenant=job.tenant,
             models=(job.model,) if job.model and not self._rules.blind else (),
             vram_gib=job.vram_gib,

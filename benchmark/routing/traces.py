@@ -38,8 +38,8 @@ class Scenario:
     Errors are standard deviations: of scores relative, of sizes in log space. ``learned``: sizes are not announced but
     learned by the router. ``models`` with Zipf popularity, ``room`` of them resident a worker. ``slowed``: that share
     of workers runs at 40 % from the middle of the run on. ``mtbf_s``: workers die and come back after ``boot_s``.
-    ``big_share`` of jobs needs 24 GiB. ``replicas`` of the router share their state within ``bus_s``, or, unshared, hear
-    reports every ``report_s``.
+    ``big_share`` of jobs needs 24 GiB. ``replicas`` of the router share their state within ``bus_s``, or, unshared,
+    hear reports every ``report_s``.
     """
 
     fleet: tuple[Gpu, ...] = MIX

@@ -4,6 +4,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from heapq import heappop, heappush
 from typing import Protocol
 
@@ -29,6 +30,10 @@ class Machine:
     alive: bool = True
     life: int = 0
     busy_s: float = 0.0
+
+    def slow_down(self) -> None:
+        """It is throttled, or shared."""
+        self.perf = SLOW * self.gpu.perf
 
     @property
     def count(self) -> int:
@@ -90,7 +95,6 @@ class World:
         while self._left:
             self.now, _, call = heappop(self._events)
             call()
-        self._site = None
 
     def give(self, job: Job, machine: Machine, site: Site) -> None:
         """Hand a job to a machine; a dead one swallows it, which is noticed late."""
@@ -121,8 +125,7 @@ class World:
             machine.running[job.number] = job
             job.started_at = self.now
             seconds = self._swap(machine, job) + job.size / (machine.perf / machine.gpu.engines)
-            life = machine.life
-            self.at(self.now + seconds, lambda job=job: self._finish(job, machine, life, site))
+            self.at(self.now + seconds, partial(self._finish, job, machine, machine.life, site))
 
     def _swap(self, machine: Machine, job: Job) -> float:
         if not job.model:
@@ -151,7 +154,7 @@ class World:
         scenario, end = self.scenario, self.trace.jobs[-1].arrived_at
         slowed = self._chance.sample(self.machines, round(scenario.slowed * len(self.machines)))
         for machine in slowed:
-            self.at(end / 2, lambda machine=machine: setattr(machine, "perf", SLOW * machine.gpu.perf))
+            self.at(end / 2, machine.slow_down)
         if scenario.mtbf_s:
             for machine in self.machines:
                 self._live(machine, site)

@@ -1,0 +1,46 @@
+"""Run the cells over seeds, in two quiet processes."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+
+from benchmark.routing.cells import POLICIES, Cell, cells
+from benchmark.routing.outcome import Outcome, run
+from benchmark.routing.report import Measured, RoutingReport
+
+JOBS, SEEDS = 10_000, 10
+PROCESSES, NICE = 2, 19
+
+
+async def measure_routing(say: Callable[[str], None]) -> RoutingReport:
+    """The whole simulation; some minutes."""
+    return simulate(say, cells=cells())
+
+
+def simulate(
+    say: Callable[[str], None],
+    *,
+    cells: Sequence[Cell],
+    jobs: int = JOBS,
+    seeds: int = SEEDS,
+    processes: int = PROCESSES,
+) -> RoutingReport:
+    """Every cell with every seed and policy. The result depends on nothing but the arguments."""
+    with ProcessPoolExecutor(
+        processes, mp_context=multiprocessing.get_context("spawn"), initializer=os.nice, initargs=(NICE,)
+    ) as pool:
+        pending = [[pool.submit(run_cell, cell, jobs, seed) for seed in range(seeds)] for cell in cells]
+        measured = []
+        for cell, futures in zip(cells, pending, strict=True):
+            runs = [future.result() for future in futures]
+            say(f"{cell.name}: done")
+            outcomes = {name: tuple(one[name] for one in runs) for name in cell.policies}
+            measured.append(Measured(cell=cell, outcomes=outcomes))
+    return RoutingReport(jobs=jobs, seeds=seeds, measured=tuple(measured))
+
+
+def run_cell(cell: Cell, jobs: int, seed: int) -> dict[str, Outcome]:
+    """All policies of a cell on one seed's trace."""
+    count = max(round(cell.share * jobs), 20)
+    return {name: run(cell.scenario, POLICIES[name], jobs=count, seed=seed) for name in cell.policies}

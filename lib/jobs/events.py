@@ -9,7 +9,8 @@ from dataclasses import replace
 from operator import attrgetter
 
 from lib.jobs.ahead import Ahead
-from lib.jobs.live import LiveJob, Mailbox, Place, last_version
+from lib.jobs.live import LiveJob, Place, last_version
+from lib.jobs.mailboxes import Handing, Mailbox, Reader
 from lib.jobs.model import Job, JobStatus, JobView, Stage
 
 REFRESH_S = 5.0
@@ -25,6 +26,7 @@ class Watchers:
         self._line = line
         self._ahead = ahead
         self._interval_s = interval_s
+        self._handing = Handing()
         self._count = 0
         self._waiting_count = 0
         self._passed_at = -interval_s
@@ -34,9 +36,14 @@ class Watchers:
     def count(self) -> int:
         return self._count
 
-    async def watch(self, live: LiveJob, *, previews: bool) -> AsyncGenerator[JobView, None]:
-        """Yield the newest view, then each change that the reader is in time for, the last one always."""
-        mailbox = Mailbox(previews=previews)
+    async def watch(
+        self, live: LiveJob, *, previews: bool, reader: Reader | None = None
+    ) -> AsyncGenerator[JobView, None]:
+        """Yield the newest view, then each change that the reader is in time for, the last one always. What a
+        ``reader`` takes is not yielded."""
+        mailbox = Mailbox(
+            previews=previews, handing=self._handing, newest=lambda: None if live.closing else live.view, reader=reader
+        )
         live.mailboxes.append(mailbox)
         self._count += 1
         self._find_place(live)

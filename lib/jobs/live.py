@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from lib.errors import Draining, JobCancelled, ServiceError
+from lib.jobs.mailboxes import Mailbox
 from lib.jobs.model import Estimate, Job, JobStatus, JobView, OnDisconnect, Preview, Progress
 from lib.jobs.requests import request_size
 from lib.jobs.transitions import advance
@@ -33,37 +34,6 @@ class Place:
     position: int
     waiting_count: int
     wait_s: float | None
-
-
-class Mailbox:
-    """What one watcher has not seen yet: that there is news, and the newest preview where previews were asked for.
-
-    It holds no views: whoever looks takes the newest one. So a slow reader costs nothing and misses nothing that
-    still matters."""
-
-    __slots__ = ("_wake", "preview", "previews", "unread")
-
-    def __init__(self, *, previews: bool) -> None:
-        self.previews = previews
-        self.preview: Preview | None = None
-        self.unread = True
-        self._wake: asyncio.Future[None] | None = None
-
-    def tell(self) -> None:
-        """There is something new to see."""
-        self.unread = True
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
-
-    async def news(self) -> None:
-        """Return when there is something that was not seen yet."""
-        if not self.unread:
-            self._wake = asyncio.get_running_loop().create_future()
-            try:
-                await self._wake
-            finally:
-                self._wake = None
-        self.unread = False
 
 
 class LiveJob:
@@ -200,6 +170,11 @@ class LiveJob:
                 expected_wait_s=None if place is None else place.wait_s,
             )
         return self._view
+
+    @property
+    def closing(self) -> bool:
+        """Whether what watchers see next is the last they will."""
+        return self.job.status.terminal or self.done.done()
 
     @property
     def waits(self) -> bool:

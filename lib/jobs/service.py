@@ -16,6 +16,7 @@ from lib.jobs.lifetimes import Lifetimes
 from lib.jobs.live import LiveJob, draining
 from lib.jobs.lives import Lives
 from lib.jobs.lookup import Lookup, missing
+from lib.jobs.mailboxes import Reader
 from lib.jobs.model import DeliverySpec, Job, JobFilter, JobSpec, JobStatus, JobView, OnDisconnect
 from lib.jobs.patience import Patience
 from lib.jobs.pipeline import Pipeline, PipelineLimits
@@ -182,12 +183,17 @@ class JobService:
         """Jobs that fit, newest first, live ones as they are now."""
         return await self._lookup.listed(asked)
 
-    def watch(self, job_id: str, *, previews: bool = False) -> AsyncGenerator[JobView, None]:
-        """Yield the newest view, then each change; a reader that is slow gets only the newest one. Ends after the
-        terminal view, or with the last view of a job that is left to the worker's next life. Close it
-        (``contextlib.aclosing``) if you leave early. Raises, when it is iterated: JobNotFound."""
+    def watch(
+        self, job_id: str, *, previews: bool = False, reader: Reader | None = None
+    ) -> AsyncGenerator[JobView, None]:
+        """Yield the newest view, then each change; who is slow gets only the newest one. A ``reader`` is handed
+        views, and gets here what it did not take, the first and the last one. Ends after the terminal view, or with
+        the last view of a job that is left to the worker's next life. Close it (``contextlib.aclosing``) if you leave
+        early. Raises, when it is iterated: JobNotFound."""
         live = self._lookup.live(job_id)
-        return self._stored_view(job_id) if live is None else self._watchers.watch(live, previews=previews)
+        return (
+            self._stored_view(job_id) if live is None else self._watchers.watch(live, previews=previews, reader=reader)
+        )
 
     async def keep(self, job_id: str) -> Job:
         """Have a job go on without its caller; that is recorded when this returns. Raises: JobNotFound."""

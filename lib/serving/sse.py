@@ -7,6 +7,7 @@ snapshots, goes on with the newest one. Nothing of one stream waits for another.
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -119,6 +120,7 @@ class EventStream:
         self._farewell = farewell
         self._limit = asyncio.timeout(None)
         self._due = 0.0
+        self._rests_until = 0.0
         self._wrote = True
         self._silent_beats = 0
         self._inside = False
@@ -150,21 +152,43 @@ class EventStream:
     async def send(self, event: bytes) -> None:
         """Write an event; return when the next one may follow. Raises ConnectionError when nobody listens any more."""
         await self.last(event)
+        self._pace()
+        await self.turn()
+
+    def offer(self, event: Callable[[], bytes]) -> bool:
+        """Write an event if one may follow now and somebody listens; ``send`` is for those that are told no."""
+        transport = self._request.transport
+        if not self._inside or self._protocol.writing_paused or transport is None or transport.is_closing():
+            return False
+        if self._rests_until and self._clock.monotonic() < self._rests_until:
+            return False
+        self._write(transport, event())
+        self._pace()
+        return True
+
+    async def turn(self) -> None:
+        """Return when an event may follow. Raises ConnectionError when nobody listens any more."""
         if self._protocol.writing_paused:
             await self._request.writer.drain()
-        if not self._interval_s:
-            return
-        now = self._clock.monotonic()
-        self._due = max(self._due, now) + self._interval_s
-        if (early_s := self._due - self._interval_s - now) > 0:  # the second one within an interval: slow down
+        if self._rests_until and (early_s := self._rests_until - self._clock.monotonic()) > 0:
             await self._clock.sleep(early_s)
+
+    def _pace(self) -> None:
+        """The second event within an interval is followed by a rest."""
+        if self._interval_s:
+            now = self._clock.monotonic()
+            self._rests_until = self._due if self._due > now else 0.0
+            self._due = max(self._due, now) + self._interval_s
 
     async def last(self, event: bytes) -> None:
         """Write an event that no other will follow, without a pause. Raises ConnectionError."""
-        self._wrote = True
         transport = self._request.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the reader is gone")
+        self._write(transport, event)
+
+    def _write(self, transport: asyncio.WriteTransport, event: bytes) -> None:
+        self._wrote = True
         # Past aiohttp's writer, which costs as much again: thousands of streams may have news at the same moment.
         transport.write(b"%x\r\n%b\r\n" % (len(event), event) if self._chunked else event)
 

@@ -1,7 +1,7 @@
 """A job's events as a stream: what is sent when, from where a reader resumes, and how it ends."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 
 from aiohttp import web
@@ -69,7 +69,8 @@ class Streaming:
         self, stream: EventStream, events: Events, job_id: str, *, seen: str, previews: bool
     ) -> Job | None:
         """Send progress; return the job once it is over, ``None`` if it is left to the worker's next life."""
-        async with aclosing(self._jobs.watch(job_id, previews=previews)) as views:
+        reader = _Reader(stream, events, self._encoded)
+        async with aclosing(self._jobs.watch(job_id, previews=previews, reader=reader)) as views:
             async for view in views:
                 if view.job.status.terminal:
                     return view.job
@@ -92,3 +93,20 @@ class Streaming:
         if is_big(job):
             return await asyncio.to_thread(events.final, job, include_response=include_response)
         return events.final(job, include_response=include_response)
+
+
+class _Reader:
+    """Writes what happens to the job as it happens. Implements ``lib.jobs.mailboxes.Reader``."""
+
+    __slots__ = ("_encoded", "_events", "_stream")
+
+    def __init__(self, stream: EventStream, events: Events, encoded: Callable[[Events, JobView], bytes]) -> None:
+        self._stream = stream
+        self._events = events
+        self._encoded = encoded
+
+    def take(self, view: JobView) -> bool:
+        return self._stream.offer(lambda: self._encoded(self._events, view))
+
+    async def turn(self) -> None:
+        await self._stream.turn()

@@ -174,3 +174,32 @@ async def test_events_are_spaced_in_the_long_run(world: World) -> None:
         world.events.put_nowait(None)
         await world.clock.advance(1)
         assert await answer.text() == ""
+
+
+@pytest.mark.parametrize("world", [1.0], indirect=True)
+async def test_what_is_offered_is_written_when_it_may_follow(world: World) -> None:
+    """Two at once, then one an interval; what is refused is not even encoded, and a sender waits for its turn."""
+    offered: list[bool] = []
+
+    def never() -> bytes:
+        raise AssertionError("not wanted now")
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        async with world.streams.open(request, farewell=FAREWELL) as stream:
+            offered.extend(stream.offer(lambda number=number: encode(number)) for number in range(2))  # type: ignore[misc]
+            offered.append(stream.offer(never))
+            await stream.turn()
+            offered.append(stream.offer(lambda: encode(3)))
+        offered.append(stream.offer(never))
+        return stream.response
+
+    world.answer = answer  # type: ignore[method-assign]
+    async with world.served.client.get("/") as found:
+        await block(found)
+        assert (await block(found), await block(found)) == ("data: 0", "data: 1")
+        await settle(50)
+        assert offered == [True, True, False]
+        await world.clock.advance(1)
+        assert await block(found) == "data: 3"
+        assert await found.text() == ""
+    assert offered == [True, True, False, True, False]

@@ -117,13 +117,17 @@ class _Paces:
         """No worker's is above this."""
         return max(self._highest - self._total / len(self._known), 0.0) if self._known else 0.0
 
-    def observe(self, worker: str, error: float) -> None:
-        """Learn from a log error."""
-        pace = self._known.setdefault(worker, _Pace())
-        before = pace.log_factor
-        pace.log_factor = min(max(before + _gain(pace, error) * error, -LIMIT), LIMIT)
+    def observe(self, worker: str, found: float) -> None:
+        """Learn from the log of an observed speed over the promised one."""
+        pace = self._known.get(worker)
+        if pace is None:
+            pace = self._known[worker] = _Pace(log_factor=self._total / len(self._known) if self._known else 0.0)
+            self._total += pace.log_factor
+        error = min(max(found - pace.log_factor, -LIMIT), LIMIT)
+        step = _gain(pace, error) * error
+        pace.log_factor += step
         pace.count += 1
-        self._total += pace.log_factor - before
+        self._total += step
         self._highest = max(self._highest, pace.log_factor)
 
     def forget(self, worker: str) -> None:
@@ -145,30 +149,29 @@ class Speeds:
 
     def general(self, worker: str) -> float:
         """Multiply the worker's ``perf`` with this, whatever it does."""
-        return math.exp(min(max(self._general.log_factor(worker), -LIMIT), LIMIT))
+        return _within(self._general.log_factor(worker))
 
     def special(self, worker: str, family: str) -> float:
         """And with this, for one family."""
         known = self._families.get(family)
-        return math.exp(known.log_factor(worker)) if known else 1.0
+        return _within(known.log_factor(worker)) if known else 1.0
 
     def factor(self, worker: str, family: str) -> float:
         """Both; 1 for what never ran there."""
-        return min(max(self.general(worker) * self.special(worker, family), 1 / CLIP), CLIP)
+        return self.general(worker) * self.special(worker, family)
 
     def ceiling(self, family: str) -> float:
         """No worker's ``special`` is above this."""
         known = self._families.get(family)
-        return math.exp(known.log_ceiling()) if known else 1.0
+        return _within(known.log_ceiling()) if known else 1.0
 
     def observe(self, worker: str, family: str, *, seconds: float, expected_s: float) -> None:
         """Learn from a job that was expected to run ``expected_s`` there (``factor`` included) and ran ``seconds``."""
-        error = min(max(_log(expected_s) - _log(seconds), -LIMIT), LIMIT)
-        before = self._general.log_factor(worker)
-        self._general.observe(worker, error)
+        found = _log(expected_s) - _log(seconds) + _log(self.factor(worker, family))
+        self._general.observe(worker, found - _log(self.special(worker, family)))
         if family:
-            left = error - (self._general.log_factor(worker) - before)
-            self._families.setdefault(family, _Paces()).observe(worker, left)
+            known = self._families.setdefault(family, _Paces())
+            known.observe(worker, found - _log(self.general(worker)))
 
     def forget(self, worker: str) -> None:
         """The worker is gone, or another machine took its name."""
@@ -266,6 +269,10 @@ def _variance(row: SizeRow, *, gain: float, error: float) -> float:
         return row.log_variance
     share = min(gain, 0.2)
     return (1 - share) * row.log_variance + share * error * error
+
+
+def _within(log_factor: float) -> float:
+    return math.exp(min(max(log_factor, -LIMIT), LIMIT))
 
 
 def _log(value: float) -> float:

@@ -183,30 +183,32 @@ class FairQueue:
 
     def _rounds(self, ring: Mapping[str, _Tenant]) -> Iterator[Ask]:
         """Serve, in mind, whoever has something left; when nobody has, a new round begins."""
-        turns = deque(name for name, tenant in ring.items() if tenant.waiting and not self._is_capped(name))
-        if len(turns) == 1:
-            yield from (entry[2] for entry in ring[turns[0]].waiting)
+        spent = [name for name, tenant in ring.items() if tenant.waiting and not self._is_capped(name)]
+        if len(spent) == 1:
+            yield from (entry[2] for entry in ring[spent[0]].waiting)
             return
-        deficits = {name: ring[name].deficit for name in turns}
-        rests = {name: iter(ring[name].waiting) for name in turns}
-        nexts = {name: next(rest)[2] for name, rest in rests.items()}
-        while turns:
-            name = turns[0]
-            if deficits[name] <= 0:
-                if max(deficits.values()) <= 0:
-                    self._credit_all(deficits)
-                if deficits[name] <= 0:
-                    turns.rotate(-1)
-                continue
-            ask = nexts[name]
-            yield ask
-            deficits[name] -= ask.size
-            following = next(rests[name], None)
-            if following is None:
-                turns.popleft()
-                del deficits[name]
-            else:
-                nexts[name] = following[2]
+        deficits = {name: ring[name].deficit for name in spent}
+        rests = {name: iter(ring[name].waiting) for name in spent}
+        nexts = {name: next(rest) for name, rest in rests.items()}
+        while spent:
+            if max(deficits.values()) <= 0:
+                self._credit_all(deficits)
+            turns = deque(name for name in spent if deficits[name] > 0)
+            spent = [name for name in spent if deficits[name] <= 0]
+            while turns:
+                name = turns[0]
+                ask = nexts[name][2]
+                yield ask
+                deficits[name] -= ask.size
+                following = next(rests[name], None)
+                if following is not None:
+                    nexts[name] = following
+                if following is None or deficits[name] <= 0:
+                    turns.popleft()
+                if following is None:
+                    del deficits[name]
+                elif deficits[name] <= 0:
+                    spent.append(name)
 
     def _charge(self, ring: dict[str, _Tenant], ask: Ask) -> None:
         tenant = ring[ask.tenant]

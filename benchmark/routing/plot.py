@@ -8,7 +8,7 @@ from benchmark.routing.cells import CENTRAL, HYBRID, LEAST_WORK, PROPORTIONAL
 from benchmark.routing.report import RoutingReport, curves
 from benchmark.routing.traces import SizesDrawn
 
-STYLES = {
+STYLES: dict[str, dict[str, Any]] = {
     PROPORTIONAL: {"color": "#888888", "linestyle": "--"},
     LEAST_WORK: {"color": "#2563eb"},
     CENTRAL: {"color": "#15803d"},

@@ -10,8 +10,8 @@ from router.model import Ask, Candidate, Exclusion, Explanation, Placement, Poli
 
 TEXTS = {
     Reason.EARLIEST_FINISH: "{worker} is expected to finish it first.",
-    Reason.FASTEST_IDLE: "{worker} is the best worker that is free; at this load it pays to use it, although {other} "
-    "would finish it {gain:.2f} s earlier.",
+    Reason.FASTEST_IDLE: "{worker} is the best worker that is free; at this load it pays to use it, although a busy "
+    "one might finish it earlier.",
     Reason.RANDOM_BY_SPEED: "{worker} was drawn at random, in proportion to speed.",
     Reason.BETTER_OF_TWO: "{worker} finishes first of two that were drawn in proportion to speed.",
     Reason.BETTER_WORKER_SOON: "It waits for {awaited}, which will finish it earlier than any worker that is free.",
@@ -65,7 +65,7 @@ def explanation(decision: Decision, policy: Policy, excluded: Mapping[Exclusion,
         policy=policy,
         reason=placement.reason,
         at=decision.at,
-        text=_text(decision, worker),
+        text=_text(placement),
         worker=worker,
         load=decision.load,
         theta=decision.theta,
@@ -75,10 +75,6 @@ def explanation(decision: Decision, policy: Policy, excluded: Mapping[Exclusion,
     )
 
 
-def _text(decision: Decision, worker: str | None) -> str:
-    totals = {one.seat.view.worker: one.total for one in decision.looked}
-    other = min(totals, key=lambda name: totals[name], default="")
-    gain = totals.get(worker or "", 0.0) - totals.get(other, 0.0)
-    return TEXTS[decision.placement.reason].format(
-        worker=worker, awaited=decision.placement.awaited, other=other, gain=gain
-    )
+def _text(placement: Placement) -> str:
+    worker = placement.assignment.worker if placement.assignment else None
+    return TEXTS[placement.reason].format(worker=worker, awaited=placement.awaited)

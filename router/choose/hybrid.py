@@ -33,7 +33,6 @@ def decide(found: Found, *, theta: float) -> Verdict:
     if now is None:
         return Verdict(reason=Reason.ALL_BUSY if later else Reason.NONE_ELIGIBLE, awaited=later)
     if later is None or now.total - theta * (now.run + now.cost) <= later.total:
-        reason = Reason.EARLIEST_FINISH if later is None or now.total <= later.total else Reason.FASTEST_IDLE
-        return Verdict(reason=reason, taken=now)
+        return Verdict(reason=Reason.EARLIEST_FINISH if found.first else Reason.FASTEST_IDLE, taken=now)
     soon = Reason.MODEL_WARM_SOON if now.swap > later.swap else Reason.BETTER_WORKER_SOON
     return Verdict(reason=soon, awaited=later)

@@ -1,6 +1,7 @@
 """Find the best workers for an ask without looking at all: from the front of each order, until no later one can win."""
 
 from dataclasses import dataclass
+from itertools import islice
 from operator import attrgetter
 
 from router.choose.pool import Entry, Pool, Shelf
@@ -27,10 +28,14 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """The best worker that can take the ask now, and the best of those that can't yet; all that was looked at."""
+    """The best worker that can take the ask now, and the best of those that can't yet; all that was looked at.
+
+    ``first``: no busy worker is expected to finish it earlier than ``now``.
+    """
 
     now: Score | None
     later: Score | None
+    first: bool
     looked: list[Score]
 
 
@@ -43,6 +48,7 @@ class Search:
             "_at",
             "_bound",
             "_later",
+            "_left_out",
             "_limit",
             "_looked",
             "_now",
@@ -64,6 +70,7 @@ class Search:
         self._special = pool.speeds.special
         self._bound = ask.size / pool.speeds.ceiling(ask.family)
         self._limit = NEVER
+        self._left_out = False
         self._resting = False
         self._seen: set[int] = set()
         self._now: Score | None = None
@@ -77,7 +84,8 @@ class Search:
             self._resting = True
             self._look()
         self._looked.sort(key=attrgetter("total"))
-        return Found(now=self._now, later=self._later, looked=self._looked)
+        first = not self._left_out and _total(self._now) <= _total(self._later)
+        return Found(now=self._now, later=self._later, first=first, looked=self._looked)
 
     def worth_waiting(self, score: Score) -> float:
         """Seconds below which waiting for another worker is better than this one, which has room."""
@@ -112,16 +120,17 @@ class Search:
                 break
             self._consider(seat)
         for number, entries in shelf.busy.items():
-            best_s = least_swap_s + self._bound * self._pool.least_paces[number]
-            if max(entries[0][0] - self._at, 0.0) + best_s < self._limit or self._could_be_now(entries[0][0]):
-                self._look_at_busy(entries, best_s=best_s)
+            self._look_at_busy(entries, best_s=least_swap_s + self._bound * self._pool.least_paces[number])
 
     def _look_at_busy(self, entries: list[Entry], *, best_s: float) -> None:
         """Busy ones matter while they could beat the best of their kind, and what would be taken now."""
-        for free_at, _, seat in entries[: self._pool.tuning.scan]:
+        for free_at, _, seat in islice(entries, self._pool.tuning.scan):
             soonest_s = max(free_at - self._at, 0.0) + best_s
-            if soonest_s >= self._limit and not (self._could_be_now(free_at) and soonest_s < _total(self._now)):
-                break
+            if soonest_s >= self._limit:
+                now_s = _total(self._now)
+                if soonest_s >= now_s or not self._could_be_now(free_at):
+                    self._left_out = self._left_out or soonest_s < now_s < NEVER
+                    break
             self._consider(seat)
 
     def _could_be_now(self, free_at: float) -> bool:

@@ -1,0 +1,100 @@
+"""The simulation in small: it runs, it is the same for a seed, and its theory is right."""
+
+import json
+import random
+
+import pytest
+
+from benchmark.router_decisions import measure_decisions
+from benchmark.routing.cells import CENTRAL, HYBRID, LEAST_WORK, POLICIES, PROPORTIONAL, cells
+from benchmark.routing.fleets import FLEETS, RTX_4090, capacity
+from benchmark.routing.measure import simulate
+from benchmark.routing.outcome import interval, run
+from benchmark.routing.plot import plot_routing
+from benchmark.routing.traces import Arrivals, Scenario, SizesDrawn, draw
+
+
+def quiet(line: str) -> None:
+    """Progress lines are for people."""
+
+
+def test_one_server_waits_as_theory_says() -> None:
+    """M/D/1: mean response is s (1 + load / (2 (1 - load)))."""
+    scenario = Scenario(fleet=(RTX_4090,), load=0.7)
+    seconds = 100 / RTX_4090.perf
+    found = interval([run(scenario, POLICIES[PROPORTIONAL], jobs=8000, seed=seed).mean for seed in range(3)])
+    assert found.value == pytest.approx(seconds * (1 + 0.7 / 0.6), rel=0.1)
+
+
+def test_the_hybrid_beats_what_it_is_compared_with() -> None:
+    """The gates at load 0.7 with few jobs, hence some tolerance."""
+    for sizes, limit in ((SizesDrawn.SAME, 0.45), (SizesDrawn.MIXED, 0.18)):
+        scenario = Scenario(sizes=sizes)
+        mean = {
+            name: interval([run(scenario, POLICIES[name], jobs=3000, seed=seed).mean for seed in (1, 2)]).value
+            for name in (PROPORTIONAL, LEAST_WORK, CENTRAL, HYBRID)
+        }
+        assert mean[HYBRID] <= limit * mean[PROPORTIONAL]
+        assert mean[HYBRID] <= 1.05 * min(mean[LEAST_WORK], mean[CENTRAL])
+
+
+def test_models_are_rarely_loaded() -> None:
+    """Eight models, two a worker: some loads at the begin, hardly any later."""
+    found = run(Scenario(models=8, load=0.2), POLICIES[HYBRID], jobs=2000, seed=1)
+    blind = run(Scenario(models=8, load=0.2), POLICIES[CENTRAL], jobs=500, seed=1)
+    assert found.swaps < 0.03 < 0.3 < blind.swaps
+
+
+def test_replicas_that_share_are_as_good_as_one() -> None:
+    """Three routers with atomic reservations; nothing is lost when they want the same worker."""
+    one, three = (run(Scenario(replicas=count), POLICIES[HYBRID], jobs=2000, seed=1) for count in (1, 3))
+    assert three.mean <= 1.1 * one.mean and three.lost == 0
+
+
+def test_no_job_is_lost_when_workers_die() -> None:
+    """Whatever dies, every job ends, at the price of work done twice."""
+    found = run(Scenario(mtbf_s=120.0, load=0.5), POLICIES[HYBRID], jobs=1500, seed=1)
+    assert found.lost == 0 and found.wasted > 0
+
+
+def test_a_seed_decides_everything() -> None:
+    """Twice the same run is the same to the last digit, disturbances included."""
+    scenario = Scenario(mtbf_s=300.0, score_error=0.2, size_error=0.5, models=4, replicas=2)
+    first, second = (run(scenario, POLICIES[HYBRID], jobs=500, seed=3) for _ in range(2))
+    assert first == second != run(scenario, POLICIES[HYBRID], jobs=500, seed=4)
+
+
+@pytest.mark.parametrize("arrivals", [Arrivals.POISSON, Arrivals.BURSTY, Arrivals.DIURNAL])
+def test_traces_offer_the_load_they_are_named_for(arrivals: Arrivals) -> None:
+    """Work over time is the load times the fleet's capacity, however it comes."""
+    scenario = Scenario(arrivals=arrivals, load=0.5)
+    jobs = draw(scenario, jobs=60_000, seed=2).jobs
+    offered = sum(job.size for job in jobs) / jobs[-1].arrived_at
+    assert offered == pytest.approx(0.5 * capacity(scenario.fleet), rel=0.15)
+
+
+def test_every_cell_runs_and_is_reported(tmp_path) -> None:
+    """A few jobs through each cell; tables, figures, gates and picture come out."""
+    report = simulate(quiet, cells=cells(), jobs=80, seeds=2, processes=1)
+    text = report.markdown()
+    assert all(cell.name in text for cell in cells())
+    assert len(report.targets()) == 16 and all(target.met is not None for target in report.targets())
+    assert json.loads(json.dumps(report.to_json()))["seeds"] == 2
+    plot_routing(report, tmp_path / "routing.png")
+    assert (tmp_path / "routing.png").stat().st_size > 10_000
+
+
+def test_fleets_and_random_sizes_are_what_they_claim() -> None:
+    """The usual fleet does 12 images a second; mixed sizes mean 3.95."""
+    assert capacity(Scenario().fleet) / 100 == pytest.approx(12.3, abs=0.1)
+    assert set(FLEETS) == {"mix", "two speeds", "alike", "hosts"}
+    jobs = draw(Scenario(sizes=SizesDrawn.MIXED), jobs=20_000, seed=random.Random(1).randrange(99)).jobs
+    assert sum(job.size for job in jobs) / len(jobs) == pytest.approx(395, rel=0.05)
+
+
+def test_decisions_are_measured() -> None:
+    """Hundreds of workers, a handful of decisions; the figures make sense."""
+    report = measure_decisions(quiet, decisions=50, fleets=(40, 80))
+    assert [one.workers for one in report.measured[::4]] == [40, 80]
+    assert all(one.per_second > 50 for one in report.measured)
+    assert "decisions/s" in report.markdown()

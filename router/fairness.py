@@ -4,13 +4,13 @@ Within a tenant short asks go before long ones, but a waiting ask gains on those
 patience x expected seconds``, never changes, so nothing is overtaken for ever. Sizes are workload units.
 """
 
-import math
 from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from heapq import heappop, heappush
+from math import floor
 
 from router.model import Ask, Priority
 
@@ -41,8 +41,9 @@ class Refused(StrEnum):
 
 @dataclass(slots=True)
 class _Tenant:
-    """Its asks of one class in their order, and what it may still take in this round."""
+    """Its asks of one class in their order; what it gets a round, and what it may still take in this one."""
 
+    credit: float
     deficit: float
     waiting: list[Entry] = field(default_factory=list)
 
@@ -153,7 +154,8 @@ class FairQueue:
     def _insert(self, priority: Priority, entry: Entry) -> None:
         ring, ask = self._rings[priority], entry[2]
         if ask.tenant not in ring:
-            ring[ask.tenant] = _Tenant(deficit=self._credit(ask.tenant))
+            credit = self._quantum * self._limits_of(ask.tenant).weight
+            ring[ask.tenant] = _Tenant(credit=credit, deficit=credit)
         insort(ring[ask.tenant].waiting, entry)
         self._places[ask.request_id] = (priority, entry)
 
@@ -192,7 +194,7 @@ class FairQueue:
         nexts = {name: next(rest) for name, rest in rests.items()}
         while spent:
             if max(deficits.values()) <= 0:
-                self._credit_all(deficits)
+                _credit(ring, deficits, deficits)
             turns = deque(name for name in spent if deficits[name] > 0)
             spent = [name for name in spent if deficits[name] <= 0]
             while turns:
@@ -226,19 +228,9 @@ class FairQueue:
             ring.clear()
         elif open_to and max(open_to) <= 0:
             deficits = {name: one.deficit for name, one in ring.items() if not self._is_capped(name)}
-            self._credit_all(deficits, until=lambda name: bool(ring[name].waiting))
+            _credit(ring, deficits, [name for name in deficits if ring[name].waiting])
             for name, deficit in deficits.items():
                 ring[name].deficit = deficit if ring[name].waiting else min(deficit, 0.0)
-
-    def _credit_all(self, deficits: dict[str, float], *, until: Callable[[str], bool] = lambda _name: True) -> None:
-        """As many rounds at once as it takes until somebody (of those ``until`` names) may take again."""
-        given = {name: self._credit(name) for name in deficits}
-        rounds = min(math.floor(-owed / given[name]) + 1 for name, owed in deficits.items() if until(name))
-        for name, credit in given.items():
-            deficits[name] += rounds * credit
-
-    def _credit(self, tenant: str) -> float:
-        return self._quantum * self._limits_of(tenant).weight
 
     def _is_capped(self, tenant: str) -> bool:
         limits, account = self._limits_of(tenant), self._accounts.get(tenant)
@@ -249,3 +241,10 @@ class FairQueue:
 
     def _limits_of(self, tenant: str) -> Limits:
         return self._limits.get(tenant, self._otherwise)
+
+
+def _credit(ring: Mapping[str, _Tenant], deficits: dict[str, float], until: Iterable[str]) -> None:
+    """As many rounds at once as it takes until one of ``until`` may take again."""
+    rounds = min(floor(-deficits[name] / ring[name].credit) for name in until) + 1
+    for name in deficits:
+        deficits[name] += rounds * ring[name].credit

@@ -11,12 +11,11 @@ from router.choose.explain import SHOWN, Decision, exclusions, explanation
 from router.choose.hybrid import Verdict
 from router.choose.pool import Pool
 from router.choose.search import Score, Search
-from router.choose.seat import Seat
 from router.choose.tuning import Tuning
 from router.estimate import OfferedLoad, Speeds, expected_wait
 from router.model import Ask, Assignment, Explanation, Placement, Policy, Reason, Wait, WorkerView
 
-WORKERS_PER_ASK = 20
+WORKERS_PER_ASK = 40
 """A pass looks at one more waiting request for so many workers."""
 SOON_S = 0.01
 """Nobody needs to plan again earlier than this."""
@@ -212,20 +211,13 @@ class Chooser:
         promise = waits.standing(ask, current.at)
         if promise is None:
             return False
-        left_s = promise.finish_at - current.at
-        better = [seat for seat in waits.news(promise) if self._might_win(current, ask, seat, left_s)]
-        if not better:
+        if promise.serial == waits.serial:
             return True
-        search = Search(current.pool, ask, at=current.at, theta=current.theta)
-        return all(search.worth_waiting(search.score(seat)) > left_s for seat in better)
-
-    def _might_win(self, current: _Pass, ask: Ask, seat: Seat, left_s: float) -> bool:
-        """A quick look: at its pace, with what it would have to load, could it do so in ``left_s``?"""
-        run_s = ask.size * seat.pace / self.speeds.ceiling(ask.family)
-        least_s = (1 - current.theta) * run_s
-        if any(model not in seat.warm for model in ask.models):
-            least_s += current.pool.least_swap_s(ask.models)
-        return least_s <= left_s and seat.has_room(current.at) and seat.exclusion(ask) is None
+        search, left_s = Search(current.pool, ask, at=current.at, theta=current.theta), promise.finish_at - current.at
+        return not any(
+            seat.has_room(current.at) and search.may_win(seat, left_s) and seat.exclusion(ask) is None
+            for seat in waits.news(promise)
+        )
 
     def _place(self, current: _Pass, ask: Ask) -> Placement:
         verdict, looked = self._verdict(current, ask)

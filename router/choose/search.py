@@ -91,6 +91,11 @@ class Search:
         """Seconds below which waiting for another worker is better than this one, which has room."""
         return score.total - self._theta * (score.run + score.cost)
 
+    def may_win(self, seat: Seat, left_s: float) -> bool:
+        """Whether this worker, which has room, is better than another one that ends in ``left_s``."""
+        least_s = (1 - self._theta) * self._bound * seat.pace
+        return least_s <= left_s and self.worth_waiting(self.score(seat)) <= left_s
+
     def score(self, seat: Seat) -> Score:
         """The figures of one worker."""
         ask, view = self._ask, seat.view

@@ -106,8 +106,11 @@ class Seat:
 
     def swap_s(self, models: tuple[str, ...], otherwise: float) -> float:
         """Time to load what of these it will not have resident."""
-        missing = [model for model in models if model not in self.warm]
-        return sum(self.view.swap_s.get(model, otherwise) for model in missing)
+        total = 0.0
+        for model in models:
+            if model not in self.warm:
+                total += self.view.swap_s.get(model, otherwise)
+        return total
 
     def transfer_s(self, ask: Ask) -> float:
         """Time to bring the request and its inputs there."""

@@ -20,7 +20,7 @@ class Tuning:
     s_per_dollar: float = 0.0
     swap_s: float = 5.0
     overdue: float = 0.1
-    window: int = 64
+    window: int = 32
     scan: int = 8
     max_queue_s: float = 30.0
     remembered: int = 1000

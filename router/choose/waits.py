@@ -38,13 +38,13 @@ class Promise:
 
 
 class Waits:
-    """Promises of one pool. Earlier ranks go first."""
+    """Promises of one pool. Earlier ranks go first; ``serial`` counts workers that got room."""
 
     def __init__(self) -> None:
         self._known: dict[str, Promise] = {}
         self._of_seat: dict[int, dict[str, Promise]] = {}
         self._freed: deque[tuple[int, Seat]] = deque(maxlen=FREED)
-        self._serial = 0
+        self.serial = 0
         self._ranks = 0
 
     def __len__(self) -> int:
@@ -69,7 +69,7 @@ class Waits:
             finish_at=at + total_s,
             seconds=finish_s,
             rank=rank,
-            serial=self._serial,
+            serial=self.serial,
         )
         self._known[ask.request_id] = promise
         self._of_seat.setdefault(seat.order, {})[ask.request_id] = promise
@@ -93,13 +93,13 @@ class Waits:
 
     def freed(self, seat: Seat) -> None:
         """A worker got room, or is better than it was."""
-        self._serial += 1
-        self._freed.append((self._serial, seat))
+        self.serial += 1
+        self._freed.append((self.serial, seat))
 
     def standing(self, ask: Ask, now: float) -> Promise | None:
         """The promise of an ask, if nothing about it and its worker has changed."""
         promise = self._known.get(ask.request_id)
-        if promise is None or promise.ask is not ask or promise.serial < self._serial - FREED:
+        if promise is None or promise.ask is not ask or promise.serial < self.serial - FREED:
             return None
         seat = promise.seat
         if seat.free_at != promise.free_at or not seat.shelves or now >= promise.stands_until:
@@ -108,12 +108,12 @@ class Waits:
 
     def news(self, promise: Promise) -> Iterator[Seat]:
         """Workers that got room since the promise was looked at."""
-        if promise.serial != self._serial:
+        if promise.serial != self.serial:
             for serial, seat in reversed(self._freed):
                 if serial <= promise.serial:
                     break
                 yield seat
-            promise.serial = self._serial
+            promise.serial = self.serial
 
     def before(self, seat: Seat, *, rank: int, now: float) -> list[Promise]:
         """What goes before an ask of this rank there."""

@@ -3,36 +3,20 @@
 import random
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from operator import attrgetter
 
-from router.choose import hybrid
-from router.choose.early import Draw, choose
+from router.choose.early import Draw
 from router.choose.explain import SHOWN, Decision, exclusions, explanation
-from router.choose.hybrid import Verdict
+from router.choose.hybrid import decide
+from router.choose.passes import Pass
 from router.choose.pool import Pool
-from router.choose.search import Score, Search
+from router.choose.search import Search
 from router.choose.tuning import Tuning
 from router.estimate import OfferedLoad, Speeds, expected_wait
 from router.model import Ask, Assignment, Explanation, Placement, Policy, Reason, Wait, WorkerView
 
-WORKERS_PER_ASK = 40
-"""A pass looks at one more waiting request for so many workers."""
 SOON_S = 0.01
 """Nobody needs to plan again earlier than this."""
-
-
-@dataclass(slots=True, kw_only=True)
-class _Pass:
-    """One endpoint in one planning pass."""
-
-    pool: Pool
-    draw: Draw
-    at: float
-    load: float
-    theta: float
-    window: int
-    seen: int = 0
-    closed: bool = False
 
 
 class Chooser:
@@ -112,7 +96,7 @@ class Chooser:
 
     def plan(self, asks: Iterable[Ask], now: float) -> list[Placement]:
         """Decide for waiting asks in their order, until no worker has room or the window ends."""
-        passes: dict[str, _Pass] = {}
+        passes: dict[str, Pass] = {}
         placements: list[Placement] = []
         for ask in asks:
             current = passes.get(ask.endpoint)
@@ -121,12 +105,9 @@ class Chooser:
             if current.closed:
                 if len(passes) >= len(self._pools) and all(one.closed for one in passes.values()):
                     break
-            else:
-                current.seen += 1
-                if not self._stands(current, ask):
-                    placements.append(self._place(current, ask))
-                elif current.seen >= current.window:
-                    current.closed = True
+            elif current.is_open_to(ask):
+                placements.append(placement := current.place(ask))
+                self._remember(placement, current)
         return placements
 
     def explain(self, ask: Ask, now: float) -> Explanation:
@@ -135,15 +116,14 @@ class Chooser:
         pool = current.pool
         search = Search(pool, ask, at=now, theta=current.theta)
         seats = [seat for seat in pool.seats.values() if seat.exclusion(ask) is None and not seat.resting]
-        scores = sorted(map(search.score, seats), key=lambda score: score.total)
-        verdict = hybrid.decide(search.run(), theta=current.theta)
+        scores = sorted(map(search.score, seats), key=attrgetter("total"))
+        verdict = decide(search.run(), theta=current.theta)
         placement = Placement(
             ask=ask,
-            reason=_empty(pool) or (Reason.LATER if verdict.taken else verdict.reason),
+            reason=pool.empty or (Reason.LATER if verdict.taken else verdict.reason),
             awaited=verdict.awaited.seat.view.worker if verdict.awaited else None,
         )
-        decision = self._decision(current, placement, scores)
-        return explanation(decision, self.policy, exclusions(pool, ask))
+        return explanation(current.decision(placement, scores), self.policy, exclusions(pool, ask))
 
     def explained(self, request_id: str) -> Explanation | None:
         """One of the last assignments, with the figures that it was made on."""
@@ -187,108 +167,18 @@ class Chooser:
         capacity = self.capacity(endpoint)
         return self._load.rate(endpoint, now) / capacity if capacity > 0 else 1.0
 
-    # -- one pass -----------------------------------------------------------------------------------------------------
+    # -- inside -------------------------------------------------------------------------------------------------------
 
-    def _begin(self, endpoint: str, now: float) -> _Pass:
-        load = self.load(endpoint, now)
+    def _begin(self, endpoint: str, now: float) -> Pass:
         pool = self._pools.get(endpoint) or Pool(self._tuning, self.speeds)
         draw = self._draws.get(endpoint) or Draw(pool, chance=self._chance, max_queue_s=self._tuning.max_queue_s)
-        current = _Pass(
-            pool=pool,
-            draw=draw,
-            at=now,
-            load=load,
-            theta=hybrid.theta(load, self._tuning),
-            window=max(self._tuning.window, len(pool.seats) // WORKERS_PER_ASK),
-        )
-        pool.waits.purge(now)
-        self._close(current)
-        return current
+        return Pass(self.policy, pool, draw, at=now, load=self.load(endpoint, now))
 
-    def _stands(self, current: _Pass, ask: Ask) -> bool:
-        """Whether the ask goes on waiting for the same worker: none that got room since would do it earlier."""
-        waits = current.pool.waits
-        promise = waits.standing(ask, current.at)
-        if promise is None:
-            return False
-        if promise.serial == waits.serial:
-            return True
-        search, left_s = Search(current.pool, ask, at=current.at, theta=current.theta), promise.finish_at - current.at
-        return not any(
-            seat.has_room(current.at) and search.may_win(seat, left_s) and seat.exclusion(ask) is None
-            for seat in waits.news(promise)
-        )
-
-    def _place(self, current: _Pass, ask: Ask) -> Placement:
-        verdict, looked = self._verdict(current, ask)
-        if verdict.taken is None:
-            return self._wait(current, ask, verdict)
-        assignment = _assignment(ask, verdict.taken, current.at)
-        placement = Placement(ask=ask, reason=verdict.reason, assignment=assignment)
-        current.pool.assign(verdict.taken.seat, assignment)
-        current.pool.waits.drop(ask.request_id)
-        self._holders[assignment.request_id] = assignment.worker
-        self._remember(self._decision(current, placement, looked[:SHOWN]))
-        self._close(current)
-        return placement
-
-    def _verdict(self, current: _Pass, ask: Ask) -> tuple[Verdict, list[Score]]:
-        if self.policy is not Policy.HYBRID:
-            search = Search(current.pool, ask, at=current.at, theta=0.0)
-            verdict = choose(self.policy, ask, now=current.at, search=search, draw=current.draw)
-            return verdict, [verdict.taken] if verdict.taken else []
-        found = Search(current.pool, ask, at=current.at, theta=current.theta).run()
-        return hybrid.decide(found, theta=current.theta), found.looked
-
-    def _wait(self, current: _Pass, ask: Ask, verdict: Verdict) -> Placement:
-        pool, later = current.pool, verdict.awaited
-        if later is None:
-            pool.waits.drop(ask.request_id)
-        else:
-            finish_s = later.transfer + later.swap + later.run
-            pool.waits.keep(ask, later.seat, at=current.at, wait_s=later.wait, finish_s=finish_s, total_s=later.total)
-        self._close(current)
-        awaited = later.seat.view.worker if later else None
-        return Placement(ask=ask, reason=_empty(pool) or verdict.reason, awaited=awaited)
-
-    def _close(self, current: _Pass) -> None:
-        """End the endpoint's pass where nothing more can come of it."""
-        late = self.policy is Policy.HYBRID
-        full = bool(current.pool.seats) and not current.pool.has_room(current.at)
-        current.closed = current.seen >= current.window or (late and full)
-
-    def _decision(self, current: _Pass, placement: Placement, looked: list[Score]) -> Decision:
-        return Decision(
-            placement=placement,
-            at=current.at,
-            load=current.load,
-            theta=current.theta,
-            workers=len(current.pool.seats),
-            looked=looked,
-        )
-
-    def _remember(self, decision: Decision) -> None:
-        self._decisions[decision.placement.ask.request_id] = decision
-        if len(self._decisions) > self._tuning.remembered:
-            self._decisions.popitem(last=False)
-
-
-def _empty(pool: Pool) -> Reason | None:
-    return None if pool.seats else Reason.NO_WORKER
-
-
-def _assignment(ask: Ask, score: Score, now: float) -> Assignment:
-    start = now + score.wait
-    return Assignment(
-        request_id=ask.request_id,
-        worker=score.seat.view.worker,
-        endpoint=ask.endpoint,
-        at=now,
-        cost=ask.cost,
-        size=ask.size,
-        family=ask.family,
-        models=ask.models,
-        input_mb=ask.input_mb,
-        expected_start_at=start,
-        expected_finish_at=start + score.transfer + score.swap + score.run,
-    )
+    def _remember(self, placement: Placement, current: Pass) -> None:
+        """Keep an assignment: who holds the request, and the figures that it was made on."""
+        request_id, assignment = placement.ask.request_id, placement.assignment
+        if assignment is not None:
+            self._holders[request_id] = assignment.worker
+            self._decisions[request_id] = current.decision(placement, current.looked[:SHOWN])
+            if len(self._decisions) > self._tuning.remembered:
+                self._decisions.popitem(last=False)

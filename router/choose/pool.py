@@ -11,7 +11,7 @@ from router.choose.seat import Seat
 from router.choose.tuning import Tuning
 from router.choose.waits import Waits
 from router.estimate import Speeds
-from router.model import Assignment, Condition, WorkerView
+from router.model import Assignment, Condition, Reason, WorkerView
 
 Entry = tuple[float, int, Seat]
 EVERYONE = ""
@@ -69,7 +69,6 @@ class Pool:
         self.waits = Waits()
         self._shelves: dict[str, Shelf] = {EVERYONE: Shelf()}
         self.least_paces: dict[int, float] = {}
-        self._paces: list[float] = []
         self._rooms: list[Entry] = []
         self._least_swaps: dict[str, float] = {}
         self._orders = 0
@@ -80,9 +79,9 @@ class Pool:
         return self._shelves[EVERYONE]
 
     @property
-    def best_pace(self) -> float:
-        """Seconds per unit of the fastest ready worker."""
-        return self._paces[0] if self._paces else float("inf")
+    def empty(self) -> Reason | None:
+        """The reason to wait if there is no worker at all."""
+        return None if self.seats else Reason.NO_WORKER
 
     def warm(self, model: str) -> Shelf | None:
         """Those that are expected to have a model resident."""
@@ -176,7 +175,6 @@ class Pool:
         if not _is_ready(seat):
             return
         seat.correct(self.speeds.general(seat.view.worker))
-        insort(self._paces, seat.pace)
         number = step(seat.pace)
         if number not in self.least_paces:
             self.least_paces[number] = math.exp(number * STEP)
@@ -194,7 +192,6 @@ class Pool:
     def _take_off(self, seat: Seat) -> None:
         if not seat.shelves:
             return
-        del self._paces[bisect_left(self._paces, seat.pace)]
         if seat.room_at is not None:
             del self._rooms[bisect_left(self._rooms, (seat.room_at, seat.order))]
             seat.room_at = None

@@ -10,7 +10,7 @@ class Tuning:
     From an offered load of ``spare_until`` on, slow workers are used more than each request by itself would want, and
     over ``full_from`` whenever they are idle. ``s_per_dollar``: a dollar saved is worth so much delay. ``swap_s``: a
     model's load time where none was measured. ``overdue``: what runs longer than expected will need this share of its
-    age still. ``window``: waiting requests that one pass looks at, at most; ``scan``: busy workers of about one speed
+    age still. ``window``: requests that one pass finds workers for, at most; ``scan``: busy workers of about one speed
     that a decision looks at, at most. ``max_queue_s``: queue time from which a worker is full for policies that choose
     at arrival. ``remembered``: decisions that can be explained afterwards.
     """

@@ -16,25 +16,26 @@ FREED = 128
 
 
 class Promise:
-    """An ask that waits for a worker, as both were when it was decided."""
+    """An ask that waits for a worker, as both were when it was decided.
 
-    __slots__ = ("ask", "finish_at", "free_at", "rank", "seat", "seconds", "serial", "stands_until", "start_at")
+    ``alone``: no worker that could do it had room. The worker is needed for ``seconds``.
+    """
 
-    def __init__(
-        self, ask: Ask, seat: Seat, *, start_at: float, finish_at: float, seconds: float, rank: int, serial: int
-    ) -> None:
+    __slots__ = ("alone", "ask", "finish_at", "free_at", "rank", "seat", "seconds", "serial", "stands_until")
+
+    def __init__(self, ask: Ask, seat: Seat, *, start_at: float, finish_at: float, seconds: float, alone: bool) -> None:
         self.ask = ask
         self.seat = seat
         self.free_at = seat.free_at
-        self.start_at = start_at
         self.finish_at = finish_at
         self.seconds = seconds
+        self.alone = alone
+        self.rank = 0
+        self.serial = 0
         if len(seat.held) < seat.view.slots:
             self.stands_until = start_at - seat.view.lead_s
         else:
             self.stands_until = start_at + seat.overdue * max(start_at - seat.since, 0.0)
-        self.rank = rank
-        self.serial = serial
 
 
 class Waits:
@@ -58,21 +59,13 @@ class Waits:
         self._ranks += 1
         return self._ranks
 
-    def keep(self, ask: Ask, seat: Seat, *, at: float, wait_s: float, finish_s: float, total_s: float) -> None:
-        """An ask waits ``wait_s`` for this worker, which will have it for ``finish_s``; ``total_s`` was compared."""
-        rank = self.rank(ask.request_id)
-        self.drop(ask.request_id)
-        promise = Promise(
-            ask,
-            seat,
-            start_at=at + wait_s,
-            finish_at=at + total_s,
-            seconds=finish_s,
-            rank=rank,
-            serial=self.serial,
-        )
-        self._known[ask.request_id] = promise
-        self._of_seat.setdefault(seat.order, {})[ask.request_id] = promise
+    def keep(self, promise: Promise) -> None:
+        """An ask waits; what it waited for before is forgotten, its rank is not."""
+        request_id = promise.ask.request_id
+        promise.rank, promise.serial = self.rank(request_id), self.serial
+        self.drop(request_id)
+        self._known[request_id] = promise
+        self._of_seat.setdefault(promise.seat.order, {})[request_id] = promise
 
     def drop(self, request_id: str) -> None:
         """It waits no more, or for something else."""

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -307,6 +308,17 @@ def test_nothing_is_starved_by_shorter_waits_of_others() -> None:
             del running[name]
             choosing.settle(name, now)
     assert "rare" in running and now < 30
+
+
+@pytest.mark.parametrize("more", [{"vram_gib": 40.0}, {"vram_gib": 1000.0}, {"refused_by": frozenset({"small"})}])
+def test_what_nobody_free_can_do_keeps_nobody_else_waiting(more: dict[str, Any]) -> None:
+    """However many requests wait for one worker (or for none), a free one serves those behind them."""
+    choosing = chooser(worker("small", 100, vram_gib=8), worker("large", 100, vram_gib=80))
+    choosing.plan([ask("running", vram_gib=40.0)], 0.0)
+    stuck = [ask(f"r{number}", **more) for number in range(5000)]
+    for now in (0.1, 0.2):
+        assert placed(choosing.plan([*stuck, ask(f"small-{now}")], now)) == {f"small-{now}": "small"}
+        choosing.settle(f"small-{now}", now + 0.05)
 
 
 @pytest.mark.parametrize("policy", Policy)

@@ -141,7 +141,10 @@ class Exclusion(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A worker's figures for one ask, in seconds from the decision; ``total_s`` is what was compared."""
+    """A worker's figures for one ask, in seconds from the decision; ``total_s`` is what was compared.
+
+    ``cost_s`` is its price as time, ``loss_s`` what loading models again will take that it pushes out.
+    """
 
     worker: str
     idle: bool
@@ -151,6 +154,7 @@ class Candidate:
     run_s: float
     cost_s: float
     total_s: float
+    loss_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

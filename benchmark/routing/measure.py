@@ -9,7 +9,7 @@ from benchmark.routing.cells import POLICIES, Cell, cells
 from benchmark.routing.outcome import Outcome, run
 from benchmark.routing.report import Measured, RoutingReport
 
-JOBS, SEEDS = 10_000, 10
+JOBS, SEEDS = 8_000, 10
 PROCESSES, NICE = 2, 19
 
 

@@ -47,6 +47,7 @@ def _candidate(score: Score) -> Candidate:
         run_s=score.run,
         cost_s=score.cost,
         total_s=score.total,
+        loss_s=score.loss,
     )
 
 

@@ -9,21 +9,27 @@ from router.choose.seat import Seat
 from router.model import Ask
 
 NEVER = float("inf")
+PUSHED_OUT = 2.0
+"""Times that the load of a model counts that is pushed out: it will be loaded again, and push out another one then."""
 
 
 class Score:
-    """What a worker would need for an ask, in seconds; ``total`` is compared."""
+    """What a worker would need for an ask, in seconds; ``total`` is compared.
 
-    __slots__ = ("cost", "run", "seat", "swap", "total", "transfer", "wait")
+    ``cost`` is its price, and ``loss`` what others will need to load models that it pushes out.
+    """
 
-    def __init__(self, seat: Seat, *, wait: float, transfer: float, swap: float, run: float) -> None:
+    __slots__ = ("cost", "loss", "run", "seat", "swap", "total", "transfer", "wait")
+
+    def __init__(self, seat: Seat, *, wait: float, transfer: float, swap: float, run: float, loss: float) -> None:
         self.seat = seat
         self.wait = wait
         self.transfer = transfer
         self.swap = swap
         self.run = run
         self.cost = run * seat.cost_factor
-        self.total = wait + transfer + swap + run + self.cost
+        self.loss = loss
+        self.total = wait + transfer + swap + run + self.cost + loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,11 +109,14 @@ class Search:
         if before := self._pool.waits.before(seat, rank=self._rank, now=self._at):
             wait += sum(promise.seconds for promise in before)
             missing = tuple(model for model in missing if all(model not in one.ask.models for one in before))
+        otherwise = self._pool.tuning.swap_s
+        swap = seat.swap_s(missing, otherwise) if missing else 0.0
         return Score(
             seat,
             wait=wait,
             transfer=seat.transfer_s(ask),
-            swap=seat.swap_s(missing, self._pool.tuning.swap_s) if missing else 0.0,
+            swap=swap,
+            loss=PUSHED_OUT * seat.loss_s(missing, otherwise) if swap else 0.0,
             run=ask.size / (seat.speed * self._special(view.worker, ask.family)),
         )
 

@@ -112,6 +112,13 @@ class Seat:
                 total += self.view.swap_s.get(model, otherwise)
         return total
 
+    def loss_s(self, models: tuple[str, ...], otherwise: float) -> float:
+        """Time to load again, some day, what these will push out."""
+        cold = sum(model not in self.warm for model in models)
+        room = max(self.view.room, len(models))
+        pushed_out = self.warm[: max(len(self.warm) + cold - room, 0)]
+        return sum(self.view.swap_s.get(model, otherwise) for model in pushed_out if model not in models)
+
     def transfer_s(self, ask: Ask) -> float:
         """Time to bring the request and its inputs there."""
         return self.view.latency_s + self.view.s_per_mb * ask.input_mb

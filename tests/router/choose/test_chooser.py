@@ -215,6 +215,12 @@ def test_the_models_that_stay_are_those_used_last() -> None:
     assert swaps["a"] == swaps["c"] == 0.0 and swaps["b"] > 0
 
 
+def test_what_is_pushed_out_counts() -> None:
+    """Of two cold workers the one with room loads the model; a full one would have to load its own again."""
+    views = [worker("full", 200, warm=("a", "b"), room=2), worker("roomy", 150, warm=("a",), room=2)]
+    assert placed(chooser(*views).plan([ask("r", models=("m",))], 0.0)) == {"r": "roomy"}
+
+
 def test_inputs_and_distance_count() -> None:
     """A far worker with a slow line loses a large input to a slower near one."""
     views = [worker("far", 120, latency_s=0.1, s_per_mb=0.1), worker("near", 100)]

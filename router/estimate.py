@@ -23,6 +23,8 @@ CLIP = 4.0
 LIMIT = math.log(CLIP)
 SLOW = 0.7
 """Below this share of its class's median a worker is throttled, shared or broken."""
+RECOUNT = 256
+"""Observations after which the highest factor is looked for anew."""
 MEMORY = 10_000
 """Kinds of jobs that are remembered, least recently seen forgotten first."""
 JOBS_AVERAGED = 300
@@ -101,10 +103,11 @@ class _Pace:
 class _Paces:
     """All workers that did one kind of work, as against each other."""
 
-    __slots__ = ("_highest", "_known", "_total")
+    __slots__ = ("_count", "_highest", "_known", "_total")
 
     def __init__(self) -> None:
         self._known: dict[str, _Pace] = {}
+        self._count = 0
         self._total = 0.0
         self._highest = 0.0
 
@@ -128,6 +131,9 @@ class _Paces:
         pace.log_factor += step
         pace.count += 1
         self._total += step
+        self._count += 1
+        fresh = self._count % RECOUNT == 0
+        self._highest = max(one.log_factor for one in self._known.values()) if fresh else self._highest
         self._highest = max(self._highest, pace.log_factor)
 
     def forget(self, worker: str) -> None:

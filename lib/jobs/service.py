@@ -227,8 +227,9 @@ class JobService:
         live = self._lookup.live(job_id)
         if live is not None and not live.over:
             self._cancel(live, JobCancelled(reason))
-            if wait or not await live.is_recorded() or live.done.done():
+            if wait or not await live.is_recorded() or live.over:
                 return await asyncio.shield(live.done)
+            await self._journal.write(live)
             return live.job
         job = await asyncio.shield(live.done) if live is not None else await self.get(job_id)
         if not job.status.terminal:

@@ -71,6 +71,10 @@ class SlowStore(MemoryJobStore):
         self.updates.append(job)
         super().update(job, outbox)
 
+    async def write(self, job: Job) -> None:
+        await self._turn()
+        await super().write(job)
+
     async def finish(self, job: Job, outbox: tuple[OutboxItem, ...] = ()) -> None:
         await self._turn()
         await super().finish(job, outbox)

@@ -171,6 +171,21 @@ async def test_a_cancel_that_does_not_wait_waits_for_the_record(world: JobWorld)
             await task
 
 
+async def test_a_cancel_that_does_not_wait_is_recorded_when_it_answers(world: JobWorld) -> None:
+    """Else a worker that is killed right after would run the job again."""
+    job = await world.service.submit(spec(on_disconnect=KEPT))
+    await settle()
+    world.engine.removal = asyncio.Event()
+    world.store.gate.clear()
+    cancelling = asyncio.ensure_future(world.service.cancel(job.job_id, reason="enough", wait=False))
+    await settle()
+    assert not cancelling.done()
+    world.store.gate.set()
+    assert (await cancelling).stopping
+    world.engine.removal.set()
+    await finish_all(world, lambda: world.service.in_flight_count == 0)
+
+
 async def test_what_is_recorded_while_a_job_runs(world: JobWorld) -> None:
     """The post before it happens, the start, and the outputs before they are delivered."""
     await run(world, spec())

@@ -23,7 +23,7 @@ from tests.s3_fixture import S3Server
 
 LANGUAGES = {"bash", "python", "json", "yaml", "text"}
 RUN = {"bash": ["bash", "-euo", "pipefail"], "python": [sys.executable]}
-SHARED = ("lib", "benchmark", "provisioning", "workers", "examples", "start_server.sh", "Makefile")
+SHARED = ("lib", "router", "benchmark", "provisioning", "workers", "examples", "start_server.sh", "Makefile")
 EXAMPLE_TIMEOUT_S = 120
 PAGES = {str(path.relative_to(ROOT)): path for path in pages()}
 WITH_EXAMPLES = [name for name, path in PAGES.items() if any(block.language in RUN for block in blocks(path))]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from lib.comfy.models.index import DRAFT_LIFE_S, MOST_SOURCES, Index, Known, Model
 
-NOW = time.time() + 60
+NOW = time.time() + 86_400.0
+"""Later than any file that a test makes, also when the suite began hours before."""
 
 
 def put(folder: Path, name: str, size_bytes: int = 10) -> Path:
@@ -72,7 +73,7 @@ def test_old_unfinished_transfers_go_in_any_case(tmp_path: Path) -> None:
     """Also where there is no quota; who only broke off for a while is not among them."""
     index = Index(tmp_path / "models.json")
     old, new = put(tmp_path, ".old.part"), put(tmp_path, ".new.part")
-    os.utime(old, (0, NOW - DRAFT_LIFE_S))
+    os.utime(old, (0, NOW - DRAFT_LIFE_S - 1))
     index.begin(old, "v")
     index.begin(new, "v")
     index.make_room(10, keep=(), busy=(), now=NOW)

@@ -51,7 +51,7 @@ class DecisionsReport:
         """A decision's mean, at the worst load."""
         return tuple(
             at_most(
-                f"processor time of a decision with {workers} workers, mean at the worst load below 1",
+                f"processor time of a verdict on one request, {workers} workers, mean at the worst load below 1",
                 max((one.mean_ms for one in self.measured if one.workers == workers and one.load < 1), default=None),
                 limit,
                 "ms",

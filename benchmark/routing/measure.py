@@ -10,6 +10,8 @@ from benchmark.routing.outcome import Outcome, run
 from benchmark.routing.report import Measured, RoutingReport
 
 JOBS, SEEDS = 8_000, 10
+FIRST_SEED = 100
+"""The policy's constants were chosen on seeds 0 to 9; what is reported was not used for that."""
 PROCESSES, NICE = 2, 19
 
 
@@ -30,7 +32,10 @@ def simulate(
     with ProcessPoolExecutor(
         processes, mp_context=multiprocessing.get_context("spawn"), initializer=os.nice, initargs=(NICE,)
     ) as pool:
-        pending = [[pool.submit(run_cell, cell, jobs, seed) for seed in range(seeds)] for cell in cells]
+        pending = [
+            [pool.submit(run_cell, cell, jobs, seed) for seed in range(FIRST_SEED, FIRST_SEED + seeds)]
+            for cell in cells
+        ]
         measured = []
         for cell, futures in zip(cells, pending, strict=True):
             runs = [future.result() for future in futures]

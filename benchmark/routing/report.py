@@ -53,7 +53,8 @@ class RoutingReport:
     def markdown(self) -> str:
         """The report as a page keeps it."""
         lines = [
-            f"{self.seeds} seeds, up to {self.jobs} jobs a cell and seed; first 10 % dropped; ± is the 95 % interval."
+            f"{self.seeds} seeds that nothing was tuned on, up to {self.jobs} jobs a cell and seed; "
+            "first 10 % dropped; ± is the 95 % interval."
         ]
         for group, members in groupby(self.measured, key=lambda one: one.cell.group):
             lines += ["", f"### {HEADS[group]}", "", *_rows(list(members))]

@@ -6,14 +6,16 @@ his own on the worker too, and the base of links in answers (``base``). What is 
 as the request of its ``request_idx``, in reports and ``/delete_requests/``.
 """
 
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import aiohttp
+from aiohttp import web
 
 from lib.errors import ServiceError
+from lib.serving.access import Needs
 from router.model import Priority
 from router.registry import Worker
 
@@ -37,13 +39,16 @@ class Work:
 class Sizing(Protocol):
     """Reads requests, large ones in a thread."""
 
-    async def work(self, endpoint: str, dialect: str, body: bytes) -> Work:
-        """Raises: InvalidRequest, with the dialect's place of what is wrong. What only a worker can judge passes."""
+    async def work(self, endpoint: str, dialect: str, body: bytes | memoryview, *, path: str = "") -> Work:
+        """``path`` is the kind of a request that holds no graph. Raises: InvalidRequest, with the dialect's place of
+        what is wrong. What only a worker can judge passes."""
         ...
 
 
 class WorkerLost(ServiceError):
     """The worker did not answer, or its answer broke off. ``answered``: a part of the answer had come already."""
+
+    retryable = True
 
     def __init__(self, message: str, *, answered: bool = False) -> None:
         super().__init__(message)
@@ -51,7 +56,14 @@ class WorkerLost(ServiceError):
 
 
 class WorkerBusy(ServiceError):
-    """The worker refuses the request (429, 503, or a ticket that it does not know): another one may do it."""
+    """The worker refuses the request (429, 503, or a ticket that it does not know): another one may do it. ``status``
+    is what it answered."""
+
+    retryable = True
+
+    def __init__(self, message: str, *, status: int = 503, retry_after_s: float | None = None) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,3 +91,36 @@ class Upstream(Protocol):
         one that is gone, or stale, ends the call. Raises: WorkerLost (also out of ``body`` reads inside the context),
         WorkerBusy."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visitor:
+    """Who asks for what: the endpoint that the path or the key names, the tenant of the key ("" = the endpoint's own)
+    and the tenant's priority."""
+
+    endpoint: str
+    tenant: str
+    priority: Priority = Priority.HIGH
+
+
+class Keeping(Protocol):
+    """Takes a request as a job that is kept (``POST /generate`` of the wrapper, Salad's ``/prompt`` with a webhook),
+    whose body was read and sized by then. It answers 202, or the result where that comes within ``wait_s``."""
+
+    async def __call__(
+        self, request: web.Request, *, visitor: Visitor, dialect: str, body: bytes, work: Work, wait_s: float = 0.0
+    ) -> web.StreamResponse: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobsHalf:
+    """What ``router.relay.jobs.build_jobs`` gives. ``keep`` is called for requests on paths of synchronous ones that
+    nobody waits for: ``POST /generate/sync`` with ``Prefer: respond-async`` (RFC 7240, with its ``wait``), ``POST
+    /prompt`` and ``/workflow/...`` with a webhook or an upload that nobody waits for."""
+
+    keep: Keeping
+    routes: Sequence[web.RouteDef] = ()
+    needs: Needs = field(default_factory=dict)
+    loops: Mapping[str, Coroutine[Any, Any, object]] = field(default_factory=dict)
+    health: Callable[[], Mapping[str, Any]] | None = None
+    stop: Callable[[], Awaitable[object]] | None = None

@@ -164,7 +164,7 @@ class DirectRequests:
         if known is not None and mine:
             known.cost = cost
             return known, True
-        number = request_idx if known is None and 0 < request_idx < MOST_IDX else await self._new_number()
+        number = request_idx if known is None and 0 < request_idx < MOST_IDX else await self.new_number()
         now = self._clock.monotonic()
         request = _Request(
             request_idx=number,
@@ -182,7 +182,7 @@ class DirectRequests:
         self._requests[request.request_idx] = request
         self._alarm.at(self._clock.monotonic() + request.replay_timeout_s, self._expire, request.id)
 
-    async def _new_number(self) -> int:
+    async def new_number(self) -> int:
         while True:
             number = await self._link.attempt(lambda state: state.next_number(REQUESTS), otherwise=0)
             number = number or int(self._epoch.now()) * 2**20 + secrets.randbelow(2**20)
@@ -272,7 +272,7 @@ class DirectRequests:
     async def _ready(self, request: _Request, worker: Worker, *, finish_at: float) -> Routed:
         request.worker, request.assigned_at = worker.key, self._clock.monotonic()
         try:
-            request.reqnum = await self._next_reqnum(worker.key)
+            request.reqnum = await self.next_reqnum(worker.key)
             await self._keep(request)
         except asyncio.CancelledError:  # the caller is gone, nobody takes the place up
             await self._dispatcher.settle(request.id, Outcome(ending=Ending.CANCELLED))
@@ -285,7 +285,7 @@ class DirectRequests:
             expected_finish_s=max(finish_at - self._clock.monotonic(), 0.0),
         )
 
-    async def _next_reqnum(self, worker: str) -> int:
+    async def next_reqnum(self, worker: str) -> int:
         """Dense and growing for each worker, over restarts too: old ones refuse what lies far behind the highest, all
         of them count a number that comes twice as one request. A router alone starts at the time of day."""
         before = self._reqnums.get(worker) or int(self._epoch.now() * REQNUMS_A_SECOND)

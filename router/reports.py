@@ -17,6 +17,8 @@ from router.endpoint_settings import EndpointSettings, GroupSettings
 from router.model import Condition, WorkerView
 
 MOST_SLOTS = 1024
+WRAPPER, WRAPPER_SYNC = "wrapper", "wrapper/sync"
+"""Dialects by what a request needs of a worker. The latter is all that a stock PyWorker does of the wrapper's."""
 _VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})")
 
 
@@ -107,7 +109,7 @@ def view_of(
     slots = min(max(int(number(report, "slots", 1)), 1), MOST_SLOTS)
     engines = min(max(int(number(report, "engines", max(slots - 1, 1))), 1), MOST_SLOTS)
     models, warm = names(report, "models"), names(report, "models_warm")
-    dialects, vram = names(report, "dialects"), number(report, "vram_gib") or group.vram_gib
+    vram = number(report, "vram_gib") or group.vram_gib
     return WorkerView(
         worker=worker,
         endpoint=endpoint.name,
@@ -124,7 +126,7 @@ def view_of(
         room=int(number(report, "room", 2)),
         swap_s=_swaps(report),
         vram_gib=vram,
-        dialects=frozenset(dialects) if dialects is not None else None,
+        dialects=_dialects(report, own=own),
         price=group.price,
     )
 
@@ -138,6 +140,14 @@ def foreign_load(report: Mapping[str, Any], *, ours: int) -> float:
     if count <= 0:
         return 0.0 if ours else load
     return load * max(count - ours, 0) / count
+
+
+def _dialects(report: Mapping[str, Any], *, own: bool) -> frozenset[str] | None:
+    """What relayed requests may need; those of direct mode need none of it."""
+    told = names(report, "dialects")
+    if not own:
+        return frozenset((WRAPPER_SYNC,))
+    return None if told is None else frozenset((*told, WRAPPER_SYNC) if WRAPPER in told else told)
 
 
 def _admit_s(endpoint: EndpointSettings) -> float | None:

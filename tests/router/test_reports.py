@@ -66,7 +66,7 @@ def test_a_stock_worker_has_a_place_more_than_it_runs_and_refuses_by_queue_time(
     """It says nothing of its places; the operator says when its handler refuses."""
     view = view_of("ep/1", STOCK, endpoint=ENDPOINT, group=GROUP, known=KNOWN)
     assert (view.engines, view.slots, view.admit_s, view.price, view.vram_gib) == (1, 2, 10.0, 0.5, 24)
-    assert view.models is None and view.warm is None and view.dialects is None
+    assert view.models is None and view.warm is None and view.dialects == {"wrapper/sync"}
 
 
 def test_a_worker_of_ours_tells_more() -> None:

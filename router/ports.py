@@ -7,7 +7,7 @@ several share a Redis-protocol server.
 Times are epoch seconds (``time.time``), since replicas and restarts must agree on them.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -146,7 +146,10 @@ class RelayJob:
     as it came (sealed at rest), ``headers`` those that matter to the worker. ``remote_id`` is the worker's own name of
     the job of the current attempt. ``fence`` grows with each lease: what an older holder writes is refused.
 
-    ``result`` is the worker's final answer (status, body), kept as long as the job.
+    ``result`` is the worker's final answer (status, body), kept as long as the job. ``number`` is what workers and
+    dispatcher know it by, 0 until it is first given one; ``run`` counts how often it was begun anew by its owner. It is
+    forgotten at ``forget_at`` (0 = with its result). Who has to be told of its end by us is at ``notice_at`` (0 =
+    nobody, or done), after ``notices`` tries.
     """
 
     job_id: str
@@ -176,6 +179,11 @@ class RelayJob:
     result_status: int = 0
     result: bytes | None = field(default=None, repr=False)
     reason: str = ""
+    number: int = 0
+    run: int = 1
+    forget_at: float = 0.0
+    notice_at: float = 0.0
+    notices: int = 0
 
 
 class LeaseLost(ServiceError):
@@ -195,9 +203,16 @@ class JobStore(Protocol):
         """The newest job of this name."""
         ...
 
-    async def lease(self, holder: str, *, limit: int, until: float, now: float) -> Sequence[RelayJob]:
-        """Take waiting jobs, and leased ones whose lease is over, oldest and high ones first; each gets a new
-        ``fence``."""
+    async def lease(
+        self, holder: str, *, limit: int, until: float, now: float, apart: Collection[str] = ()
+    ) -> Sequence[RelayJob]:
+        """Take waiting jobs, those of the tenants ``apart`` excepted, and leased ones whose lease is over, oldest and
+        high ones first; each gets a new ``fence``."""
+        ...
+
+    async def renew(self, fences: Mapping[str, int], *, until: float) -> Mapping[str, bool]:
+        """Lengthen the leases of these jobs, each held with this fence. Answers those that still are, and whether they
+        are to be cancelled."""
         ...
 
     async def save(self, job: RelayJob) -> None:
@@ -210,14 +225,24 @@ class JobStore(Protocol):
         """Mark it; a waiting one is cancelled at once."""
         ...
 
-    async def counts(self) -> Mapping[JobState, int]: ...
+    async def counts(self, *, tenant: str | None = None) -> Mapping[JobState, int]:
+        """How many there are, everybody's or a tenant's."""
+        ...
+
+    async def listed(
+        self, *, tenant: str | None, states: Collection[JobState] = tuple(JobState), before: str = "", limit: int
+    ) -> Sequence[RelayJob]:
+        """Jobs without body and result, the newest first; those that came before the job ``before``, where that is
+        named (none, if it is forgotten). ``tenant`` None: everybody's."""
+        ...
 
     async def dead(self, *, tenant: str | None, limit: int) -> Sequence[RelayJob]:
         """Dead letters, the latest first; ``tenant`` None: everybody's."""
         ...
 
-    async def revive(self, job_id: str, *, tenant: str | None) -> bool:
-        """Let a dead letter wait again, as new (no attempts). False: there is none of this name."""
+    async def revive(self, job_id: str, *, tenant: str | None, states: Collection[JobState] = (JobState.DEAD,)) -> bool:
+        """Let a dead letter (a job that is over in one of ``states``) wait again, as new (no attempts). False: there is
+        none of this name."""
         ...
 
     async def expire(self, *, older_than: float) -> int:

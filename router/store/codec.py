@@ -36,6 +36,11 @@ IN_HEAD = (
     "worker",
     "result_status",
     "reason",
+    "number",
+    "run",
+    "forget_at",
+    "notice_at",
+    "notices",
 )
 
 
@@ -115,11 +120,11 @@ class JobCodec:
         )
 
     def job(self, row: JobRow) -> RelayJob:
-        """Raises: StoreDown for a row that is damaged."""
+        """A row that was read without its body has none. Raises: StoreDown for a row that is damaged."""
         unseal, job_id = self._vault.unseal, row.job_id
         try:
             head = orjson.loads(unseal(row.head, f"head:{job_id}"))
-            body = unseal(row.body, f"body:{job_id}")
+            body = unseal(row.body, f"body:{job_id}") if row.body else b""
             result = None if row.result is None else unseal(row.result, f"result:{job_id}")
         except Unreadable as error:
             raise StoreDown(f"Job {job_id} can't be read any more: {error}.") from error

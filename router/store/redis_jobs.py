@@ -1,6 +1,6 @@
 """Jobs of several routers, on a Redis-protocol server. What is recorded there is as durable as its append-only file."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from lib.clock import Clock
@@ -33,7 +33,9 @@ class RedisJobs:
     async def add(self, job: RelayJob) -> RelayJob:
         row = await self._lane.run(lambda: self._codec.row(job))
         columns = _flat({**_written(row), **_fixed(row)})
-        known = await self._line.run(scripts.ADD, row.job_id, row.keyed or b"", row.named, row.priority, *columns)
+        known = await self._line.run(
+            scripts.ADD, row.job_id, row.keyed or b"", row.named, row.priority, row.tenant, *columns
+        )
         return await self._opened(known) or job
 
     async def get(self, job_id: str) -> RelayJob | None:
@@ -43,11 +45,20 @@ class RedisJobs:
         named = self._codec.named(request_id, tenant=tenant)
         return await self._opened(await self._line.run(scripts.FIND, named))
 
-    async def lease(self, holder: str, *, limit: int, until: float, now: float) -> Sequence[RelayJob]:
+    async def lease(
+        self, holder: str, *, limit: int, until: float, now: float, apart: Collection[str] = ()
+    ) -> Sequence[RelayJob]:
         if limit <= 0:
             return []
-        taken = await self._line.run(scripts.LEASE, holder, limit, until, now, *PRIORITIES)
+        given = (holder, limit, until, now, len(PRIORITIES), *PRIORITIES, *apart)
+        taken = await self._line.run(scripts.LEASE, *given)
         return await self._lane.run(lambda: self._codec.jobs(map(_row, taken)))
+
+    async def renew(self, fences: Mapping[str, int], *, until: float) -> Mapping[str, bool]:
+        if not fences:
+            return {}
+        found = await self._line.run(scripts.RENEW, until, *_flat(fences))
+        return {name.decode(): wanted == b"1" for name, wanted in zip(found[::2], found[1::2], strict=True)}
 
     async def save(self, job: RelayJob) -> None:
         if not await self._write(job, fence=job.fence, over=job.state):
@@ -56,20 +67,30 @@ class RedisJobs:
     async def want_cancel(self, job_id: str) -> RelayJob | None:
         return await self._opened(await self._line.run(scripts.WANT_CANCEL, job_id, self._now()))
 
-    async def counts(self) -> Mapping[JobState, int]:
+    async def counts(self, *, tenant: str | None = None) -> Mapping[JobState, int]:
+        if tenant is not None:
+            told = await self._line.run(scripts.TALLY, tenant, *JobState)
+            return {state: int(count or 0) for state, count in zip(JobState, told, strict=True)}
         found = iter(await self._line.run(scripts.COUNTS, *LINES, *LEASES, *ENDED))
         counts = {state: sum(next(found) for _ in PRIORITIES) for state in (JobState.WAITING, JobState.LEASED)}
         return counts | dict(zip(OVER, found, strict=True))
+
+    async def listed(
+        self, *, tenant: str | None, states: Collection[JobState] = tuple(JobState), before: str = "", limit: int
+    ) -> Sequence[RelayJob]:
+        owned = "all" if tenant is None else f"owned:{tenant}"
+        found = await self._line.run(scripts.LISTED, owned, before, limit, *states)
+        return await self._lane.run(lambda: self._codec.jobs(_row(columns, content=False) for columns in found))
 
     async def dead(self, *, tenant: str | None, limit: int) -> Sequence[RelayJob]:
         found = await self._line.run(scripts.DEAD, int(tenant is None), tenant or "", limit)
         return await self._lane.run(lambda: self._codec.jobs(map(_row, found)))
 
-    async def revive(self, job_id: str, *, tenant: str | None) -> bool:
+    async def revive(self, job_id: str, *, tenant: str | None, states: Collection[JobState] = (JobState.DEAD,)) -> bool:
         job = await self.get(job_id)
-        if job is None or job.state is not JobState.DEAD or tenant not in (None, job.tenant):
+        if job is None or job.state not in states or tenant not in (None, job.tenant):
             return False
-        return await self._write(revived(job), fence=job.fence, over=JobState.DEAD)
+        return await self._write(revived(job), fence=job.fence, over=job.state)
 
     async def expire(self, *, older_than: float) -> int:
         total = 0
@@ -127,8 +148,10 @@ def _flat(columns: Mapping[str, Argument]) -> Iterable[Argument]:
     return (part for column in columns.items() for part in column)
 
 
-def _row(flat: Sequence[bytes]) -> JobRow:
+def _row(flat: Sequence[bytes], *, content: bool = True) -> JobRow:
     told = dict(zip(flat[::2], flat[1::2], strict=True))
+    if not content:
+        told |= {b"body": b"", b"result": b""}
     return JobRow(
         job_id=told[b"job_id"].decode(),
         tenant=told[b"tenant"].decode(),

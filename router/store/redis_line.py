@@ -40,10 +40,9 @@ Connect = Callable[[], Connection]
 
 def connections(url: str) -> Connect:
     """What makes connections to this server. Raises: SettingsError."""
+    tcp = {} if url.startswith("unix:") else {"socket_keepalive": True}
     try:
-        pool = ConnectionPool.from_url(
-            url, protocol=2, retry=Retry(NoBackoff(), 0), socket_keepalive=True, client_name="pyrouter"
-        )
+        pool = ConnectionPool.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), client_name="pyrouter", **tcp)
     except ValueError as error:
         raise SettingsError("ROUTER_STORE is no URL such as redis://user:password@host:6379/0") from error
     return pool.make_connection

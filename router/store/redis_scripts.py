@@ -5,6 +5,7 @@ Keys, all in one hash slot (``{pyrouter}:``), made from the prefix in KEYS[1]; t
 - ``<kind>`` and ``<kind>:until`` (kind: workers, requests, given): a hash of records and a sorted set of when they end.
 - ``given:worker``: request -> worker; ``held:<worker>``: a sorted set of its requests by their end.
 - ``job:<id>``: a hash of a job's columns; ``key:<digest>`` -> id; ``named:<digest>``: ids by place.
+- ``all``, ``owned:<tenant>``: all jobs, and a tenant's, by place; ``tally:<tenant>``: how many there are in each state.
 - ``line:<priority>``: waiting jobs by place; ``leases:<priority>``: leased ones by the end of the lease;
   ``ended:<state>``: jobs that are over by their end.
 
@@ -19,6 +20,17 @@ from router.ports import JobState
 
 SWEPT = 50
 """Records that are over and are forgotten by each call that writes one; calls outnumber records."""
+
+
+LOOKED_AT = 2000
+"""Waiting jobs of one priority that a lease passes by because their tenants have enough."""
+COUNT = """
+local function count(tenant, old, new)
+  if old == new then return end
+  if old then redis.call('HINCRBY', KEYS[1] .. 'tally:' .. tenant, old, -1) end
+  if new then redis.call('HINCRBY', KEYS[1] .. 'tally:' .. tenant, new, 1) end
+end
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +114,23 @@ redis.call('HDEL', p .. 'given:worker', id)
 return redis.call('HDEL', p .. 'given', id)
 """)
 
-ADD = Script("""
--- id, digest of its idempotency key or '', digest of its name, priority, columns...
+ADD = Script(f"""
+-- id, digest of its idempotency key or '', digest of its name, priority, tenant, columns...
+{COUNT}
 local p, known = KEYS[1], ARGV[1]
 if redis.call('EXISTS', p .. 'job:' .. known) == 0 then
   known = ARGV[2] ~= '' and redis.call('GET', p .. 'key:' .. ARGV[2])
 end
 if known then return redis.call('HGETALL', p .. 'job:' .. known) end
 local place = redis.call('INCR', p .. 'place')
-redis.call('HSET', p .. 'job:' .. ARGV[1], 'place', place, unpack(ARGV, 5))
+redis.call('HSET', p .. 'job:' .. ARGV[1], 'place', place, unpack(ARGV, 6))
 if ARGV[2] ~= '' then redis.call('SET', p .. 'key:' .. ARGV[2], ARGV[1]) end
 redis.call('ZADD', p .. 'named:' .. ARGV[3], place, ARGV[1])
 redis.call('ZADD', p .. 'line:' .. ARGV[4], place, ARGV[1])
-return {}
+redis.call('ZADD', p .. 'all', place, ARGV[1])
+redis.call('ZADD', p .. 'owned:' .. ARGV[5], place, ARGV[1])
+count(ARGV[5], nil, '{JobState.WAITING}')
+return {{}}
 """)
 
 FIND = Script("""
@@ -124,14 +140,25 @@ return id and redis.call('HGETALL', KEYS[1] .. 'job:' .. id) or {}
 """)
 
 LEASE = Script(f"""
--- holder, limit, until, now, priorities...
-local p, limit, taken = KEYS[1], tonumber(ARGV[2]), {{}}
-for c = 5, #ARGV do
+-- holder, limit, until, now, number of priorities, priorities..., tenants that have enough...
+{COUNT}
+local p, limit, taken, apart = KEYS[1], tonumber(ARGV[2]), {{}}, {{}}
+local last = 5 + tonumber(ARGV[5])
+for i = last + 1, #ARGV do apart[ARGV[i]] = true end
+for c = 6, last do
   local line, leases, found = p .. 'line:' .. ARGV[c], p .. 'leases:' .. ARGV[c], {{}}
-  if #taken < limit then
-    for _, id in ipairs(redis.call('ZRANGE', line, 0, limit - #taken - 1)) do
-      found[#found + 1] = {{tonumber(redis.call('ZSCORE', line, id)), id}}
+  local at = 0
+  while #taken + #found < limit and at < {LOOKED_AT} do
+    local ids = redis.call('ZRANGE', line, at, at + 99)
+    if #ids == 0 then break end
+    at = at + #ids
+    for _, id in ipairs(ids) do
+      if #taken + #found < limit and (#ARGV == last or not apart[redis.call('HGET', p .. 'job:' .. id, 'tenant')]) then
+        found[#found + 1] = {{tonumber(redis.call('ZSCORE', line, id)), id}}
+      end
     end
+  end
+  if #taken < limit then
     for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', ARGV[4])) do
       found[#found + 1] = {{tonumber(redis.call('HGET', p .. 'job:' .. id, 'place')), id}}
     end
@@ -140,6 +167,8 @@ for c = 5, #ARGV do
   for i = 1, math.min(#found, limit - #taken) do
     local id = found[i][2]
     local job = p .. 'job:' .. id
+    local old = redis.call('HMGET', job, 'tenant', 'state')
+    count(old[1], old[2], '{JobState.LEASED}')
     redis.call('ZREM', line, id)
     redis.call('ZADD', leases, ARGV[3], id)
     redis.call('HINCRBY', job, 'fence', 1)
@@ -150,12 +179,29 @@ end
 return taken
 """)
 
+RENEW = Script(f"""
+-- until, id and fence...
+local p, held = KEYS[1], {{}}
+for i = 2, #ARGV, 2 do
+  local job = p .. 'job:' .. ARGV[i]
+  local old = redis.call('HMGET', job, 'fence', 'state', 'priority', 'cancel_wanted')
+  if old[1] == ARGV[i + 1] and old[2] == '{JobState.LEASED}' then
+    redis.call('ZADD', p .. 'leases:' .. old[3], ARGV[1], ARGV[i])
+    redis.call('HSET', job, 'lease_until', ARGV[1])
+    held[#held + 1] = ARGV[i]
+    held[#held + 1] = old[4] or '0'
+  end
+end
+return held
+""")
+
 SAVE = Script(f"""
 -- id, fence that it must have, state that it may have if it is over, state that it gets, lease_until, finished_at,
 -- columns...
+{COUNT}
 local p, id, state = KEYS[1], ARGV[1], ARGV[4]
 local job = p .. 'job:' .. id
-local old = redis.call('HMGET', job, 'fence', 'state', 'priority', 'place')
+local old = redis.call('HMGET', job, 'fence', 'state', 'priority', 'place', 'tenant')
 if old[1] ~= ARGV[2] then return 0 end
 local over = old[2] ~= '{JobState.WAITING}' and old[2] ~= '{JobState.LEASED}'
 if over and old[2] ~= ARGV[3] then return 0 end
@@ -166,22 +212,64 @@ if state == '{JobState.WAITING}' then redis.call('ZADD', p .. 'line:' .. old[3],
 elseif state == '{JobState.LEASED}' then redis.call('ZADD', p .. 'leases:' .. old[3], ARGV[5], id)
 else redis.call('ZADD', p .. 'ended:' .. state, ARGV[6], id) end
 redis.call('HSET', job, 'state', state, 'lease_until', ARGV[5], 'finished_at', ARGV[6], unpack(ARGV, 7))
+count(old[5], old[2], state)
 return 1
 """)
 
 WANT_CANCEL = Script(f"""
 -- id, now
+{COUNT}
 local p, id = KEYS[1], ARGV[1]
 local job = p .. 'job:' .. id
-local old = redis.call('HMGET', job, 'state', 'priority')
+local old = redis.call('HMGET', job, 'state', 'priority', 'tenant')
 if old[1] == '{JobState.WAITING}' then
   redis.call('ZREM', p .. 'line:' .. old[2], id)
   redis.call('ZADD', p .. 'ended:{JobState.CANCELLED}', ARGV[2], id)
   redis.call('HSET', job, 'state', '{JobState.CANCELLED}', 'finished_at', ARGV[2], 'cancel_wanted', '1')
+  count(old[3], old[1], '{JobState.CANCELLED}')
 elseif old[1] == '{JobState.LEASED}' then
   redis.call('HSET', job, 'cancel_wanted', '1')
 end
 return redis.call('HGETALL', job)
+""")
+
+TALLY = Script("""
+-- tenant, states...
+local found, name = {}, KEYS[1] .. 'tally:' .. ARGV[1]
+for i = 2, #ARGV do found[i - 1] = redis.call('HGET', name, ARGV[i]) or 0 end
+return found
+""")
+
+LISTED = Script("""
+-- key's end, id before which or '', limit, states...
+local p, limit, found, wanted = KEYS[1], tonumber(ARGV[3]), {}, {}
+for i = 4, #ARGV do wanted[ARGV[i]] = true end
+local top = '+inf'
+if ARGV[2] ~= '' then
+  local place = redis.call('HGET', p .. 'job:' .. ARGV[2], 'place')
+  if not place then return found end
+  top = '(' .. place
+end
+local at = 0
+while #found < limit do
+  local ids = redis.call('ZREVRANGEBYSCORE', p .. ARGV[1], top, '-inf', 'LIMIT', at, 100)
+  if #ids == 0 then break end
+  at = at + #ids
+  for _, id in ipairs(ids) do
+    local job = p .. 'job:' .. id
+    if #found < limit and wanted[redis.call('HGET', job, 'state')] then
+      local names = {'job_id', 'tenant', 'priority', 'state', 'fence', 'lease_until', 'holder', 'cancel_wanted',
+        'finished_at', 'named', 'keyed', 'head'}
+      local values, row = redis.call('HMGET', job, unpack(names)), {}
+      for i, name in ipairs(names) do
+        row[#row + 1] = name
+        row[#row + 1] = values[i] or ''
+      end
+      found[#found + 1] = row
+    end
+  end
+end
+return found
 """)
 
 COUNTS = Script("""
@@ -208,20 +296,26 @@ end
 return found
 """)
 
-EXPIRE = Script("""
+EXPIRE = Script(f"""
 -- moment, limit, states...
-local p, count = KEYS[1], 0
+{COUNT}
+local p, total = KEYS[1], 0
 for s = 3, #ARGV do
   local ended = p .. 'ended:' .. ARGV[s]
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', ended, '-inf', '(' .. ARGV[1], 'LIMIT', 0, ARGV[2])) do
     local job = p .. 'job:' .. id
-    local old = redis.call('HMGET', job, 'named', 'keyed')
+    local old = redis.call('HMGET', job, 'named', 'keyed', 'tenant')
     redis.call('ZREM', ended, id)
     if old[1] then redis.call('ZREM', p .. 'named:' .. old[1], id) end
     if old[2] and old[2] ~= '' then redis.call('DEL', p .. 'key:' .. old[2]) end
+    redis.call('ZREM', p .. 'all', id)
+    if old[3] then
+      redis.call('ZREM', p .. 'owned:' .. old[3], id)
+      count(old[3], ARGV[s], nil)
+    end
     redis.call('DEL', job)
-    count = count + 1
+    total = total + 1
   end
 end
-return count
+return total
 """)

@@ -1,4 +1,4 @@
-"""What becomes of a dead letter that the operator sends on its way again; the same in every store."""
+"""What becomes of a job that is sent on its way again; the same in every store."""
 
 from dataclasses import replace
 
@@ -21,4 +21,7 @@ def revived(job: RelayJob) -> RelayJob:
         result_status=0,
         result=None,
         reason="",
+        run=job.run + 1,
+        notice_at=0.0,
+        notices=0,
     )

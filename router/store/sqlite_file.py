@@ -56,6 +56,7 @@ CREATE UNIQUE INDEX jobs_by_key ON jobs (keyed) WHERE keyed IS NOT NULL;
 PRAGMA user_version = {VERSION};
 COMMIT;
 """
+BY_TENANT = "CREATE INDEX IF NOT EXISTS jobs_by_tenant ON jobs (tenant, state, place)"
 
 
 class SqliteFile:
@@ -165,6 +166,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         raise SettingsError(f"ROUTER_STORE: a newer version wrote {path}: start that one, or move the file away.")
     if version < VERSION:
         connection.executescript(SCHEMA)
+    connection.execute(BY_TENANT)
     _check(connection)
 
 

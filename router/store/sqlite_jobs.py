@@ -1,7 +1,8 @@
 """Jobs of a router alone, in SQLite."""
 
+import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple, fields, replace
 from typing import Any
 
@@ -16,9 +17,13 @@ COLUMNS = ", ".join(one.name for one in fields(JobRow))
 PLACES = ", ".join("?" * len(fields(JobRow)))
 SELECT = f"SELECT {COLUMNS} FROM jobs"  # noqa: S608 - our own names
 INSERT = f"INSERT INTO jobs ({COLUMNS}) VALUES ({PLACES})"  # noqa: S608
+WITHOUT_CONTENT = ", ".join({"body": "x''", "result": "NULL"}.get(one.name, one.name) for one in fields(JobRow))
 IN_LINE = """
 SELECT place FROM (
-    SELECT * FROM (SELECT priority, place FROM jobs WHERE state = ? ORDER BY priority, place LIMIT ?)
+    SELECT * FROM (
+        SELECT priority, place FROM jobs
+        WHERE state = ? AND tenant NOT IN (SELECT value FROM json_each(?)) ORDER BY priority, place LIMIT ?
+    )
     UNION ALL SELECT priority, place FROM jobs WHERE state = ? AND lease_until <= ?
 ) ORDER BY priority, place LIMIT ?
 """
@@ -53,9 +58,14 @@ class SqliteJobs:
         named = self._codec.named(request_id, tenant=tenant)
         return await self._find("named = ? ORDER BY place DESC LIMIT 1", named)
 
-    async def lease(self, holder: str, *, limit: int, until: float, now: float) -> Sequence[RelayJob]:
+    async def lease(
+        self, holder: str, *, limit: int, until: float, now: float, apart: Collection[str] = ()
+    ) -> Sequence[RelayJob]:
+        kept_out = json.dumps(list(apart))
+
         def work(connection: sqlite3.Connection) -> list[RelayJob]:
-            rows = connection.execute(IN_LINE, (JobState.WAITING, limit, JobState.LEASED, now, limit)).fetchall()
+            asked = (JobState.WAITING, kept_out, limit, JobState.LEASED, now, limit)
+            rows = connection.execute(IN_LINE, asked).fetchall()
             for place in rows:
                 connection.execute(
                     "UPDATE jobs SET state = ?, fence = fence + 1, holder = ?, lease_until = ? WHERE place = ?",
@@ -63,6 +73,21 @@ class SqliteJobs:
                 )
             taken = (_one(connection, "place = ?", *place) for place in rows)
             return self._codec.jobs(row for row in taken if row is not None)
+
+        return await self._file.run(work)
+
+    async def renew(self, fences: Mapping[str, int], *, until: float) -> Mapping[str, bool]:
+        query = (
+            "UPDATE jobs SET lease_until = ? WHERE job_id = ? AND fence = ? AND state = ? "
+            "RETURNING job_id, cancel_wanted"
+        )
+
+        def work(connection: sqlite3.Connection) -> dict[str, bool]:
+            held = {}
+            for job_id, fence in fences.items():
+                found = connection.execute(query, (until, job_id, fence, JobState.LEASED)).fetchall()
+                held.update((name, bool(wanted)) for name, wanted in found)
+            return held
 
         return await self._file.run(work)
 
@@ -87,10 +112,25 @@ class SqliteJobs:
 
         return await self._file.run(work)
 
-    async def counts(self) -> Mapping[JobState, int]:
-        query = "SELECT state, count(*) FROM jobs GROUP BY state"
-        found = dict(await self._file.run(lambda connection: connection.execute(query).fetchall()))
+    async def counts(self, *, tenant: str | None = None) -> Mapping[JobState, int]:
+        query = "SELECT state, count(*) FROM jobs WHERE ? IS NULL OR tenant = ? GROUP BY state"
+        found = dict(await self._file.run(lambda connection: connection.execute(query, (tenant, tenant)).fetchall()))
         return {state: found.get(state, 0) for state in JobState}
+
+    async def listed(
+        self, *, tenant: str | None, states: Collection[JobState] = tuple(JobState), before: str = "", limit: int
+    ) -> Sequence[RelayJob]:
+        query = f"""
+        SELECT {WITHOUT_CONTENT} FROM jobs
+        WHERE (? IS NULL OR tenant = ?) AND state IN (SELECT value FROM json_each(?))
+        AND (? = '' OR place < (SELECT place FROM jobs WHERE job_id = ?)) ORDER BY place DESC LIMIT ?
+        """  # noqa: S608 - our own names
+        asked = (tenant, tenant, json.dumps(list(states)), before, before, limit)
+
+        def work(connection: sqlite3.Connection) -> list[RelayJob]:
+            return self._codec.jobs(map(_row, connection.execute(query, asked).fetchall()))
+
+        return await self._file.run(work)
 
     async def dead(self, *, tenant: str | None, limit: int) -> Sequence[RelayJob]:
         where = "state = ? AND (? IS NULL OR tenant = ?) ORDER BY finished_at DESC, place DESC LIMIT ?"
@@ -101,11 +141,11 @@ class SqliteJobs:
 
         return await self._file.run(work)
 
-    async def revive(self, job_id: str, *, tenant: str | None) -> bool:
+    async def revive(self, job_id: str, *, tenant: str | None, states: Collection[JobState] = (JobState.DEAD,)) -> bool:
         job = await self.get(job_id)
-        if job is None or job.state is not JobState.DEAD or tenant not in (None, job.tenant):
+        if job is None or job.state not in states or tenant not in (None, job.tenant):
             return False
-        return await self._write(revived(job), fence=job.fence, over=JobState.DEAD)
+        return await self._write(revived(job), fence=job.fence, over=job.state)
 
     async def expire(self, *, older_than: float) -> int:
         total = 0

@@ -16,6 +16,7 @@ from aiohttp import web
 
 from lib.errors import ServiceError
 from lib.serving.access import Needs
+from lib.serving.middleware import ErrorRenderer
 from router.model import Priority
 from router.registry import Worker
 
@@ -34,6 +35,8 @@ class Work:
     input_mb: float = 0.0
     priority: Priority | None = None
     """What the body asks for; None: the tenant's own."""
+    patience_s: float | None = None
+    """So long its caller waits, by the body; what takes longer is kept, and answered with a link. None: to the end."""
 
 
 class Sizing(Protocol):
@@ -115,8 +118,8 @@ class Keeping(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobsHalf:
     """What ``router.relay.jobs.build_jobs`` gives. ``keep`` is called for requests on paths of synchronous ones that
-    nobody waits for: ``POST /generate/sync`` with ``Prefer: respond-async`` (RFC 7240, with its ``wait``), ``POST
-    /prompt`` and ``/workflow/...`` with a webhook or an upload that nobody waits for."""
+    nobody waits for to the end: ``POST /generate/sync`` with ``Prefer: respond-async`` (RFC 7240, with its ``wait``) or
+    ``sync_timeout_s``, ``POST /prompt`` and ``/workflow/...`` with a webhook or an upload behind the answer."""
 
     keep: Keeping
     routes: Sequence[web.RouteDef] = ()
@@ -124,3 +127,5 @@ class JobsHalf:
     loops: Mapping[str, Coroutine[Any, Any, object]] = field(default_factory=dict)
     health: Callable[[], Mapping[str, Any]] | None = None
     stop: Callable[[], Awaitable[object]] | None = None
+    render_error: ErrorRenderer | None = None
+    """For errors on ``routes``."""

@@ -26,6 +26,8 @@ MEGABYTE = 1e6
 _MODEL = re.compile(r"\.(?:safetensors|sft|ckpt|pth?|bin|gguf)\Z", re.IGNORECASE)
 _LARGE = ("ckpt_name", "unet_name")
 """Inputs that name what fills a card: checkpoints and diffusion models."""
+_UPLOADS = ("s3", "hf_upload", "azure_blob_upload", "http_upload")
+"""Salad's, the first of which counts."""
 _GRAPHS: Mapping[str, tuple[str, ...]] = {
     "wrapper": ("workflow_json",),
     "runpod": ("workflow", "workflow_json", "prompt"),
@@ -66,6 +68,7 @@ class RequestSizing:
             dialect=dialect,
             input_mb=len(body) / MEGABYTE,
             priority=_priority(dialect, request),
+            patience_s=_patience_s(dialect, request),
         )
 
     def _unseen(self, dialect: str, request: Mapping[str, Any], *, path: str, size: int) -> Work:
@@ -76,6 +79,7 @@ class RequestSizing:
             dialect=dialect,
             input_mb=size / MEGABYTE,
             priority=_priority(dialect, request),
+            patience_s=_patience_s(dialect, request),
         )
 
     def _graph(self, dialect: str, fields: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -120,3 +124,12 @@ def _priority(dialect: str, request: Mapping[str, Any]) -> Priority | None:
     policy = request.get("policy")
     low = dialect == "runpod" and isinstance(policy, dict) and policy.get("lowPriority") is True
     return Priority.LOW if low else None
+
+
+def _patience_s(dialect: str, request: Mapping[str, Any]) -> float | None:
+    if dialect == "salad":
+        upload = next((block for name in _UPLOADS if isinstance(block := request.get(name), dict)), {})
+        told = any(isinstance(url := request.get(name), str) and url for name in ("webhook", "webhook_v2"))
+        return 0.0 if told or upload.get("async") is True else None
+    cap_s = _input(request).get("sync_timeout_s") if dialect == "wrapper" else None
+    return max(float(cap_s), 0.0) if isinstance(cap_s, int | float) and not isinstance(cap_s, bool) else None

@@ -26,6 +26,7 @@ from lib.dialects.native.outputs import OutputFiles
 from lib.dialects.native.routes import NativeDialect
 from lib.dialects.runpod.counts import RunPodCounts, WorkerState
 from lib.dialects.runpod.routes import RunPodDialect
+from lib.dialects.salad.results import no_route
 from lib.dialects.salad.routes import SaladDialect
 from lib.dialects.vast.routes import VastDialect
 from lib.dialects.vast.sessions import Sessions
@@ -184,6 +185,7 @@ async def build_front(
         access=access,
         on_error=partial(_refused, metrics),
         version=version,
+        missing=no_route if server.primary_dialect == salad.name else None,
     )
     api = await stack.enter_async_context(_api_listener(settings, site))
     site = public_site(settings, vast=vast, files=files, probes=probes, on_error=partial(_refused, metrics))

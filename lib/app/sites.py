@@ -16,7 +16,7 @@ from lib.errors import Forbidden
 from lib.serving.access import Access, Need, Needs, caller_of
 from lib.serving.application import Site
 from lib.serving.docs_page import Docs
-from lib.serving.middleware import OnError
+from lib.serving.middleware import Missing, OnError
 from lib.serving.openapi import Operation, build
 from lib.serving.origins import OriginPolicy
 from lib.serving.payloads import json_response
@@ -69,14 +69,17 @@ def api_site(
     access: Access,
     on_error: OnError,
     version: str,
+    missing: Missing | None = None,
 ) -> Site:
     """Every dialect that asks for no signature, the paths that they share, our own routes, probes, metrics and the docs
     page; guarded against web pages, and by API keys where there are any. ``document`` is given its contents here."""
     server = settings.server
     policy = OriginPolicy(
-        hosts=frozenset({*server.api_allowed_hosts, server.api_host}), any_address=server.api_host not in LOOPBACK
+        hosts=frozenset({*server.api_allowed_hosts, server.api_host}),
+        any_address=server.api_host not in LOOPBACK,
+        any_name=access.required or bool(settings.salad.cloud),  # there a gateway is the only way in
     )
-    site = Site(max_body_bytes=server.max_body_bytes, policy=policy, access=access, on_error=on_error)
+    site = Site(max_body_bytes=server.max_body_bytes, policy=policy, access=access, on_error=on_error, missing=missing)
     for dialect in dialects:
         routes = own_routes(dialect)
         site.mount(routes, owner=dialect.name, render_error=dialect.render_error, needs=dialect.needs())

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from aiohttp import web
 
 from lib.serving.access import NO_NEEDS, Access, Door, Need, Needs
-from lib.serving.middleware import ErrorRenderer, OnError, add_request_id, edge
+from lib.serving.middleware import ErrorRenderer, Missing, OnError, add_request_id, edge
 from lib.serving.origins import OriginPolicy
 
 
@@ -15,7 +15,7 @@ class RouteClash(Exception):
 
 class Site:
     """An application under construction: routes are mounted with their owner, its error body, and what they ask of
-    callers. Without ``access`` nobody is asked, and nobody is known."""
+    callers. Without ``access`` nobody is asked, and nobody is known. ``missing``: see ``edge``."""
 
     def __init__(
         self,
@@ -24,12 +24,13 @@ class Site:
         policy: OriginPolicy | None = None,
         access: Access | None = None,
         on_error: OnError = lambda error: None,
+        missing: Missing | None = None,
     ) -> None:
         self._renderers: dict[web.AbstractRoute, ErrorRenderer | None] = {}
         self._door = Door(policy=policy, access=access)
         self._owners: dict[tuple[str, str], str] = {}
         self.app = web.Application(
-            middlewares=[edge(renderer_of=self._renderer_of, door=self._door, on_error=on_error)],
+            middlewares=[edge(renderer_of=self._renderer_of, door=self._door, on_error=on_error, missing=missing)],
             client_max_size=max_body_bytes,
         )
         self.app.on_response_prepare.append(add_request_id)

@@ -32,6 +32,8 @@ _NAMES = {
 ErrorRenderer = Callable[[ServiceError, web.Request], web.Response]
 
 
+Missing = Callable[[web.Request], web.Response]
+"""Answers on a path that nobody has."""
 OnError = Callable[[ServiceError], None]
 
 
@@ -40,16 +42,19 @@ def edge(
     renderer_of: Callable[[web.Request], ErrorRenderer | None],
     door: Door,
     on_error: OnError = lambda error: None,
+    missing: Missing | None = None,
 ) -> Middleware:
     """Make the one middleware of a listener. ``CancelledError`` (the client left) passes untouched. ``on_error`` is
-    told of each error that becomes an answer."""
+    told of each error that becomes an answer; ``missing`` answers on unknown paths in another form than ours."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         started = time.perf_counter()
         request[REQUEST_ID] = request_id = _request_id(request)
         set_request_id(request_id)
-        response = await _answer(request, handler, renderer_of=renderer_of, door=door, on_error=on_error)
+        response = await _answer(
+            request, handler, renderer_of=renderer_of, door=door, on_error=on_error, missing=missing
+        )
         if log.isEnabledFor(logging.DEBUG):
             _log(request, response, time.perf_counter() - started)
         return response
@@ -80,12 +85,15 @@ async def _answer(
     renderer_of: Callable[[web.Request], ErrorRenderer | None],
     door: Door,
     on_error: OnError,
+    missing: Missing | None,
 ) -> web.StreamResponse:
     try:
         await door.enter(request)
         return await handler(request)
     except ServiceError as error:
         failure = error
+    except web.HTTPNotFound as error:
+        return _render_http(error, request) if missing is None else missing(request)
     except web.HTTPException as error:
         return _render_http(error, request)
     except Exception:  # one of the three edges that may catch everything

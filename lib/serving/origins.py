@@ -1,7 +1,9 @@
 """Who may talk to a listener that asks for no credentials: not a web page of somebody else.
 
 A browser on a machine that forwards our loopback port (SSH) would let any page reach us: by a name that it points at
-127.0.0.1 (foreign ``Host``) or by a plain cross-origin request (foreign ``Origin``). Programs send neither.
+127.0.0.1 (foreign ``Host``) or by a plain cross-origin request (foreign ``Origin``). Programs send neither. Where
+everybody has to show a key, the ``Host`` says nothing: a browser adds no key of itself, so a page that is led here by a
+name of its own is nobody, and a gateway's callers need not be named one by one.
 """
 
 import ipaddress
@@ -19,10 +21,12 @@ from lib.serving.links import is_authority
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OriginPolicy:
     """``hosts`` are further names of ours (``*`` = any); ``any_address`` lets callers name us by any IP address, for
-    a listener beyond loopback: a page can't make a browser take an address for its own origin."""
+    a listener beyond loopback: a page can't make a browser take an address for its own origin. ``any_name``: keys are
+    asked of everybody, so any name will do; foreign ``Origin`` headers are refused all the same."""
 
     hosts: Collection[str] = field(default=frozenset())
     any_address: bool = False
+    any_name: bool = False
     setting: str = "API_ALLOWED_HOSTS"
     """Where the operator lists such names."""
 
@@ -44,7 +48,9 @@ class OriginPolicy:
 
     def _is_ours(self, host: str) -> bool:
         name = _hostname(host)
-        if ("*" in self.hosts and name) or name == "localhost" or name.endswith(".localhost") or name in self.hosts:
+        if name and (self.any_name or "*" in self.hosts or name in self.hosts):
+            return True
+        if name == "localhost" or name.endswith(".localhost"):
             return True
         try:
             address = ipaddress.ip_address(name)

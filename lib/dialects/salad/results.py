@@ -41,5 +41,12 @@ def refused(error: ServiceError, more: Mapping[str, Any] = NO_FIELDS) -> web.Res
     return json_response({**body, **more}, status=status, headers=error_headers(error, status))
 
 
+def no_route(request: web.Request) -> web.Response:
+    """Answer on a path that nobody has, or a workflow file that is not there, as Fastify does."""
+    status = HTTPStatus.NOT_FOUND
+    text = f"Route {request.method}:{request.path} not found"
+    return json_response({"message": text, "error": status.phrase, "statusCode": status}, status=status)
+
+
 def _completed(job: Job, echo: Mapping[str, Any], behind: Mapping[str, Any]) -> bytes:
     return encoded({**graph_of(job), **echo, **result(job), **behind})

@@ -134,7 +134,7 @@ class SaladDialect:
         name = request.match_info["path"]
         endpoint = None if self._folder is None else await self._folder.find(name)
         if endpoint is None:
-            return _no_route(request)
+            return results.no_route(request)
         return await self._answer(await self._submissions.workflow(request, endpoint))
 
     async def _answer(self, submitted: Submitted) -> web.Response:
@@ -194,10 +194,3 @@ def _as_yaml(document: Mapping[str, Any]) -> str:
 
 def _not_interrupted(request_id: str) -> web.Response:
     return json_response({"id": request_id, "interrupted": JobStatus.FAILED}, status=HTTPStatus.NOT_FOUND)
-
-
-def _no_route(request: web.Request) -> web.Response:
-    """A workflow file that is not there is a route that is not there."""
-    status = HTTPStatus.NOT_FOUND
-    text = f"Route {request.method}:{request.path} not found"
-    return json_response({"message": text, "error": status.phrase, "statusCode": status}, status=status)

@@ -82,6 +82,20 @@ async def test_unknown_paths_and_methods_are_json(serve: Serve) -> None:
     assert "GET" in wrong.headers["Allow"]
 
 
+async def test_a_path_that_nobody_has_is_answered_in_the_form_that_is_set(serve: Serve) -> None:
+    """The one that callers of this listener know; of a path that is there nothing changes."""
+
+    def missing(request: web.Request) -> web.Response:
+        return json_response({"statusCode": 404, "message": request.path}, status=404)
+
+    site = Site(max_body_bytes=10, missing=missing)
+    site.mount([web.get("/", broken)], owner="test")
+    served = await serve(site)
+    answer = await served.client.get("/nothing")
+    assert (answer.status, await answer.json()) == (404, {"statusCode": 404, "message": "/nothing"})
+    assert (await (await served.client.get("/")).json())["error"] == "internal"
+
+
 async def test_a_dialect_renders_its_own_errors(serve: Serve) -> None:
     """The owner of the route decides the body, also for a bug; other routes keep ours."""
 

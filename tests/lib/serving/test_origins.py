@@ -58,6 +58,15 @@ def test_hosts_can_be_added() -> None:
     assert not allowed(OriginPolicy(hosts=["*"]), Host="evil.example/x")
 
 
+def test_where_keys_are_asked_of_everybody_any_name_will_do() -> None:
+    """A browser adds no key by itself, whatever name led it here; a page of another origin stays out all the same."""
+    policy = OriginPolicy(any_name=True)
+    assert allowed(policy, Host="lamp-post-1a2b.salad.cloud")
+    assert allowed(policy, "POST", Host="lamp.salad.cloud", Origin="https://lamp.salad.cloud")
+    assert not allowed(policy, "POST", Host="lamp.salad.cloud", Origin="https://evil.example")
+    assert not allowed(policy, Host="evil.example/x") and not allowed(policy, Host="")
+
+
 @pytest.mark.parametrize(
     ("origin", "expected"),
     [

@@ -50,7 +50,7 @@ class RedisJobs:
     ) -> Sequence[RelayJob]:
         if limit <= 0:
             return []
-        given = (holder, limit, until, now, len(PRIORITIES), *PRIORITIES, *apart)
+        given: tuple[Argument, ...] = (holder, limit, until, now, len(PRIORITIES), *PRIORITIES, *apart)
         taken = await self._line.run(scripts.LEASE, *given)
         return await self._lane.run(lambda: self._codec.jobs(map(_row, taken)))
 

@@ -83,7 +83,7 @@ class SqliteJobs:
         )
 
         def work(connection: sqlite3.Connection) -> dict[str, bool]:
-            held = {}
+            held: dict[str, bool] = {}
             for job_id, fence in fences.items():
                 found = connection.execute(query, (until, job_id, fence, JobState.LEASED)).fetchall()
                 held.update((name, bool(wanted)) for name, wanted in found)

@@ -13,14 +13,11 @@ from typing import TypeVar
 
 from lib.clock import Clock
 from lib.delivery.places import OpenStore, Target
-from lib.delivery.places import opener as s3_opener
 from lib.delivery.retry import Patience
 from lib.errors import StorageFailed
 from lib.jobs.model import Job, Output, StoreKind, StoreTarget
 from lib.storage.blobs import Blob, BlobStore, Published, Repository
 from lib.storage.sources import tenant_folder
-
-__all__ = ["s3_opener"]
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

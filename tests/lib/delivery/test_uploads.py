@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from lib.clock import SystemClock
 from lib.delivery.buckets import effective
+from lib.delivery.places import opener
 from lib.delivery.plan import plan_s3
 from lib.delivery.retry import Patience
-from lib.delivery.uploads import PARALLEL, Uploads, key_folder, named_files, output_names, s3_opener, thumbnails
+from lib.delivery.uploads import PARALLEL, Uploads, key_folder, named_files, output_names, thumbnails
 from lib.jobs.model import Job, Output, OutputKind, S3Target
 from lib.settings import DeliverySettings, RunPodSettings
 from lib.storage.guard import AddressGuard
@@ -180,7 +181,7 @@ def recorded(settings: DeliverySettings, *targets: S3Target) -> list[S3Place]:
             opened.append(place)
             return super().at(place)
 
-    open_store = s3_opener(Recording(guard=AddressGuard()), settings)
+    open_store = opener(Recording(guard=AddressGuard()), settings)
     for target in targets:
         open_store(target)
     return opened
@@ -235,9 +236,7 @@ async def test_on_a_real_server(job: Callable[..., Job], output: Callable[..., O
     )
     settings = DeliverySettings.model_validate({})
     async with S3Stores(guard=AddressGuard()) as stores, aiohttp.ClientSession() as session:
-        uploads = Uploads(
-            open_store=s3_opener(stores, settings), expires_s=settings.s3_url_expires_s, clock=SystemClock()
-        )
+        uploads = Uploads(open_store=opener(stores, settings), expires_s=settings.s3_url_expires_s, clock=SystemClock())
         (done,) = await uploads.upload(job(run=2), (output(),), target)
         (failed,) = await uploads.upload(job(), (output(),), wrong)
         assert done.url is not None
@@ -268,7 +267,7 @@ async def test_a_runpod_bucket_on_a_real_server(
     assert target is not None
     clip = replace(output("clip.mp4", data=b"\0\0\0\x18ftypmp42"), kind=OutputKind.VIDEO, mime_type="video/mp4")
     async with S3Stores(guard=AddressGuard()) as stores, aiohttp.ClientSession() as session:
-        uploads = Uploads(open_store=s3_opener(stores, settings), expires_s=60, clock=SystemClock())
+        uploads = Uploads(open_store=opener(stores, settings), expires_s=60, clock=SystemClock())
         (done,) = await uploads.upload(job(), (clip,), target)
         assert done.url is not None, done.upload_error
         assert f"/outputs/renders/{START:%m-%y}/mine/req-1/clip.mp4?" in done.url
@@ -315,7 +314,7 @@ async def test_a_callers_private_endpoint_is_refused(
         endpoint_url=nanio_server.endpoint_url,
     )
     async with S3Stores(guard=AddressGuard()) as stores:
-        opener = s3_opener(stores, DeliverySettings.model_validate({}))
-        uploads = Uploads(open_store=opener, expires_s=60, clock=SystemClock())
+        open_store = opener(stores, DeliverySettings.model_validate({}))
+        uploads = Uploads(open_store=open_store, expires_s=60, clock=SystemClock())
         (refused,) = await uploads.upload(job(), (output(),), target)
     assert "UnsafeEndpoint" in (refused.upload_error or "")

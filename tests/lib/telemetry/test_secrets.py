@@ -15,10 +15,11 @@ import stamina
 from lib.clock import SystemClock
 from lib.delivery.announcements import Announcements
 from lib.delivery.outbox import WebhookSender
+from lib.delivery.places import opener
 from lib.delivery.posting import Posts
 from lib.delivery.put import Puts
 from lib.delivery.schedules import schedules
-from lib.delivery.uploads import Uploads, s3_opener
+from lib.delivery.uploads import Uploads
 from lib.errors import ExecutionFailed, InputFetchFailed, ServiceError
 from lib.jobs.model import (
     Credential,
@@ -133,7 +134,7 @@ async def test_no_secret_reaches_the_log(logged: io.StringIO, tmp_path: Path) ->
         )
         assert asked.delivery.s3 is not None
         assert asked.delivery.put is not None
-        uploads = Uploads(open_store=s3_opener(stores, delivery), expires_s=60, clock=clock)
+        uploads = Uploads(open_store=opener(stores, delivery), expires_s=60, clock=clock)
         for sent in (
             await uploads.upload(failed, [output], asked.delivery.s3),
             await Puts(http=http).put([output], asked.delivery.put),

@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if told is None:
         max_age_s = max(limits.max_age_s * NO_WORKER_AGE_FACTOR, NO_WORKER_MIN_AGE_S)
         limits = replace(limits, max_age_s=max_age_s, input_quota_bytes=sys.maxsize)
-    areas = chosen_areas(arguments(options.output, options.input, options.temp), told, workspace)
+    given = arguments(options.output, options.input, options.temp)
+    areas = chosen_areas(given, told, workspace, fetched=settings.inputs_folder)
     live = told.live if told is not None else Live()
     report = sweep(areas, limits, live=live, now_s=SystemClock().now().timestamp(), dry_run=options.dry_run)
     verb = "would be removed" if options.dry_run else "removed"

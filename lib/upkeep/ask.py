@@ -75,8 +75,9 @@ def _told(answer: Mapping[str, Any]) -> Told:
     )
 
 
-def recorded_areas(workspace: Path) -> Areas:
-    """Folders as the launched processes recorded them, and the workspace's own."""
+def recorded_areas(workspace: Path, *, fetched: Path) -> Areas:
+    """Folders as the launched processes recorded them, the workspace's own, and ``fetched``, where inputs lie that the
+    worker brought in."""
     records = [_json(path) for path in sorted((workspace / "run").glob("comfyui-*.json"))]
     outputs = [record["output"] for record in records if record and record.get("output")]
     inputs = [record["input"] for record in records if record and record.get("input")]
@@ -85,7 +86,7 @@ def recorded_areas(workspace: Path) -> Areas:
         outputs=_paths([*outputs, workspace / "output", workspace / "outputs"]),
         inputs=(
             *(own for folder in _paths([*inputs, workspace / "input"]) for own in own_inputs(folder)),
-            workspace / "inputs",
+            fetched,
         ),
         temps=_paths(temps),
     )
@@ -103,11 +104,11 @@ def _json(path: Path) -> Mapping[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def chosen_areas(given: Areas, told: Told | None, workspace: Path) -> Areas:
-    """What the command line names, else what the worker tells, else what the workspace shows."""
+def chosen_areas(given: Areas, told: Told | None, workspace: Path, *, fetched: Path) -> Areas:
+    """What the command line names, else what the worker tells, else what ``recorded_areas`` finds."""
     if given.all:
         return given
-    return told.areas if told is not None else recorded_areas(workspace)
+    return told.areas if told is not None else recorded_areas(workspace, fetched=fetched)
 
 
 def arguments(outputs: Sequence[Path], inputs: Sequence[Path], temps: Sequence[Path]) -> Areas:

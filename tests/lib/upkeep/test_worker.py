@@ -3,6 +3,7 @@
 import os
 import sys
 from asyncio import create_subprocess_exec, create_task, subprocess, to_thread
+from collections.abc import Mapping
 from pathlib import Path
 
 import orjson
@@ -106,15 +107,17 @@ def test_a_workspace_shows_its_folders(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "comfyui-1.json").write_text('{"output": "/o", "input": "/i", "temp": "/t"}')
     (tmp_path / "run" / "comfyui-2.json").write_text("{broken")
-    areas = recorded_areas(tmp_path)
+    areas = recorded_areas(tmp_path, fetched=tmp_path / "cache")
     assert areas.outputs == (Path("/o"), tmp_path / "output", tmp_path / "outputs") and areas.temps == (Path("/t"),)
     assert Path("/i/pyworker") in areas.inputs and Path("/i/3d/pyworker") in areas.inputs
-    assert tmp_path / "inputs" in areas.inputs and Path("/i") not in areas.inputs
+    assert tmp_path / "cache" in areas.inputs and Path("/i") not in areas.inputs
 
 
-async def run_command(workspace: Path, *arguments: str, port: int = 1) -> tuple[int, str]:
+async def run_command(
+    workspace: Path, *arguments: str, port: int = 1, variables: Mapping[str, str] | None = None
+) -> tuple[int, str]:
     environment = {**os.environ, "WORKSPACE_DIR": str(workspace), "API_PORT": str(port)}
-    environment |= {"CLEANUP_MAX_AGE_S": "3600", "CLEANUP_MIN_FREE_BYTES": str(1 << 60)}
+    environment |= {"CLEANUP_MAX_AGE_S": "3600", "CLEANUP_MIN_FREE_BYTES": str(1 << 60), **(variables or {})}
     process = await create_subprocess_exec(
         *(sys.executable, "-m", "lib.upkeep", *arguments), env=environment, stdout=subprocess.PIPE
     )
@@ -130,6 +133,14 @@ async def test_by_hand_it_says_what_goes_and_spares_what_may_be_live(tmp_path: P
     assert code == 0 and f"would be removed: {older}" in said and "1 files" in said and older.exists()
     code, said = await run_command(tmp_path, "--output", str(tmp_path / "output"))
     assert code == 0 and not older.exists() and younger.exists()
+
+
+async def test_by_hand_it_looks_into_the_cache_that_is_set(tmp_path: Path) -> None:
+    """Of ``CACHE_DIR`` only our own folder is gone through; the rest of it is somebody else's."""
+    ours = old_file(tmp_path / "cache" / "pyworker" / "a", age_s=8000)
+    foreign = old_file(tmp_path / "cache" / "b", age_s=8000)
+    code, said = await run_command(tmp_path, variables={"CACHE_DIR": str(tmp_path / "cache")})
+    assert code == 0 and f"removed: {ours}" in said and not ours.exists() and foreign.exists()
 
 
 async def test_by_hand_it_keeps_what_the_worker_calls_live(tmp_path: Path) -> None:

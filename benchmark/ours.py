@@ -82,7 +82,15 @@ async def runpod(api: ApiClient, graph: Mapping[str, Any]) -> tuple[bytes, ...]:
     return tuple(base64.b64decode(image["data"]) for image in answer["output"]["images"])
 
 
-DIALECTS = {"runpod": runpod}
+async def salad(api: ApiClient, graph: Mapping[str, Any]) -> tuple[bytes, ...]:
+    """Run one job through Salad's ``/prompt``. Raises: ExecutionFailed."""
+    status, answer = await api.post("/prompt", {"prompt": graph})
+    if status != 200:
+        raise ExecutionFailed(f"The service answered {status}: {answer.get('message') or answer}")
+    return tuple(base64.b64decode(image) for image in answer["images"])
+
+
+DIALECTS = {"runpod": runpod, "salad": salad}
 """How a job is run in a foreign API, with its files in the answer."""
 
 

@@ -108,6 +108,19 @@ class SharedState(Protocol):
         """All that are not settled and not past their time."""
         ...
 
+    async def lead(self, name: str, holder: str, *, ttl_s: float) -> str:
+        """Hold an office, or go on holding it, for ``ttl_s`` from now, if nobody else holds it; answer who does. With
+        ``ttl_s`` 0 its holder gives it up."""
+        ...
+
+    async def put_note(self, name: str, body: Mapping[str, Any], *, ttl_s: float) -> None:
+        """Leave a JSON object for the other replicas, instead of the last one of this name."""
+        ...
+
+    async def notes(self) -> Mapping[str, Mapping[str, Any]]:
+        """All notes whose time is not over, by name."""
+        ...
+
     async def tell(self, news: News) -> None: ...
 
     def news(self) -> AbstractAsyncContextManager[AsyncIterator[News]]:

@@ -3,10 +3,10 @@
 import asyncio
 import heapq
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from lib.clock import Clock
 from router.model import Assignment
@@ -83,6 +83,8 @@ class MemoryState:
         self._workers: Kept[WorkerRecord] = Kept()
         self._requests: Kept[RequestRecord] = Kept()
         self._given: Kept[Assignment] = Kept()
+        self._leaders: Kept[str] = Kept()
+        self._notes: Kept[tuple[str, Mapping[str, Any]]] = Kept()
         self._held: dict[str, set[str]] = {}
         self._listeners: set[asyncio.Queue[News]] = set()
 
@@ -143,6 +145,20 @@ class MemoryState:
 
     async def assignments(self) -> Sequence[Assignment]:
         return tuple(self._given.values(self._now()))
+
+    async def lead(self, name: str, holder: str, *, ttl_s: float) -> str:
+        now = self._now()
+        leader = self._leaders.get(name, now) or holder
+        if leader == holder:
+            self._leaders.put(name, holder, until=now + ttl_s, now=now)
+        return leader
+
+    async def put_note(self, name: str, body: Mapping[str, Any], *, ttl_s: float) -> None:
+        now = self._now()
+        self._notes.put(name, (name, body), until=now + ttl_s, now=now)
+
+    async def notes(self) -> Mapping[str, Mapping[str, Any]]:
+        return dict(self._notes.values(self._now()))
 
     async def tell(self, news: News) -> None:
         for listener in self._listeners:

@@ -2,8 +2,10 @@
 
 Keys, all in one hash slot (``{pyrouter}:``), made from the prefix in KEYS[1]; times are epoch seconds of the callers:
 
-- ``<kind>`` and ``<kind>:until`` (kind: workers, requests, given): a hash of records and a sorted set of when they end.
+- ``<kind>`` and ``<kind>:until`` (kind: workers, requests, given, notes): a hash of records and a sorted set of when
+  they end.
 - ``given:worker``: request -> worker; ``held:<worker>``: a sorted set of its requests by their end.
+- ``lead:<office>``: who holds it, until when.
 - ``job:<id>``: a hash of a job's columns; ``key:<digest>`` -> id; ``named:<digest>``: ids by place.
 - ``all``, ``owned:<tenant>``: all jobs, and a tenant's, by place; ``tally:<tenant>``: how many there are in each state.
 - ``line:<priority>``: waiting jobs by place; ``leases:<priority>``: leased ones by the end of the lease;
@@ -112,6 +114,14 @@ redis.call('ZREM', p .. 'held:' .. worker, id)
 redis.call('ZREM', p .. 'given:until', id)
 redis.call('HDEL', p .. 'given:worker', id)
 return redis.call('HDEL', p .. 'given', id)
+""")
+
+LEAD = Script("""
+-- office, holder, now, until
+local leader, ends = unpack(redis.call('HMGET', KEYS[1] .. 'lead:' .. ARGV[1], 'holder', 'until'))
+if leader and leader ~= ARGV[2] and tonumber(ends) > tonumber(ARGV[3]) then return leader end
+redis.call('HSET', KEYS[1] .. 'lead:' .. ARGV[1], 'holder', ARGV[2], 'until', ARGV[4])
+return ARGV[2]
 """)
 
 ADD = Script(f"""

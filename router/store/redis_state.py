@@ -1,7 +1,10 @@
 """Shared state of several routers, on a Redis-protocol server (Valkey, Redis >= 6.2)."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
 
 from lib.clock import Clock
 from router.model import Assignment
@@ -13,6 +16,7 @@ from router.store.redis_line import PREFIX, RedisLine
 WORKERS = "workers"
 REQUESTS = "requests"
 GIVEN = "given"
+NOTES = "notes"
 CHANNEL = f"{PREFIX}news"
 
 
@@ -56,6 +60,17 @@ class RedisState:
     async def assignments(self) -> Sequence[Assignment]:
         found = await self._line.run(scripts.ALL, GIVEN, self._now())
         return [read(Assignment, one) for one in found]
+
+    async def lead(self, name: str, holder: str, *, ttl_s: float) -> str:
+        now = self._now()
+        return bytes(await self._line.run(scripts.LEAD, name, holder, now, now + ttl_s)).decode()
+
+    async def put_note(self, name: str, body: Mapping[str, Any], *, ttl_s: float) -> None:
+        now, note = self._now(), orjson.dumps([name, body])
+        await self._line.run(scripts.PUT, NOTES, name, note, now, now + ttl_s)
+
+    async def notes(self) -> Mapping[str, Mapping[str, Any]]:
+        return dict(orjson.loads(one) for one in await self._line.run(scripts.ALL, NOTES, self._now()))
 
     async def tell(self, news: News) -> None:
         await self._line.call("PUBLISH", CHANNEL, write(news))

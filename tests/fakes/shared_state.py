@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from router.model import Assignment
 from router.ports import News, RequestRecord, StoreDown, WorkerRecord
@@ -21,6 +22,8 @@ class FakeStore:
     known_workers: dict[str, WorkerRecord] = field(default_factory=dict)
     requests: dict[int, RequestRecord] = field(default_factory=dict)
     held: dict[str, Assignment] = field(default_factory=dict)
+    leaders: dict[str, str] = field(default_factory=dict)
+    left: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     listeners: list[asyncio.Queue[News | None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -75,6 +78,22 @@ class FakeStore:
     async def assignments(self) -> list[Assignment]:
         self._call("assignments")
         return list(self.held.values())
+
+    async def lead(self, name: str, holder: str, *, ttl_s: float) -> str:
+        """For ever, unless it is given up."""
+        self._call("lead")
+        leader = self.leaders.setdefault(name, holder)
+        if leader == holder and ttl_s <= 0:
+            del self.leaders[name]
+        return leader
+
+    async def put_note(self, name: str, body: Mapping[str, Any], *, ttl_s: float) -> None:
+        self._call("put_note")
+        self.left[name] = body
+
+    async def notes(self) -> Mapping[str, Mapping[str, Any]]:
+        self._call("notes")
+        return dict(self.left)
 
     async def tell(self, news: News) -> None:
         self._call("tell")

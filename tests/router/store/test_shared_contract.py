@@ -93,6 +93,34 @@ async def test_slots_come_back(pair: Pair, world: World) -> None:
     assert list(await one.assignments()) == [assignment("r3")]
 
 
+async def test_an_office_has_one_holder(pair: Pair, world: World) -> None:
+    """Until its time is over, or the holder gives it up; each office by itself."""
+    one, other = pair[0].shared, pair[1].shared
+    assert await one.lead("scaling", "a", ttl_s=10) == "a"
+    assert await other.lead("scaling", "b", ttl_s=10) == "a"
+    assert await other.lead("tidying", "b", ttl_s=10) == "b"
+    await world.clock.advance(9)
+    assert await one.lead("scaling", "a", ttl_s=10) == "a"
+    await world.clock.advance(9)
+    assert await other.lead("scaling", "b", ttl_s=0) == "a"
+    await world.clock.advance(1)
+    assert await other.lead("scaling", "b", ttl_s=10) == "b"
+    assert await other.lead("scaling", "b", ttl_s=0) == "b"
+    assert await one.lead("scaling", "a", ttl_s=10) == "a"
+
+
+async def test_notes_are_known_to_all_for_their_time(pair: Pair, world: World) -> None:
+    """The last one of each name."""
+    one, other = pair[0].shared, pair[1].shared
+    assert await one.notes() == {}
+    await one.put_note("a", {"load": 1.5, "old": True}, ttl_s=10)
+    await one.put_note("a", {"load": 2.5, "names": ["x", None]}, ttl_s=10)
+    await other.put_note("b", {}, ttl_s=20)
+    assert await other.notes() == {"a": {"load": 2.5, "names": ["x", None]}, "b": {}}
+    await world.clock.advance(10)
+    assert await one.notes() == {"b": {}}
+
+
 async def test_all_hear_news(pair: Pair) -> None:
     """From when they listen on, in order, their own as well."""
     one, other = pair[0].shared, pair[1].shared

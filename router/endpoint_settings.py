@@ -9,6 +9,7 @@
         kappa: 0                        # a dollar saved is worth so many seconds of delay
         groups:
           - {name: rtx4090, id: 11, price: 0.40, gpu_name: RTX 4090, containers: [123, 124]}
+          - {name: here, perf: 100, boot_time: 60, provider: {kind: local, places: 2}}
         tenants:
           - {name: studio, api_keys: ["..."], weight: 2, max_waiting: 100, max_running: 4, priority: high}
 
@@ -22,12 +23,22 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from lib.serving.keyring import LEAST_KEY_CHARACTERS, digest
 from lib.settings import SettingsError
 from router.fairness import Limits
 from router.model import Policy, Priority
+from router.scaling.provider_settings import ProviderSettings
 from router.settings import RouterSettings
 
 _HASH = re.compile(r"sha256:([0-9a-fA-F]{64})")
@@ -70,7 +81,9 @@ class TenantSettings(_Part):
 
 
 class GroupSettings(_Part):
-    """Workers of one kind. ``price`` is dollars per hour; ``provider`` says how such a worker is started."""
+    """Workers of one kind. ``price`` is dollars per hour. ``perf`` (units per second) and ``boot_time`` (seconds) are
+    what is expected of a worker before one was seen; ``provider`` says how such a worker is started
+    (``router.scaling.provider_settings``; null: by somebody else)."""
 
     name: Name
     id: int = Field(0, ge=0)
@@ -79,7 +92,9 @@ class GroupSettings(_Part):
     vram_gib: float | None = Field(None, gt=0)
     containers: tuple[int, ...] = ()
     max_workers: int | None = Field(None, ge=0)
-    provider: dict[str, Any] = Field(default_factory=dict)
+    perf: float = Field(100.0, gt=0, allow_inf_nan=False)
+    boot_time: float = Field(60.0, gt=0, allow_inf_nan=False)
+    provider: Annotated[ProviderSettings | None, BeforeValidator(lambda value: value or None)] = None
 
 
 class EndpointSettings(_Part):

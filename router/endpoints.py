@@ -107,6 +107,7 @@ class Endpoints:
         self._bearers: dict[bytes, Bearer] = {}
         self._containers: dict[int, tuple[str, str]] = {}
         self._token_owners: dict[bytes, str] = {}
+        self._claimed: dict[int, tuple[str, str]] = {}
         self._listeners: list[Listener] = []
         for endpoint in endpoints:
             if endpoint.name in self._by_name:
@@ -183,13 +184,17 @@ class Endpoints:
         """Find a worker's endpoint and group: by the ``/e/<name>`` of its REPORT_ADDR, its CONTAINER_ID, its
         MASTER_TOKEN, or because there is only one. Raises: Unauthorized, UnknownEndpoint."""
         hashed_token = digest(token)
-        mapped, group = self._containers.get(worker_id, ("", ""))
+        mapped, group = self._claimed.get(worker_id) or self._containers.get(worker_id, ("", ""))
         name = prefix or mapped or self._token_owners.get(hashed_token, "") or self._only()
         endpoint = self.find(name)
         if not self._is_ours(endpoint, hashed_token):
             raise Unauthorized("This worker shows no token of the endpoint; set MASTER_TOKEN there.")
         first = endpoint.settings.groups[0]
         return Place(endpoint=endpoint, group=(endpoint.group(group) if mapped == name else None) or first)
+
+    def claim(self, worker_id: int, *, endpoint: str, group: str) -> None:
+        """We started this worker, for this group."""
+        self._claimed[worker_id] = (endpoint, group)
 
     def _only(self) -> str:
         if len(self._by_name) == 1:

@@ -99,6 +99,12 @@ class RouterSettings(EnvironmentSettings):
     route_wait_s: float = _env(
         8.0, "ROUTER_ROUTE_WAIT_S", about="How long /route/ holds a request before it answers WAITING.", ge=0, le=9
     )
+    relay_wait_s: float = _env(
+        600.0,
+        "ROUTER_RELAY_WAIT_S",
+        about="How long a relayed request that somebody waits for waits for a worker.",
+        gt=0,
+    )
     replay_timeout_s: float = _env(
         60.0, "ROUTER_REPLAY_TIMEOUT_S", about="Life of an idle request_idx whose caller named none.", gt=0
     )
@@ -110,6 +116,28 @@ class RouterSettings(EnvironmentSettings):
     )
     stop_timeout_s: float = _env(
         10.0, "ROUTER_STOP_TIMEOUT_S", about="Requests in hand have so long to end when the router stops.", ge=0
+    )
+
+    scaling_every_s: float = _env(
+        5.0, "ROUTER_SCALING_EVERY_S", about="How often it is decided how many workers there should be.", gt=0
+    )
+    scaling_down_delay_s: float = _env(
+        120.0, "ROUTER_SCALING_DOWN_DELAY_S", about="A worker is released when for so long it was not needed.", ge=0
+    )
+    scaling_start_timeout_s: float = _env(
+        900.0, "ROUTER_SCALING_START_TIMEOUT_S", about="A started worker has so long to become ready.", gt=0
+    )
+    scaling_unhealthy_s: float = _env(
+        120.0, "ROUTER_SCALING_UNHEALTHY_S", about="One that fails or is silent for so long is replaced.", gt=0
+    )
+    vast_key: SecretStr | None = _env(
+        None, "ROUTER_SCALING_VAST_KEY", about="API key by which the provider vast rents and returns instances."
+    )
+    vast_url: Annotated[str, AfterValidator(_base_url)] | None = _env(
+        None, "ROUTER_SCALING_VAST_URL", about="Vast's console; the package's own default when unset."
+    )
+    vast_python: str = _env(
+        "", "ROUTER_SCALING_VAST_PYTHON", about="Python that has the package vastai; the router's own when unset."
     )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = _env(
@@ -152,7 +180,7 @@ def load_router_settings() -> RouterSettings:
 
 def _explain(item: Any) -> str:
     name = str(item["loc"][-1]) if item["loc"] else ""
-    secret = name.endswith(("_STORE", "_KEYS", "_TOKENS", "_ENDPOINTS", "_STATE_KEY"))
+    secret = name.endswith(("_STORE", "_KEYS", "_TOKENS", "_ENDPOINTS", "_STATE_KEY", "_VAST_KEY"))
     value = "***" if secret else repr(item.get("input"))
     message = str(item["msg"]).removeprefix("Value error, ")
     return f"{name}={value}: {message}" if name else message

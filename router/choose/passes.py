@@ -27,7 +27,9 @@ class Pass:
     __slots__ = (
         "_at",
         "_draw",
+        "_full",
         "_load",
+        "_nothing_since",
         "_policy",
         "_searches",
         "_shut",
@@ -50,12 +52,14 @@ class Pass:
         self._searches = max(pool.tuning.window, workers // WORKERS_A_SEARCH)
         self._visits = max(VISITS, workers // WORKERS_A_VISIT, VISITS_OF_ALL // max(workers, 1))
         self._shut: set[Kind] = set()
+        self._full: set[int] = set()
+        self._nothing_since = pool.waits.serial
         pool.waits.purge(at)
         self.closed = self._is_over()
 
     def is_open_to(self, ask: Ask) -> bool:
         """Whether a verdict may come out differently from the one that stands."""
-        if _kind(ask) in self._shut:
+        if self._shut and _kind(ask) in self._shut:
             return False
         waits = self.pool.waits
         promise = waits.standing(ask, self._at)
@@ -121,12 +125,25 @@ class Pass:
         return Placement(ask=ask, reason=verdict.reason, awaited=later.seat.view.worker)
 
     def _is_beaten(self, promise: Promise) -> bool:
-        """Whether a worker that got room since would do it earlier."""
-        search, left_s = Search(self.pool, promise.ask, at=self._at, theta=self.theta), promise.finish_at - self._at
-        return any(
-            seat.has_room(self._at) and search.may_win(seat, left_s) and seat.exclusion(promise.ask) is None
-            for seat in self.pool.waits.news(promise)
-        )
+        """Whether a worker that got room since would do it earlier. One that is full stays so for the whole pass, and
+        where all that came since some serial are full, nobody who looked last after that needs to look at all."""
+        waits, serial = self.pool.waits, promise.serial
+        if serial >= self._nothing_since:
+            promise.serial = waits.serial
+            return False
+        full, at, search = self._full, self._at, None
+        for seat in waits.news(promise):
+            if seat.order in full:
+                continue
+            if not seat.has_room(at):
+                full.add(seat.order)
+                continue
+            search = search or Search(self.pool, promise.ask, at=at, theta=self.theta)
+            if search.may_win(seat, promise.finish_at - at) and seat.exclusion(promise.ask) is None:
+                return True
+        if search is None:
+            self._nothing_since = serial
+        return False
 
     def _is_over(self) -> bool:
         """Whether nothing more can come of it."""

@@ -1,7 +1,6 @@
 """Find the best workers for an ask without looking at all: from the front of each order, until no later one can win."""
 
 from dataclasses import dataclass
-from itertools import islice
 from operator import attrgetter
 
 from router.choose.pool import Entry, Pool, Shelf
@@ -21,15 +20,15 @@ class Score:
 
     __slots__ = ("cost", "loss", "run", "seat", "swap", "total", "transfer", "wait")
 
-    def __init__(self, seat: Seat, *, wait: float, transfer: float, swap: float, run: float, loss: float) -> None:
+    def __init__(self, seat: Seat, wait: float, transfer: float, swap: float, run: float, loss: float) -> None:
         self.seat = seat
         self.wait = wait
         self.transfer = transfer
         self.swap = swap
         self.run = run
-        self.cost = run * seat.cost_factor
+        self.cost = cost = run * seat.cost_factor
         self.loss = loss
-        self.total = wait + transfer + swap + run + self.cost + loss
+        self.total = wait + transfer + swap + run + cost + loss
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +57,7 @@ class Search:
             "_limit",
             "_looked",
             "_now",
+            "_otherwise",
             "_pool",
             "_rank",
             "_resting",
@@ -74,6 +74,7 @@ class Search:
         self._theta = theta
         self._rank = pool.waits.rank(ask.request_id)
         self._special = pool.speeds.special
+        self._otherwise = pool.tuning.swap_s
         self._bound = ask.size / pool.speeds.ceiling(ask.family)
         self._limit = NEVER
         self._left_out = False
@@ -104,21 +105,19 @@ class Search:
 
     def score(self, seat: Seat) -> Score:
         """The figures of one worker."""
-        ask, view = self._ask, seat.view
-        wait, missing = seat.wait(self._at), ask.models
+        return self._scored(seat, seat.wait(self._at))
+
+    def _scored(self, seat: Seat, wait: float) -> Score:
+        ask = self._ask
+        missing = ask.models
         if before := self._pool.waits.before(seat, rank=self._rank, now=self._at):
-            wait += sum(promise.seconds for promise in before)
-            missing = tuple(model for model in missing if all(model not in one.ask.models for one in before))
-        otherwise = self._pool.tuning.swap_s
-        swap = seat.swap_s(missing, otherwise) if missing else 0.0
-        return Score(
-            seat,
-            wait=wait,
-            transfer=seat.transfer_s(ask),
-            swap=swap,
-            loss=PUSHED_OUT * seat.loss_s(missing, otherwise) if swap else 0.0,
-            run=ask.size / (seat.speed * self._special(view.worker, ask.family)),
-        )
+            wait += sum([promise.seconds for promise in before])
+            missing = tuple([model for model in missing if all(model not in one.ask.models for one in before)])
+        swap = loss = 0.0
+        if missing and (swap := seat.swap_s(missing, self._otherwise)):
+            loss = PUSHED_OUT * seat.loss_s(missing, self._otherwise)
+        run = ask.size / (seat.speed * self._special(seat.view.worker, ask.family))
+        return Score(seat, wait, seat.transfer_s(ask), swap, run, loss)
 
     def _look(self) -> None:
         models = self._ask.models
@@ -134,29 +133,28 @@ class Search:
                 break
             self._consider(seat)
         for number, entries in shelf.busy.items():
-            self._look_at_busy(entries, best_s=least_swap_s + self._bound * self._pool.least_paces[number])
+            self._look_at_busy(entries, least_swap_s + self._bound * self._pool.least_paces[number])
 
-    def _look_at_busy(self, entries: list[Entry], *, best_s: float) -> None:
+    def _look_at_busy(self, entries: list[Entry], best_s: float) -> None:
         """Busy ones matter while they could beat the best of their kind, and what would be taken now."""
-        for free_at, _, seat in islice(entries, self._pool.tuning.scan):
-            soonest_s = max(free_at - self._at, 0.0) + best_s
+        at = self._at
+        for free_at, _, seat in entries[: self._pool.tuning.scan]:
+            soonest_s = (free_at - at if free_at > at else 0.0) + best_s
             if soonest_s >= self._limit:
                 now_s = _total(self._now)
-                if soonest_s >= now_s or not self._could_be_now(free_at):
+                if soonest_s >= now_s or free_at > at + self._pool.lead_s:
                     self._left_out = self._left_out or soonest_s < now_s < NEVER
                     break
             self._consider(seat)
-
-    def _could_be_now(self, free_at: float) -> bool:
-        return free_at <= self._at + self._pool.lead_s
 
     def _consider(self, seat: Seat) -> None:
         if seat.order in self._seen or seat.resting is not self._resting or seat.exclusion(self._ask) is not None:
             return
         self._seen.add(seat.order)
-        score = self.score(seat)
+        wait = seat.wait(self._at)
+        score = self._scored(seat, wait)
         self._looked.append(score)
-        if seat.has_room(self._at):
+        if wait <= seat.view.lead_s and seat.has_place():
             if score.total < _total(self._now):
                 self._now = score
                 self._limit = min(self._limit, self.worth_waiting(score))

@@ -89,16 +89,19 @@ class Seat:
     def wait(self, now: float) -> float:
         """Seconds until an engine is free, as expected now: never over for one that is busy."""
         left = self.free_at - now
-        if len(self.starts) >= self.view.engines:
-            return max(left, self.overdue * (now - self.since))
-        return max(left, 0.0)
+        least = self.overdue * (now - self.since) if len(self.starts) >= self.view.engines else 0.0
+        return left if left > least else least
 
     def has_room(self, now: float) -> bool:
         """Whether it may be handed a request now."""
-        view, count = self.view, len(self.held)
-        if count >= view.slots or (view.admit_s is not None and self.cost > view.admit_s * view.perf and self.cost > 0):
+        return self.has_place() and self.wait(now) <= self.view.lead_s
+
+    def has_place(self) -> bool:
+        """Whether it may hold one more request, as soon as it is free."""
+        view = self.view
+        if len(self.held) >= view.slots:
             return False
-        return self.wait(now) <= view.lead_s
+        return view.admit_s is None or self.cost <= 0 or self.cost <= view.admit_s * view.perf
 
     def is_free(self) -> bool:
         """Whether an engine has nothing to do, as far as we know."""

@@ -91,6 +91,8 @@ class _Bench:
         for warning in self.workload.warnings:
             self._warn(warning)
         key = cache.cache_key(facts, digest=self.workload.digest, engines=len(self.engines))
+        if self.warm_up is not None:
+            self.runner.warm_again(self.warm_up.body(FIRST_PROMPT), timeout_s=self.settings.run_timeout_s)
         stored = await asyncio.to_thread(cache.read_cached, workspace, key)
         if stored is not None and (result := await self._reuse(stored, facts)) is not None:
             return result

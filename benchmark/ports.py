@@ -35,6 +35,10 @@ class BenchRunner(Protocol):
         """
         ...
 
+    def warm_again(self, workflow: bytes, *, timeout_s: float) -> None:
+        """Have this graph run on an engine each time that it was restarted, before it is given jobs."""
+        ...
+
     async def checkpoints(self) -> tuple[str, ...] | None:
         """Names of the installed checkpoints; None where they can't be asked for."""
         ...

@@ -27,6 +27,9 @@ class RawRunner:
         """Run one graph. Raises: ServiceError."""
         return await self._comfy.run(fill(orjson.loads(workflow), rng=self._rng), timeout_s=timeout_s)
 
+    def warm_again(self, workflow: bytes, *, timeout_s: float) -> None:
+        """Nobody restarts ComfyUI here."""
+
     async def checkpoints(self) -> tuple[str, ...] | None:
         try:
             return tuple(await self._comfy.get("/models/checkpoints"))
@@ -53,6 +56,9 @@ class ApiRunner:
                 return await self._api.run({"workflow_json": orjson.loads(workflow)})
         except TimeoutError:
             raise JobTimeout(f"The job ran longer than {timeout_s:.0f} s.") from None
+
+    def warm_again(self, workflow: bytes, *, timeout_s: float) -> None:
+        """Nobody restarts ComfyUI here."""
 
     async def checkpoints(self) -> tuple[str, ...] | None:
         return None

@@ -230,18 +230,22 @@ class Worker:
             service=core.service,
             metrics=self._metrics,
             patience_s=self._settings.engine.startup_timeout_s,
+            retry_s=self._settings.fleet.benchmark_retry_s,
+            servers=core.servers,
+            tasks=tasks,
+            clock=self._clock,
         )
         await watch.wait_ready()
         core.queue.reserve()
         self._metrics.recovered(await take_up(core, tasks))
         tasks.spawn(sweeps(), name="upkeep")
         self._condition.enter("warming up (benchmark)")
-        score = await self._benchmark(core, health)
+        score = await self._benchmark(core, health, watch)
         core.queue.open()
         tasks.spawn(self._after_start.run(), name="after start")
         while score is None and self._warm_up_owed:
             await self._clock.sleep(self._settings.fleet.benchmark_retry_s)
-            score = await self._benchmark(core, health)
+            score = await self._benchmark(core, health, watch)
         self._condition.cleared("benchmark")
         gc.collect()
         gc.freeze()  # what is there now stays for good: collections under load need not walk it
@@ -249,7 +253,7 @@ class Worker:
         if not self._settings.serverless and self._test_job is None:
             self._summarise(core, front, score)
 
-    async def _benchmark(self, core: Core, health: Health) -> dict[str, object] | None:
+    async def _benchmark(self, core: Core, health: Health, watch: EngineWatch) -> dict[str, object] | None:
         runner = ServiceRunner(core.service, core.engines, clock=self._clock)
         try:
             result = await self._boot_benchmark(runner, workspace=self._workspace, announce=_announce)
@@ -260,6 +264,7 @@ class Worker:
             else:
                 log.warning("no score: %s", error.message, extra={"event": "benchmark.failed"})
             return None
+        watch.keep_warm(runner.again)
         self._speed.benchmarked(result.perf, engine_count=len(runner.engines))
         self._metrics.perf(result.perf)
         shown = result.to_json()

@@ -50,6 +50,10 @@ class RunTimes:
     execute_s: float
 
 
+Warm = Callable[[str], Awaitable[None]]
+"""Runs the operator's warm-up on an engine, by its name. Raises: ServiceError."""
+
+
 class ServiceRunner:
     """Runs a benchmark workflow as an internal job: past admission, uncounted, its files removed."""
 
@@ -57,6 +61,8 @@ class ServiceRunner:
         self._service = service
         self._engines = tuple(engines)
         self._clock = clock
+        self.again: Warm | None = None
+        """Warms an engine up that was restarted, where the operator named how."""
 
     @property
     def engines(self) -> tuple[str, ...]:
@@ -89,6 +95,14 @@ class ServiceRunner:
         if job.status is not JobStatus.COMPLETED:
             raise job.error or ServiceError("The benchmark run did not complete.")
         return RunTimes(total_s=total_s, execute_s=job.timings.execute_s or total_s)
+
+    def warm_again(self, workflow: bytes, *, timeout_s: float) -> None:
+        """See ``again``."""
+
+        async def warm(engine: str) -> None:
+            await self.run(workflow, engine=engine, timeout_s=timeout_s)
+
+        self.again = warm
 
     async def checkpoints(self) -> tuple[str, ...] | None:
         """Names of the installed checkpoints, as ComfyUI's own loader lists them."""

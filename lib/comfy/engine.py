@@ -204,7 +204,8 @@ class ComfyEngine:
             raise
         finally:
             self._link.sessions.pop(prompt_id, None)
-            self._carer.left(ran=session.started, out_of_memory=isinstance(failure, OutOfMemory))
+            ran = session.started and not job.spec.internal  # a warm-up must not ask for the next restart
+            self._carer.left(ran=ran, out_of_memory=isinstance(failure, OutOfMemory))
         self._uncollected.add(prompt_id)
         return self._execution(session, ticket if failure is None else replace(ticket, failure=failure))
 
@@ -359,7 +360,7 @@ class ComfyEngine:
 
     def _execution(self, session: PromptSession, ticket: Ticket) -> Execution:
         begun, ended = session.story.started_at_ms, session.story.ended_at_ms
-        execute_s = (ended - begun) / 1000 if begun and ended else _now() - session.begun_at
+        execute_s = (ended - begun) / 1000 if begun and ended else asyncio.get_running_loop().time() - session.begun_at
         return Execution(
             engine=self._name,
             prompt_id=session.prompt_id,
@@ -394,7 +395,3 @@ def _sends_pictures(graph: Mapping[str, Any]) -> bool:
 
 def _pictures_lost(session: PromptSession) -> EngineDied:
     return EngineDied("its pictures went to a connection that was lost", started=session.started)
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

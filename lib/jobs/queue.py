@@ -53,7 +53,7 @@ class SlotQueue:
         self._clock = clock
         self._leases: dict[str, list[Lease]] = {engine.name: [] for engine in engines}
         self._waiting: list[_Waiter] = []
-        self._reserved = False
+        self._reserved: set[str] = set()
 
     @property
     def engines(self) -> tuple[Engine, ...]:
@@ -78,14 +78,14 @@ class SlotQueue:
         leases = (lease for held in self._leases.values() for lease in held)
         return sum(min(now - le.started_at, le.expected_s) for le in leases if le.started_at is not None)
 
-    def reserve(self) -> None:
-        """Give turns to nobody but those who are pinned to an engine, until ``open``: the boot benchmark measures an
-        engine that does nothing else."""
-        self._reserved = True
+    def reserve(self, engine: str | None = None) -> None:
+        """Give turns on this engine, or on all, to nobody but those who are pinned to it, until ``open``: it is being
+        measured or warmed up, and does nothing else."""
+        self._reserved.update((engine.name for engine in self._engines) if engine is None else (engine,))
 
-    def open(self) -> None:
-        """Give everybody turns."""
-        self._reserved = False
+    def open(self, engine: str | None = None) -> None:
+        """Give everybody turns on this engine, or on all."""
+        self._reserved.difference_update(tuple(self._reserved) if engine is None else (engine,))
         self.dispatch()
 
     async def acquire(
@@ -148,10 +148,11 @@ class SlotQueue:
         return engine.healthy and len(self._leases[engine.name]) < DEPTH
 
     def _choose(self, waiter: _Waiter) -> Engine | None:
-        if self._reserved and waiter.engine is None:
-            return None
-        candidates = [e for e in self._engines if self._room(e) and waiter.engine in (None, e.name)]
+        candidates = [engine for engine in self._engines if self._room(engine) and self._is_for(waiter, engine)]
         return min(candidates, key=self._free_in_s, default=None)
+
+    def _is_for(self, waiter: _Waiter, engine: Engine) -> bool:
+        return engine.name not in self._reserved if waiter.engine is None else waiter.engine == engine.name
 
     def _free_in_s(self, engine: Engine) -> float:
         """Seconds until the engine has done what it holds; 0 only for an idle one."""
@@ -163,7 +164,7 @@ class SlotQueue:
         return total
 
     def _rebalance(self) -> None:
-        idle = [e for e in self._engines if e.healthy and not self._leases[e.name]]
+        idle = [e for e in self._engines if e.healthy and not self._leases[e.name] and e.name not in self._reserved]
         pending = [
             leases[-1]
             for leases in self._leases.values()

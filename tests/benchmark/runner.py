@@ -23,6 +23,7 @@ class ScriptedRunner:
     ) -> None:
         self.engines = tuple(script)
         self.graphs: list[dict[str, Any]] = []
+        self.again: list[dict[str, Any]] = []
         self._clock = clock
         self._checkpoints = checkpoints
         self._script = {engine: iter(items) for engine, items in script.items()}
@@ -35,6 +36,9 @@ class ScriptedRunner:
         if engine == self.engines[0]:
             await self._clock.advance(item)
         return Times(total_s=item, execute_s=item - 0.01)
+
+    def warm_again(self, workflow: bytes, *, timeout_s: float) -> None:
+        self.again.append(json.loads(workflow))
 
     async def checkpoints(self) -> tuple[str, ...] | None:
         return self._checkpoints

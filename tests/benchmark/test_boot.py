@@ -229,6 +229,7 @@ async def test_the_operators_warm_up_replaces_the_measured_one(tmp_path: Path) -
     clock = FakeClock()
     runner = ScriptedRunner(clock, a=[3.0, 1.0, 1.0, 1.0])
     await boot(runner, tmp_path, clock, warm_up=parse(WARM, source="warm.json"))
+    assert runner.again == [WARM]
     assert [set(graph) for graph in runner.graphs] == [{"8"}, *[{"1", "2"}] * 3]
 
 

@@ -136,6 +136,11 @@ def probes(process: WorkerProcess) -> tuple[int, dict[str, Any], int, dict[str, 
     return health.status_code, seen[0], ready.status_code, seen[1]
 
 
+def prompts(process: WorkerProcess) -> int:
+    """How many ComfyUI was given, by its log."""
+    return sum(path.read_text(errors="replace").count("got prompt") for path in (process.workspace / "logs").iterdir())
+
+
 def test_until_the_warm_up_it_is_neither_healthy_nor_ready(process: WorkerProcess) -> None:
     """It listens from the start, on both protocols; balancers of IPv4 and IPv6 hear the same."""
     process.wait_for(lambda: process.get("/ready").status_code, "up")
@@ -192,14 +197,15 @@ def test_a_full_queue_is_not_ready(process: WorkerProcess) -> None:
 
 
 def test_a_comfyui_that_ends_well_counts_as_ended(process: WorkerProcess) -> None:
-    """Exit code 0: not ready, healthy all the same, and then ready again with another process."""
-    before = json.loads((process.workspace / "run" / "comfyui-1.json").read_bytes())["pid"]
+    """Exit code 0: not ready, healthy all the same, and then ready with another process, which ran the warm-up again."""
+    before, ran = json.loads((process.workspace / "run" / "comfyui-1.json").read_bytes())["pid"], prompts(process)
     os.kill(before, signal.SIGINT)
     process.wait_for(lambda: process.get("/ready").status_code == 503, "down", 20)
     assert probes(process)[:2] == (200, WELL)
     process.wait_ready()
     after = json.loads((process.workspace / "run" / "comfyui-1.json").read_bytes())["pid"]
-    assert after != before
+    assert after != before and prompts(process) == ran + 1
+    assert not [path for path in (process.workspace / "output").rglob("warm*") if path.is_file()]
     answer = requests.post(f"{process.api}/prompt", json={"prompt": graph(prefix="again", color=5)}, timeout=60)
     assert answer.status_code == 200
 

@@ -29,11 +29,15 @@ def watch() -> Watch:
         jobs = build_jobs()
         return EngineWatch(
             engines,  # type: ignore[arg-type]
+            servers=engines,  # type: ignore[arg-type]
             condition=Condition(clock=FakeClock()),
             queue=jobs.queue,
             service=jobs.service,
             metrics=metrics,
+            tasks=jobs.tasks,
+            clock=jobs.clock,
             patience_s=patience_s,
+            retry_s=1.0,
         )
 
     return made

@@ -130,3 +130,16 @@ async def test_a_reserved_queue_gives_turns_to_pinned_jobs_only() -> None:
     queue.release(pinned)
     queue.open()
     assert [(await task).sequence for task in waiting] == [0, 1]
+
+
+async def test_a_reserved_engine_gets_nothing_but_what_is_pinned_to_it() -> None:
+    """The other goes on, up to its depth; a prompt that waits there is not asked back for the reserved one."""
+    queue = SlotQueue([FakeEngine("a"), FakeEngine("b")], clock=FakeClock())
+    queue.reserve("b")
+    leases = [await queue.acquire(number, expected_s=1) for number in range(2)]
+    waiting = asyncio.create_task(queue.acquire(2, expected_s=1))
+    assert (await asyncio.wait_for(queue.acquire(9, expected_s=1, engine="b"), 1)).engine.name == "b"
+    assert {lease.engine.name for lease in leases} == {"a"} and not waiting.done()
+    assert not any(lease.withdraw.is_set() for lease in leases)
+    queue.open("b")
+    assert (await waiting).engine.name == "b"

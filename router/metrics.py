@@ -3,6 +3,7 @@
 Gauges of the fleet are set from ``Figures`` when somebody scrapes.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -46,6 +47,13 @@ class RouterMetrics:
         self._store_up = Gauge("pyrouter_store_up", "Whether the store answers", registry=registry)
         self._store_up.set(1)
         self._add_fleet(registry)
+        self._relayed = Counter(
+            "pyrouter_relay_requests", "Requests done for callers", ["dialect", "outcome"], registry=registry
+        )
+        self._rerouted = Counter(
+            "pyrouter_relay_retries", "Requests that went to another worker", ["reason"], registry=registry
+        )
+        self._relaying = Gauge("pyrouter_relay_calls", "Calls of workers that go on", registry=registry)
 
     def decided(self, policy: Policy, reason: Reason) -> None:
         """Count an assignment."""
@@ -76,6 +84,18 @@ class RouterMetrics:
     def reported(self) -> None:
         """Count a worker's report."""
         self._reports.inc()
+
+    def relayed(self, dialect: str, outcome: str) -> None:
+        """Count a relayed request that ended."""
+        self._relayed.labels(dialect, outcome).inc()
+
+    def rerouted(self, reason: Refusal) -> None:
+        """Count a relayed request that its worker did not do."""
+        self._rerouted.labels(reason).inc()
+
+    def relaying(self, count: Callable[[], int]) -> None:
+        """Show how many calls go on, as this tells."""
+        self._relaying.set_function(count)
 
     def store(self, trouble: str | None) -> None:
         """Set whether the store answers."""

@@ -102,7 +102,7 @@ class RouterSettings(EnvironmentSettings):
     relay_wait_s: float = _env(
         600.0,
         "ROUTER_RELAY_WAIT_S",
-        about="How long a relayed request that somebody waits for waits for a worker.",
+        about="How long a relayed request is held for a worker, while its caller waits.",
         gt=0,
     )
     replay_timeout_s: float = _env(

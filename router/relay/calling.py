@@ -8,6 +8,7 @@ from http import HTTPStatus
 
 import aiohttp
 from multidict import CIMultiDict
+from yarl import URL
 
 from lib.errors import NotReady
 from lib.protocol.ticket import TICKET_HEADER
@@ -96,7 +97,7 @@ class WorkerCalls:
                     limit,
                     self._http.request(
                         call.method,
-                        url,
+                        URL(url, encoded=True),
                         headers=headers,
                         data=call.body,
                         timeout=NO_TIMEOUT,

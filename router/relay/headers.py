@@ -1,16 +1,18 @@
-"""Which headers go through a relay, each way. Pure.
+"""Which headers, and which of the query, go through a relay. Pure.
 
 What belongs to one connection stays with it; the caller's own key is the router's business and never a worker's.
 """
 
 from collections.abc import Mapping
 
+from aiohttp import web
 from multidict import CIMultiDict
 
 from lib.protocol.ticket import TICKET_HEADER
 from lib.serving.access import KEY_HEADER
 
 FORWARDED_FOR = "X-Forwarded-For"
+KEY_PARAMETER = "api_key"
 _OF_A_CONNECTION = frozenset(
     (
         *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"),
@@ -44,6 +46,14 @@ def to_caller(headers: Mapping[str, str]) -> CIMultiDict[str]:
 def forwarded_for(headers: Mapping[str, str], peer: str | None) -> str:
     """The chain of addresses, with the one that called us."""
     return ", ".join(filter(None, (headers.get(FORWARDED_FOR), peer)))
+
+
+def with_query(path: str, request: web.Request) -> str:
+    """The path with the caller's query, without his key."""
+    url = request.rel_url
+    if KEY_PARAMETER in request.query:
+        url = url.without_query_params(KEY_PARAMETER)
+    return f"{path}?{url.raw_query_string}" if url.raw_query_string else path
 
 
 def _named(headers: Mapping[str, str]) -> frozenset[str]:

@@ -1,0 +1,122 @@
+"""Bodies of requests, held until a worker has answered, so that another one can have them too. Large ones on disk."""
+
+import asyncio
+import mmap
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from lib.errors import BodyTooLarge, InvalidRequest
+from lib.serving.payloads import PACE, Room, give_up_body, read_body
+
+IN_MEMORY = 1024 * 1024
+"""Larger bodies are written to a file that has no name."""
+MOST_TIMES = 16
+"""Together bodies take so many times the largest that is allowed."""
+LEAST_ROOM = 1024**3
+PIECE = 256 * 1024
+
+
+class Held:
+    """A body, as bytes or in a file; good for any number of readers."""
+
+    __slots__ = ("_bytes", "_file", "size")
+
+    def __init__(self, content: bytes | BinaryIO, *, size: int) -> None:
+        self._bytes = content if isinstance(content, bytes) else None
+        self._file = None if isinstance(content, bytes) else content
+        self.size = size
+
+    @property
+    def length(self) -> dict[str, str]:
+        """The header that goes with what ``to_send`` gives."""
+        return {"Content-Length": str(self.size)}
+
+    def to_send(self) -> bytes | AsyncIterator[bytes]:
+        """The body for one more worker."""
+        return self._bytes if self._bytes is not None else self._pieces()
+
+    @contextmanager
+    def seen(self) -> Iterator[bytes | memoryview]:
+        """The whole of it, to look at."""
+        if self._bytes is not None or self._file is None:
+            yield self._bytes or b""
+            return
+        with mmap.mmap(self._file.fileno(), self.size, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
+            yield view
+
+    async def whole(self) -> bytes:
+        """The whole of it in memory."""
+        if self._bytes is not None or self._file is None:
+            return self._bytes or b""
+        return await asyncio.to_thread(os.pread, self._file.fileno(), self.size, 0)
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        number = self._file.fileno() if self._file is not None else -1
+        for begin in range(0, self.size, PIECE):
+            yield await asyncio.to_thread(os.pread, number, PIECE, begin)
+
+
+class Bodies:
+    """Reads bodies. ``folder`` is on a disk: a temporary file system would be memory again."""
+
+    def __init__(self, folder: Path, *, max_bytes: int) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._room = Room(max(MOST_TIMES * max_bytes, LEAST_ROOM))
+
+    @asynccontextmanager
+    async def held(self, request: web.Request) -> AsyncIterator[Held]:
+        """The request's body, as long as this is open. Raises: BodyTooLarge, InvalidRequest (broken encoding),
+        Overloaded (too many large ones), HTTPRequestTimeout."""
+        length = request.content_length
+        with self._room.taken() as grow:
+            if request.content.is_eof() or (length is not None and length <= IN_MEMORY):
+                body = await read_body(request, limit=self._max_bytes, grow=grow)
+                yield Held(body, size=len(body))
+                return
+            if length is not None and length > self._max_bytes:
+                raise self._too_large()
+            with await asyncio.to_thread(self._file) as file:
+                yield Held(file, size=await self._spill(request, file, grow))
+
+    def _file(self) -> BinaryIO:
+        return tempfile.TemporaryFile(dir=self._folder)
+
+    async def _spill(self, request: web.Request, file: BinaryIO, grow: Callable[[int], None]) -> int:
+        size, begun = 0, asyncio.get_running_loop().time() + PACE.patience_s
+        try:
+            async with asyncio.timeout_at(begun) as until:
+                while chunk := await _piece(request):
+                    size += len(chunk)
+                    if size > self._max_bytes:
+                        raise self._too_large()
+                    grow(size)
+                    await asyncio.to_thread(file.write, chunk)
+                    until.reschedule(begun + size / PACE.least_bytes_s)
+        except TimeoutError:
+            raise web.HTTPRequestTimeout(text="The body came too slowly") from None
+        except (web.RequestPayloadError, HttpProcessingError) as error:
+            give_up_body(request)
+            raise InvalidRequest("The body's encoding is broken") from error
+        await asyncio.to_thread(file.flush)
+        return size
+
+    def _too_large(self) -> BodyTooLarge:
+        limit = self._max_bytes
+        return BodyTooLarge(f"The body is larger than {limit} bytes", details={"limit_bytes": limit})
+
+
+async def _piece(request: web.Request) -> bytes:
+    """What came so far, at least ``PIECE`` or the rest: a thread for each packet would cost more than the packet."""
+    chunks, size = [], 0
+    while size < PIECE and (chunk := await request.content.readany()):
+        chunks.append(chunk)
+        size += len(chunk)
+    return b"".join(chunks)

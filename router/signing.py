@@ -76,15 +76,16 @@ class Signing:
             answer[TICKET_FIELD] = self.ticket(url, fields.request_idx)
         return answer
 
-    def ticket(self, url: str, request_idx: int) -> str:
-        """Return a ticket for one request to the worker at this URL."""
+    def ticket(self, url: str, request_idx: int, *, sub: str = "", base: str = "") -> str:
+        """Return a ticket for one request to the worker at this URL. With ``sub``, the tenant who owns what is done, it
+        opens the worker's API below ``/relay/``; links in the answer begin with ``base``."""
         now = self._clock.now().timestamp()
         key = self._ticket_key
         if key is None or now > key.expires_at - 2 * self._ticket_life_s:
             key = self._ticket_key = new_ticket_key(
                 self._key, now=now, life_s=max(TICKET_KEY_LIFE_S, 4 * self._ticket_life_s)
             )
-        return key.issue(url=url, request_idx=request_idx, now=now, life_s=self._ticket_life_s)
+        return key.issue(url=url, request_idx=request_idx, now=now, life_s=self._ticket_life_s, sub=sub, base=base)
 
     def _url_signature(self, url: str) -> str:
         signature = self._signatures.get(url)

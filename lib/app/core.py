@@ -47,6 +47,7 @@ from lib.dialects.runpod.translate import RunPodPayload
 from lib.dialects.salad.translate import SaladPayload
 from lib.dialects.wrapper.translate import WrapperPayload
 from lib.fleet.ledger import Ledger
+from lib.fleet.relay import RelayedJobs
 from lib.fleet.salad import DeletionCost
 from lib.jobs.model import Job
 from lib.jobs.pipeline import PipelineLimits
@@ -171,7 +172,7 @@ async def build_core(
     runpod = runpod_payload(settings, guard=clients.guard, clock=clock)
     salad = salad_payload(settings, guard=clients.guard, missing=clients.storages.missing)
     sender = await _sender(settings, clients=clients, stack=stack, tasks=tasks, clock=clock, metrics=metrics)
-    service = JobService(
+    service = RelayedJobs(
         queue=queue,
         preparer=InputPreparer(
             placer=placer,

@@ -16,7 +16,7 @@ from lib.app.document import Document
 from lib.app.health import Health
 from lib.app.live import output_roots
 from lib.app.shared import SharedPaths
-from lib.app.sites import api_site, plain_site, public_site
+from lib.app.sites import api_site, plain_site, public_site, relay_site
 from lib.app.summary import Addresses
 from lib.clock import Clock
 from lib.delivery.uploads import named_files, output_names
@@ -35,6 +35,7 @@ from lib.dialects.wrapper.routes import WrapperDialect
 from lib.errors import ServiceError
 from lib.fleet.ledger import Ledger
 from lib.fleet.pubkey import PubkeySource
+from lib.fleet.relay import PREFIX, TicketGate
 from lib.lifecycle import Tasks
 from lib.protocol.auth import SignatureCheck
 from lib.serving.access import Access, keys_required
@@ -189,6 +190,23 @@ async def build_front(
     )
     api = await stack.enter_async_context(_api_listener(settings, site))
     site = public_site(settings, vast=vast, files=files, probes=probes, on_error=partial(_refused, metrics))
+    gate = TicketGate(
+        tickets=vast.tickets,
+        signer=core.signer,
+        ledger=ledger,
+        cost=settings.jobs.workload_units,
+        base_url=server.public_base_url or own_url,
+    )
+    relay = relay_site(
+        settings,
+        dialects=(wrapper, runpod, salad),
+        shared=shared,
+        native=native,
+        probes=probes,
+        gate=gate,
+        on_error=partial(_refused, metrics),
+    )
+    site.app.add_subapp(PREFIX, relay.app)
     public = await stack.enter_async_context(await _public_listener(settings, site))
     plain = await stack.enter_async_context(_plain_listener(settings, plain_site(settings, vast=vast)))
     plain_base.append(plain.url)

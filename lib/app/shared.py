@@ -7,6 +7,7 @@ nobody knows the dialect speaks whose path it is (the first one that has it), or
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from lib.app.shared_docs import once
 from lib.dialects.port import JobDialect
@@ -42,13 +43,14 @@ class SharedPaths:
         self._dialects = dialects
         self._primary = dialects.get(primary)
         self._homes: dict[tuple[str, str], list[JobDialect]] = {}
+        self._speakers: dict[Handler, JobDialect] = {}
         for dialect in dict.fromkeys(dialects.values()):
             for route in dialect.routes():
                 if _canonical(route.path) in ACTS:
                     self._homes.setdefault((route.method, _canonical(route.path)), []).append(dialect)
 
     def routes(self) -> Sequence[web.RouteDef]:
-        """Return each shared method and path once."""
+        """Return each shared method and path once, for one listener or prefix."""
         return [
             web.route(method, path, self._answer_on(path, self._speaker(homes)))
             for (method, path), homes in self._homes.items()
@@ -60,16 +62,13 @@ class SharedPaths:
 
     def render_error(self, error: ServiceError, request: web.Request) -> web.Response:
         """Answer as the dialect does that speaks here; of a caller who was turned away nobody looked a job up."""
-        return (request.get(_SPEAKER) or self._at(request)).render_error(error, request)
-
-    def _at(self, request: web.Request) -> JobDialect:
-        resource = request.match_info.route.resource
-        return self._speaker(self._homes[request.method, resource.canonical if resource is not None else ""])
+        speaker = request.get(_SPEAKER) or self._speakers[request.match_info.handler]
+        return speaker.render_error(error, request)
 
     def _speaker(self, homes: Sequence[JobDialect]) -> JobDialect:
         return self._primary if self._primary in homes and self._primary is not None else homes[0]
 
-    def _answer_on(self, path: str, speaker: JobDialect) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    def _answer_on(self, path: str, speaker: JobDialect) -> Handler:
         act = ACTS[path]
 
         async def answer(request: web.Request) -> web.StreamResponse:
@@ -78,6 +77,7 @@ class SharedPaths:
             request[_SPEAKER] = self._dialects.get(job.spec.dialect, speaker)
             return await act(request[_SPEAKER], request, job)
 
+        self._speakers[answer] = speaker
         return answer
 
 

@@ -13,6 +13,7 @@ from lib.dialects.native.routes import NativeDialect
 from lib.dialects.port import JobDialect
 from lib.dialects.vast.routes import VastDialect
 from lib.errors import Forbidden
+from lib.fleet.relay import TicketGate
 from lib.serving.access import Access, Need, Needs, caller_of
 from lib.serving.application import Site
 from lib.serving.docs_page import Docs
@@ -40,7 +41,8 @@ what brings its own proof:
   `/cancel/{job_id}`;
 - with a signed link or the job's token: `GET /outputs/{job_id}/{name}`;
 - with the `MASTER_TOKEN`: `POST /pyworker/update`;
-- for everybody: `GET /healthz`, `/health`, `/ready`.
+- for everybody: `GET /healthz`, `/health`, `/ready`;
+- with a ticket of a router of ours (a header, good once): below /relay/ all routes of this page that need no admin.
 
 The plain listener (`WORKER_HTTP_PORT`) is for programs on the worker's host: `POST /session/end` with `session_auth`,
 `POST /cancel/{job_id}` with the job's token.
@@ -80,11 +82,7 @@ def api_site(
         any_name=access.required or bool(settings.salad.cloud),  # there a gateway is the only way in
     )
     site = Site(max_body_bytes=server.max_body_bytes, policy=policy, access=access, on_error=on_error, missing=missing)
-    for dialect in dialects:
-        routes = own_routes(dialect)
-        site.mount(routes, owner=dialect.name, render_error=dialect.render_error, needs=dialect.needs())
-    site.mount(shared.routes(), owner="shared", render_error=shared.render_error)
-    site.mount(native.routes(), owner=native.name, render_error=native.render_error, needs=native.needs())
+    _mount_jobs(site, dialects=dialects, shared=shared, native=native)
     site.mount(probes.routes(), owner="probes", needs=probes.needs())
     site.mount([web.get(LIVE, _live(upkeep, pass_))], owner="upkeep", needs={LIVE: Need.LINK})
     own = shared.operations({dialect.name: dialect.operations() for dialect in dialects})
@@ -114,6 +112,34 @@ def public_site(
     site.mount(files.public_routes(), owner="native")
     site.mount(probes.public_routes(), owner="probes")
     return site
+
+
+def relay_site(
+    settings: Settings,
+    *,
+    dialects: Sequence[MountedDialect],
+    shared: SharedPaths,
+    native: NativeDialect,
+    probes: Probes,
+    gate: TicketGate,
+    on_error: OnError,
+) -> Site:
+    """What the API listener serves, for requests that a router of ours relays: the same handlers behind its tickets,
+    without what only the operator may see. It goes below ``lib.fleet.relay.PREFIX`` of the public listener."""
+    site = Site(max_body_bytes=settings.server.max_body_bytes, access=gate, on_error=on_error)
+    _mount_jobs(site, dialects=dialects, shared=shared, native=native)
+    needs = probes.needs()
+    told = [route for route in probes.routes() if needs.get(route.path) is not Need.ADMIN]
+    site.mount(told, owner="probes", needs=needs)
+    return site
+
+
+def _mount_jobs(site: Site, *, dialects: Sequence[MountedDialect], shared: SharedPaths, native: NativeDialect) -> None:
+    for dialect in dialects:
+        routes = own_routes(dialect)
+        site.mount(routes, owner=dialect.name, render_error=dialect.render_error, needs=dialect.needs())
+    site.mount(shared.routes(), owner="shared", render_error=shared.render_error)
+    site.mount(native.routes(), owner=native.name, render_error=native.render_error, needs=native.needs())
 
 
 def plain_site(settings: Settings, *, vast: VastDialect) -> Site:

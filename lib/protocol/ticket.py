@@ -1,11 +1,12 @@
 """Tickets: what a router of ours gives for one request to one worker, good once and for a short time. Pure.
 
 Form: ``v1.<payload>.<signature>.<certificate>.<signature of the certificate>``, each part base64url without padding.
-``payload`` is the JSON ``{"exp": <epoch s>, "jti": "<random>", "url": "<worker>", "idx": <request_idx>}``, signed (its
-part of the text, with ``v1.`` before it) with an Ed25519 key. ``certificate`` is the JSON ``{"exp": <epoch s>, "key":
-"<base64url of that public key>"}``; it is signed (its part of the text, with ``pyworker-ticket.`` before it) with the
-router's RSA key, PKCS#1 v1.5 over SHA-256. So a worker needs no key but that of ``/pubkey/``, and a ticket costs a
-fraction of an RSA signature. It comes in ``auth_data["ticket"]``, or in the header ``X-Pyworker-Ticket``.
+``payload`` is the JSON ``{"exp": <epoch s>, "jti": "<random>", "url": "<worker>", "idx": <request_idx>}``, with ``sub``
+and ``base`` for a request that the router relays; it is signed (its part of the text, with ``v1.`` before it) with an
+Ed25519 key. ``certificate`` is the JSON ``{"exp": <epoch s>, "key": "<base64url of that public key>"}``; it is signed
+(its part of the text, with ``pyworker-ticket.`` before it) with the router's RSA key, PKCS#1 v1.5 over SHA-256. So a
+worker needs no key but that of ``/pubkey/``, and a ticket costs a fraction of an RSA signature. It comes in
+``auth_data["ticket"]``, or, below ``/relay/``, in the header ``X-Pyworker-Ticket``.
 """
 
 import base64
@@ -37,12 +38,15 @@ _PURPOSE = "pyworker-ticket"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticket:
-    """A ticket whose signatures fit. Times are epoch seconds."""
+    """A ticket whose signatures fit. Times are epoch seconds. ``sub`` owns what is done with it (a tenant's name space,
+    ``images/studio``) and ``base`` is what links in the answer begin with; each is "" for none."""
 
     id: str
     url: str
     request_idx: int
     expires_at: float
+    sub: str = ""
+    base: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +57,10 @@ class TicketKey:
     certificate: str
     expires_at: float
 
-    def issue(self, *, url: str, request_idx: int, now: float, life_s: float) -> str:
-        """Return a new ticket."""
+    def issue(self, *, url: str, request_idx: int, now: float, life_s: float, sub: str = "", base: str = "") -> str:
+        """Return a new ticket; ``sub`` and ``base`` as ``Ticket`` says."""
         payload = {"exp": int(now + life_s), "jti": secrets.token_urlsafe(12), "url": url, "idx": request_idx}
+        payload |= {name: text for name, text in (("sub", sub), ("base", base)) if text}
         signed = f"{_VERSION}.{_packed(json.dumps(payload, separators=(',', ':')).encode())}"
         return f"{signed}.{_packed(self.key.sign(signed.encode()))}.{self.certificate}"
 
@@ -83,6 +88,8 @@ def read_ticket(text: str, keys: Iterable[RSAPublicKey], *, now: float) -> Ticke
             url=str(payload["url"]),
             request_idx=int(payload["idx"]),
             expires_at=float(payload["exp"]),
+            sub=str(payload.get("sub") or ""),
+            base=str(payload.get("base") or ""),
         )
     except (InvalidSignature, KeyError, TypeError, ValueError, binascii.Error) as error:
         raise Unauthorized("The ticket's signature does not fit; ask /route/ for a new one.") from error

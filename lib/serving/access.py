@@ -134,13 +134,14 @@ class Access:
     def _caller(self, request: web.Request, key: ApiKey | None) -> Caller | None:
         if key is None and not self._required:
             return OPERATOR
-        if (key is None or not key.admin) and self._has_token(request):
+        if (key is None or not key.admin) and self.has_token(request):
             return BEARER
         if key is None:
             return None
         return Caller(name=key.name, tenant=key.tenant, owner=None if key.admin else key.tenant, admin=key.admin)
 
-    def _has_token(self, request: web.Request) -> bool:
+    def has_token(self, request: web.Request) -> bool:
+        """Whether the request shows the token of the job that its path names."""
         token = token_of(request)
         if self._signer is None or not token:
             return False

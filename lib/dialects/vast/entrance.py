@@ -57,7 +57,7 @@ class Entrance:
         room: Room,
     ) -> None:
         self._signatures = signatures
-        self._tickets = TicketCheck(signatures)
+        self.tickets = TicketCheck(signatures)
         self._tickets_required = tickets_required
         self._sessions = sessions
         self._ledger = ledger
@@ -115,7 +115,7 @@ class Entrance:
         if self._signatures.unsecured or not (text or self._tickets_required):
             return False
         try:
-            await self._tickets.spend(text, request_idx=asked.auth_data.get("request_idx"))
+            await self.tickets.spend(text, request_idx=asked.auth_data.get("request_idx"))
         except Unauthorized:
             if self._tickets_required:
                 raise

@@ -24,6 +24,7 @@ from lib.jobs.model import Job, JobSpec, JobStatus, OnDisconnect
 from lib.jobs.ports import LoadLedger
 from lib.jobs.service import JobService
 from lib.protocol.auth import SignatureCheck
+from lib.protocol.ticket import TicketCheck
 from lib.serving.links import base_url_of
 from lib.serving.payloads import Room, json_response
 from lib.serving.signing import Signer, same
@@ -96,6 +97,11 @@ class VastDialect:
             *self._session_routes.routes(),
             web.post("/pyworker/update", self._update),
         )
+
+    @property
+    def tickets(self) -> TicketCheck:
+        """The check that spends tickets, for whoever takes them beside this: each is good once on the whole worker."""
+        return self._entrance.tickets
 
     def plain_routes(self) -> Sequence[web.RouteDef]:
         """For ``WORKER_HTTP_PORT``: how a job's webhook on this host ends its session, or a session's end a job."""

@@ -1,0 +1,233 @@
+"""Our worker behind our router, both as processes, a fake ComfyUI behind: what a router relays, and what it is told."""
+
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from lib.protocol.ticket import TICKET_HEADER, TicketKey, new_ticket_key
+from router.signing import FILE, load_signing_key
+from tests.fakes.comfyui_nodes import image_png
+from tests.integration.doors import fake_engines, fleet_settings
+from tests.integration.harness import WorkerProcess, picture, slow, worker
+from tests.integration.router_process import ACCOUNT_KEY, TOKEN, RouterProcess, router_process
+
+WORKER = 7
+BASE = "https://router.example/w/ep/7"
+PNG = b"\x89PNG\r\n\x1a\n"
+MINE, OTHERS = "ep/studio", "ep/lab"
+
+
+@dataclass
+class Relay:
+    """Calls the worker as the router's relay does."""
+
+    process: WorkerProcess
+    issuer: TicketKey
+
+    def ticket(self, **changes: Any) -> str:
+        fields = {"url": self.process.public, "request_idx": 0, "sub": MINE, "base": BASE, "life_s": 60.0}
+        return self.issuer.issue(**{**fields, "now": time.time(), **changes})
+
+    def call(self, method: str, path: str, *, ticket: str | None = None, **options: Any) -> requests.Response:
+        headers = {TICKET_HEADER: self.ticket() if ticket is None else ticket, **options.pop("headers", {})}
+        return requests.request(
+            method, f"{self.process.public}/relay{path}", headers=headers, **{"timeout": 30, **options}
+        )
+
+    def post(self, path: str, body: Any, **options: Any) -> requests.Response:
+        return self.call("POST", path, json=body, **options)
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        return self.call("GET", path, **options)
+
+
+def asked(graph: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """A body of the API wrapper."""
+    return {"input": {"workflow_json": graph, **fields}}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("relay")
+
+
+@pytest.fixture(scope="module")
+def router(place: Path) -> Iterator[RouterProcess]:
+    with router_process(place, "ep") as process:
+        yield process
+
+
+@pytest.fixture(scope="module", params=["false", "true"], ids=["free", "tickets"])
+def relay(request: pytest.FixtureRequest, router: RouterProcess, place: Path) -> Iterator[Relay]:
+    """A worker that reports to the router; with and without ``TICKETS_REQUIRED`` nothing differs here."""
+    folder = place / f"worker-{request.param}"
+    folder.mkdir()
+    settings = fleet_settings(folder, f"{router.url}/e/ep") | {"MASTER_TOKEN": TOKEN, "CONTAINER_ID": str(WORKER)}
+    with fake_engines(folder / "comfyui") as (engine,):
+        settings |= {"COMFYUI_BACKENDS": engine.base_url, "TICKETS_REQUIRED": request.param}
+        with worker(folder, **settings) as process:
+            process.public = f"http://127.0.0.1:{settings['WORKER_PORT']}"
+            key = load_signing_key(place / "state" / FILE)
+            yield Relay(process, new_ticket_key(key, now=time.time(), life_s=3600))
+
+
+def test_links_lead_through_the_router(relay: Relay) -> None:
+    """Every link of an answer begins with the ticket's base, and opens what it names here, in parts too."""
+    done = relay.post("/generate/sync", asked(picture(1)))
+    assert done.status_code == 200, done.text
+    (output,) = done.json()["output"]
+    assert output["url"].startswith(f"{BASE}/outputs/")
+    path = output["url"].removeprefix(BASE)
+    whole = relay.get(path, ticket=relay.ticket(sub=""))
+    assert whole.status_code == 200 and whole.content.startswith(PNG)
+    part = relay.get(path, ticket=relay.ticket(sub=""), headers={"Range": "bytes=0-7"})
+    assert (part.status_code, part.content) == (206, PNG)
+    assert requests.get(relay.process.public + path, timeout=10).content == whole.content
+    accepted = relay.post("/generate", asked(picture(2)))
+    assert accepted.status_code == 202
+    links = [accepted.json()[name] for name in ("status_url", "stream_url", "cancel_url")]
+    assert all(link.startswith(f"{BASE}/") for link in [*links, accepted.headers["Location"]])
+    assert relay.get(f"{links[0].removeprefix(BASE)}&wait=20", ticket=relay.ticket(sub="")).status_code == 200
+
+
+def test_a_stream_is_relayed_as_it_comes(relay: Relay) -> None:
+    """Events arrive while the job runs."""
+    with relay.post("/generate/stream", asked(slow(1.0, color=3)), stream=True) as answer:
+        assert answer.headers["Content-Type"].startswith("text/event-stream")
+        lines = answer.iter_lines()
+        first = next(lines)
+        begun = time.monotonic()
+        text = "\n".join(line.decode() for line in lines)
+    assert first and time.monotonic() - begun > 0.5
+    assert f"{BASE}/outputs/" in text and BASE in text
+
+
+@pytest.mark.parametrize(
+    ("path", "keys"),
+    [
+        ("/generate/sync", {"id", "status", "message"}),
+        ("/v2/ep/runsync", {"error", "code"}),
+        ("/prompt", {"statusCode", "error", "message"}),
+        ("/inputs", {"error", "message", "request_id"}),
+    ],
+)
+def test_without_a_good_ticket_nobody_gets_in(relay: Relay, path: str, keys: set[str]) -> None:
+    """The answer is 401 in the form of the API that was called, and says what to do."""
+    spent = relay.ticket()
+    relay.get("/jobs", ticket=spent)
+    elsewhere, over = relay.ticket(url="http://10.0.0.9:1"), relay.ticket(now=time.time() - 3600)
+    for ticket in ("", "nonsense", spent, elsewhere, over):
+        refused = relay.post(path, asked(picture()), ticket=ticket)
+        assert refused.status_code == 401, refused.text
+        assert keys <= set(refused.json())
+        assert "rout" in refused.text or "ask" in refused.text or "ticket" in refused.text
+
+
+def test_nothing_is_read_from_who_shows_no_ticket(relay: Relay) -> None:
+    """A large body is refused before it is sent."""
+    place = urlsplit(relay.process.public)
+    head = f"POST /relay/generate/sync HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: application/json\r\n"
+    with socket.create_connection((place.hostname, place.port), timeout=10) as connection:
+        connection.sendall(f"{head}Content-Length: 100000000\r\n\r\n".encode())
+        assert connection.recv(1024).startswith(b"HTTP/1.1 401 ")
+
+
+def test_a_ticket_without_a_tenant_opens_no_jobs(relay: Relay) -> None:
+    """Those of direct mode are for the envelope: with them the API would be the operator's."""
+    for method, path in (("GET", "/jobs"), ("POST", "/generate"), ("GET", "/queue-info")):
+        refused = relay.call(method, path, ticket=relay.ticket(sub=""), json=asked(picture()))
+        assert refused.status_code == 401, path
+
+
+@pytest.mark.parametrize("sub", ["../x", "a//b/c/d/e", "a/../b", "x" * 300, "a b"])
+def test_tenants_have_names_that_may_be_folders(relay: Relay, sub: str) -> None:
+    """They are parts of keys in buckets."""
+    assert relay.get("/jobs", ticket=relay.ticket(sub=sub)).status_code == 401
+
+
+def test_tenants_do_not_see_each_other(relay: Relay) -> None:
+    """Jobs and their names are a tenant's own; the operator sees all of them on the API listener."""
+    name = "same-name"
+    jobs = {}
+    for sub in (MINE, OTHERS):
+        done = relay.post("/generate/sync", asked(picture(4), request_id=name), ticket=relay.ticket(sub=sub))
+        assert done.status_code == 200, done.text
+        page = relay.get("/jobs?limit=1", ticket=relay.ticket(sub=sub)).json()["jobs"]
+        jobs[sub] = page[0]["job_id"]
+    assert jobs[MINE] != jobs[OTHERS]
+    assert relay.get(f"/result/{jobs[OTHERS]}").status_code == 404
+    assert relay.post(f"/cancel/{jobs[OTHERS]}", {}).status_code == 404
+    assert relay.process.get(f"/result/{jobs[OTHERS]}").status_code == 200
+
+
+def test_what_is_the_operators_is_not_there(relay: Relay) -> None:
+    """Whatever keys a caller brings along."""
+    for path in ("/metrics", "/internal/live", "/docs", "/nothing"):
+        assert relay.get(path, headers={"Authorization": "Bearer x"}).status_code == 404, path
+    assert relay.get("/healthz").json() == {"status": "alive"}
+
+
+def test_runpods_routes_are_relayed(relay: Relay) -> None:
+    """Under their own paths; a job is there for its tenant alone."""
+    body = {"input": {"workflow": picture(5)}}
+    done = relay.post("/v2/ep/runsync", body)
+    assert (done.status_code, done.json()["status"]) == (200, "COMPLETED"), done.text
+    started = relay.post("/v2/ep/run", body).json()["id"]
+    status = relay.get(f"/v2/ep/status-sync/{started}?wait=20000").json()
+    assert status["status"] == "COMPLETED"
+    others = relay.get(f"/v2/ep/status/{started}", ticket=relay.ticket(sub=OTHERS))
+    assert others.status_code == 404
+
+
+def test_salads_routes_are_relayed(relay: Relay) -> None:
+    """The picture is in the answer."""
+    done = relay.post("/prompt", {"prompt": picture(6)})
+    assert done.status_code == 200, done.text
+    assert done.json()["images"]
+
+
+def test_files_are_uploaded_through_it(relay: Relay) -> None:
+    """As multipart beforehand, and used by the tenant's own job; nobody else can name them."""
+    files = {"file": ("mine.png", image_png(8, 8, 9), "image/png")}
+    saved = relay.call("POST", "/inputs", files=files, headers={"X-Pyworker-Multipart": "1"})
+    assert saved.status_code == 201, saved.text
+    reference = saved.json()["inputs"][0]["reference"]
+    graph = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": reference}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "it/up"}},
+    }
+    assert relay.post("/generate/sync", asked(graph)).status_code == 200
+    theirs = relay.post("/generate/sync", asked(graph), ticket=relay.ticket(sub=OTHERS))
+    assert theirs.status_code == 422
+
+
+def test_many_at_once(relay: Relay) -> None:
+    """Each with its own ticket, over any connection."""
+
+    def one(number: int) -> int:
+        return relay.post("/generate/sync", asked(picture(100 + number))).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(one, range(24))) == {200}
+
+
+def test_a_relayed_job_counts_under_its_number(relay: Relay, router: RouterProcess) -> None:
+    """It is in the report while it runs, and told when it is over."""
+    number = 5_000_000
+    accepted = relay.post("/generate", asked(slow(2.0, color=31)), ticket=relay.ticket(request_idx=number))
+    assert accepted.status_code == 202
+    log = relay.process.log
+    assert re.search(r"Traceback", log.read_text()) is None
+    ended = relay.post(f"/cancel/{accepted.json()['job_id']}", {})
+    assert ended.status_code == 200, ended.text
+    assert json.loads(ended.text)["status"] == "cancelled"

@@ -8,6 +8,8 @@ from itertools import count
 from lib.clock import Clock
 
 NEVER = float("inf")
+APART_S = 0.005
+"""What comes due within this time of a ringing waits for the next: with thousands a second nobody is woken for each."""
 
 
 class Alarm:
@@ -19,12 +21,13 @@ class Alarm:
         self._numbers = count()
         self._earlier = asyncio.Event()
         self._asleep_until = NEVER
+        self._rang_at = -NEVER
 
     def at(self, moment: float, call: Callable[[str], None], about: str) -> None:
         """Call ``call(about)`` at this moment, or soon if it is past. It can't be taken back: who is called looks
         whether it still matters."""
         heappush(self._due, (moment, next(self._numbers), call, about))
-        if moment < self._asleep_until:
+        if self._ringing(moment) < self._asleep_until:
             self._earlier.set()
 
     async def run(self) -> None:
@@ -33,15 +36,19 @@ class Alarm:
             await self._sleep()
             self._ring()
 
+    def _ringing(self, moment: float) -> float:
+        """When a moment is rung."""
+        return moment if moment <= self._rang_at else max(moment, self._rang_at + APART_S)
+
     def _ring(self) -> None:
-        now = self._clock.monotonic()
+        now = self._rang_at = self._clock.monotonic()
         while self._due and self._due[0][0] <= now:
             _, _, call, about = heappop(self._due)
             call(about)
 
     async def _sleep(self) -> None:
         self._earlier.clear()
-        self._asleep_until = self._due[0][0] if self._due else NEVER
+        self._asleep_until = self._ringing(self._due[0][0]) if self._due else NEVER
         delay_s = self._asleep_until - self._clock.monotonic()
         if delay_s <= 0:
             await asyncio.sleep(0)

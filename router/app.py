@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import gc
 import logging
 import random
 import secrets
@@ -37,6 +38,8 @@ from router.store import open_stores
 log = logging.getLogger(__name__)
 VERSION = "0.1.0"
 SCRAPE_S = 5.0
+COLLECTED_AFTER = (20_000, 20, 20)
+"""New objects, and collections of younger ones, after which rubbish is looked for."""
 MOST_CONNECTIONS = 10_000
 """To workers, all together: one for each relayed request."""
 
@@ -79,6 +82,7 @@ class Router:
             parts = [await build(ground, stack) for build in self._builders]
             await self._listen(stack, ground, health, parts)
             self._start_loops(ground, parts)
+            _calm_collector()
             self._say(greeting.text(self.url, settings=self._settings, keeping=ground.keeping))
             await self._until_the_end(ground.tasks)
             log.info("stopping", extra={"event": "router.stopping"})
@@ -190,6 +194,13 @@ class Router:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+
+
+def _calm_collector() -> None:
+    """What is there now stays for good: collections under load need not walk it, and need not come so often."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*COLLECTED_AFTER)
 
 
 def _policy(settings: RouterSettings) -> OriginPolicy | None:

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from lib.protocol.auth import SignatureForm
@@ -17,6 +18,7 @@ from router.endpoint_settings import EndpointSettings, GroupSettings
 from router.model import Condition, WorkerView
 
 MOST_SLOTS = 1024
+URLS_KEPT = 10_000
 WRAPPER, WRAPPER_SYNC = "wrapper", "wrapper/sync"
 """Dialects by what a request needs of a worker. The latter is all that a stock PyWorker does of the wrapper's."""
 _VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})")
@@ -83,6 +85,7 @@ def condition_of(report: Mapping[str, Any]) -> Condition:
     return Condition.READY if loaded else Condition.STARTING
 
 
+@lru_cache(maxsize=URLS_KEPT)
 def _url_fits(url: str) -> bool:
     try:
         normalise_url(url)

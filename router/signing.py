@@ -5,9 +5,9 @@ A signature of form D covers the worker's URL alone, so one is made for each and
 thread. Tickets are signed with a quick key of a day's life.
 """
 
-import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from lib.clock import Clock
+from lib.lanes import Lane
 from lib.protocol.auth import SignatureForm, sign
 from lib.protocol.ticket import TICKET_FIELD, TicketKey, new_ticket_key
 from lib.settings import SettingsError
@@ -53,6 +54,7 @@ class Signing:
         self._clock = clock
         self._ticket_life_s = ticket_life_s
         self._signatures: OrderedDict[str, str] = OrderedDict()
+        self._lane = Lane(1, name="router-signing")
         self._ticket_key: TicketKey | None = None
         public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         self.public_pem = public.decode()
@@ -71,7 +73,7 @@ class Signing:
         if form is SignatureForm.D:
             answer["signature"] = self._url_signature(url)
         else:
-            answer["signature"] = await asyncio.to_thread(sign, form, answer, self._key)
+            answer["signature"] = await self._lane.run(partial(sign, form, answer, self._key))
         if worker.is_ours:
             answer[TICKET_FIELD] = self.ticket(url, fields.request_idx)
         return answer

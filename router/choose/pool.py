@@ -5,7 +5,8 @@ The order is what makes a decision cheap: the best worker is found by looking at
 
 import math
 from bisect import bisect_left, insort
-from dataclasses import replace
+from dataclasses import fields
+from operator import attrgetter
 
 from router.choose.seat import Seat
 from router.choose.tuning import Tuning
@@ -18,6 +19,7 @@ EVERYONE = ""
 STEP = math.log(1.3)
 ROOMS = 16
 """Busy workers among which the next one with room is looked for: the first may be overdue."""
+_FIGURES = attrgetter(*(one.name for one in fields(WorkerView) if one.name != "heard_at"))
 
 
 class Shelf:
@@ -205,7 +207,7 @@ class Pool:
 
 def _differs(known: WorkerView, view: WorkerView) -> bool:
     """Whether a report says more than that the worker lives."""
-    return replace(known, heard_at=view.heard_at) != view
+    return _FIGURES(known) != _FIGURES(view)
 
 
 def _is_ready(seat: Seat) -> bool:

@@ -5,6 +5,7 @@ import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -33,7 +34,7 @@ from lib.comfy.separators import Options
 from lib.comfy.uploads import is_upload
 from lib.errors import ServiceError, UnsafeInput
 from lib.jobs.model import Job, NamedInput, Workflow
-from lib.jobs.ports import InputFile, Prepared, Tell, untold
+from lib.jobs.ports import Aside, InputFile, Prepared, Tell, untold
 from lib.settings import StorageSettings
 from lib.storage.inline import blocks, declared_type, holds_media, is_data_uri
 from lib.storage.local import Fetched
@@ -119,14 +120,18 @@ class InputPreparer:
         self._models = models
         self._rng = rng
 
-    async def prepare(self, job: Job, workflow: Workflow, *, tell: Tell = untold) -> Prepared:
+    async def prepare(
+        self, job: Job, workflow: Workflow, *, tell: Tell = untold, aside: Aside = nullcontext
+    ) -> Prepared:
         """Raises: InvalidRequest, UnsafeInput, InputFetchFailed, StorageFailed, EngineUnreachable."""
         named.check_names(job.spec.files)
         big = len(job.spec.workflow) >= BIG_WORKFLOW_BYTES
         looked = partial(self._look, workflow, job)
         seen = await asyncio.to_thread(looked) if big else looked()
         foreign: list[Site] = []
-        models = await self._models.bring(seen.models, job, tell=tell) if self._models and seen.models else NO_MODELS
+        models = NO_MODELS
+        if self._models and seen.models:
+            models = await self._models.bring(seen.models, job, tell=tell, aside=aside)
         changes = seen.changes
         used = used_nodes(workflow) if seen.found else frozenset()
         for site in seen.found:

@@ -7,6 +7,7 @@ the service makes it an outcome.
 import asyncio
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 import orjson
 
@@ -19,7 +20,7 @@ from lib.jobs.journal import Journal
 from lib.jobs.live import LiveJob
 from lib.jobs.model import Job, JobSpec, JobStatus, Output, Stage, StoreKind, StoreTarget, Timings
 from lib.jobs.patience import Patience
-from lib.jobs.ports import Delivery, Execution, Prepared, Preparer
+from lib.jobs.ports import Aside, Delivery, Execution, Prepared, Preparer
 from lib.jobs.queue import SlotQueue
 from lib.jobs.requests import lightened
 from lib.jobs.seats import Seats
@@ -119,9 +120,10 @@ class Pipeline:
         spec = live.job.spec
         if spec.patient:
             await self._patience.wait(live)
-        async with nullcontext() if spec.internal else self._seats(spec).seat(live.request_bytes):
+        seat = None if spec.internal else self._seats(spec).seat(live.request_bytes)
+        async with seat or nullcontext():
             held = await self._attempts.locate(live) if live.unasked else None
-            prepared, held = await self._prepare(live, held)
+            prepared, held = await self._prepare(live, held, aside=seat.aside if seat else nullcontext)
             begun = self._clock.monotonic()
             if not await live.is_recorded():
                 raise asyncio.CancelledError
@@ -132,14 +134,15 @@ class Pipeline:
     def _seats(self, spec: JobSpec) -> Seats:
         return self._low_seats if spec.low_priority else self._prepared_seats
 
-    async def _prepare(self, live: LiveJob, held: Held | None) -> tuple[Prepared, Held | None]:
+    async def _prepare(self, live: LiveJob, held: Held | None, *, aside: Aside) -> tuple[Prepared, Held | None]:
         """Prepare the graph. Of a prompt that is with an engine already, inputs may be gone where they came from: that
         matters only if it has to be posted again."""
         begun = self._clock.monotonic()
         self.preparing_count += 1
         try:
             workflow = await _decoded(live.job)
-            prepared = await self._preparer.prepare(live.job, workflow, tell=lambda text: _told(live, text))
+            tell = partial(_told, live)
+            prepared = await self._preparer.prepare(live.job, workflow, tell=tell, aside=aside)
         except InputFetchFailed as error:
             if held is None:
                 raise

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -162,10 +163,23 @@ def untold(text: str) -> None:
     """A ``Tell`` that nobody listens to."""
 
 
+class Away(Protocol):
+    """A block in which a job waits for something slow, so that others are prepared meanwhile."""
+
+    def __enter__(self) -> object: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+Aside = Callable[[], Away]
+
+
 class Preparer(Protocol):
     """Brings inputs in and fills placeholders; engine-independent."""
 
-    async def prepare(self, job: Job, workflow: Workflow, *, tell: Tell = untold) -> Prepared:
+    async def prepare(
+        self, job: Job, workflow: Workflow, *, tell: Tell = untold, aside: Aside = nullcontext
+    ) -> Prepared:
         """Raises: InvalidWorkflow, UnsafeInput, InputFetchFailed."""
         ...
 

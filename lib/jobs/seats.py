@@ -36,6 +36,15 @@ class Seats:
         self._taken_bytes -= size_bytes
         self._admit()
 
+    def vacate(self) -> None:
+        """Somebody steps aside: the next one may come in. What he has brought along stays, and counts."""
+        self._free += 1
+        self._admit()
+
+    def reoccupy(self) -> None:
+        """He is back, and does not wait: nobody comes in before there is a free seat again."""
+        self._free -= 1
+
     def _room(self, size_bytes: int) -> bool:
         if self._free <= 0:
             return False
@@ -74,14 +83,47 @@ class Seat:
     """One seat, held inside the block. A class, since each job sits down twice and a generator costs three times as
     much."""
 
-    __slots__ = ("_seats", "_size_bytes")
+    __slots__ = ("_away", "_seats", "_size_bytes")
 
     def __init__(self, seats: Seats, size_bytes: int) -> None:
         self._seats = seats
         self._size_bytes = size_bytes
+        self._away = 0
 
     async def __aenter__(self) -> None:
         await self._seats.take(self._size_bytes)
 
     async def __aexit__(self, *exc: object) -> None:
         self._seats.leave(self._size_bytes)
+
+    def aside(self) -> "Away":
+        """Let somebody else sit here inside the block, where nothing is done but to wait for something slow. Several
+        at a time are as one."""
+        return Away(self)
+
+    def left(self) -> None:
+        """Its owner has one more thing to wait for."""
+        self._away += 1
+        if self._away == 1:
+            self._seats.vacate()
+
+    def back(self) -> None:
+        """One of them is there."""
+        self._away -= 1
+        if not self._away:
+            self._seats.reoccupy()
+
+
+class Away:
+    """A block inside which a seat is somebody else's."""
+
+    __slots__ = ("_seat",)
+
+    def __init__(self, seat: Seat) -> None:
+        self._seat = seat
+
+    def __enter__(self) -> None:
+        self._seat.left()
+
+    def __exit__(self, *exc: object) -> None:
+        self._seat.back()

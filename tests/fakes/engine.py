@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
 from lib.errors import EngineDied, EngineUnreachable, ExecutionFailed, ServiceError
 from lib.jobs.model import Job, Output, OutputKind, Preview, Progress, Workflow
-from lib.jobs.ports import Collected, Execution, ExecutionObserver, Prepared, Tell, Withdrawn, untold
+from lib.jobs.ports import Aside, Collected, Execution, ExecutionObserver, Prepared, Tell, Withdrawn, untold
 
 
 class Silent:
@@ -208,13 +209,17 @@ class FakePreparer:
         self.held: dict[str, asyncio.Event] = {}
         self.error: ServiceError | None = None
         self.begun: list[str] = []
+        self.steps_aside = False
 
-    async def prepare(self, job: Job, workflow: Workflow, *, tell: Tell = untold) -> Prepared:
+    async def prepare(
+        self, job: Job, workflow: Workflow, *, tell: Tell = untold, aside: Aside = nullcontext
+    ) -> Prepared:
         self.begun.append(job.spec.request_id)
         if self.error is not None:
             raise self.error
         if (event := self.held.get(job.spec.request_id)) is not None:
-            await event.wait()
+            with aside() if self.steps_aside else nullcontext():
+                await event.wait()
         return Prepared(graph=workflow, caller_graph=workflow)
 
 

@@ -197,7 +197,7 @@ def test_a_full_queue_is_not_ready(process: WorkerProcess) -> None:
 
 
 def test_a_comfyui_that_ends_well_counts_as_ended(process: WorkerProcess) -> None:
-    """Exit code 0: not ready, healthy all the same, and then ready with another process, which ran the warm-up again."""
+    """Exit code 0: not ready, healthy all the same, and then ready with another process, which was warmed up too."""
     before, ran = json.loads((process.workspace / "run" / "comfyui-1.json").read_bytes())["pid"], prompts(process)
     os.kill(before, signal.SIGINT)
     process.wait_for(lambda: process.get("/ready").status_code == 503, "down", 20)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 from lib.comfy.fields import Path
@@ -11,7 +11,7 @@ from lib.comfy.models.folders import ModelFolders
 from lib.comfy.models.library import Held, Library, Obtained, Wish
 from lib.errors import EngineUnreachable, InvalidRequest, ServiceError, UnsafeInput
 from lib.jobs.model import Job
-from lib.jobs.ports import Tell
+from lib.jobs.ports import Aside, Tell
 from lib.settings import Who
 
 AT_ONCE = 4
@@ -37,8 +37,9 @@ class ModelInputs:
         self._taken: set[tuple[str, str, str]] = set()
         """Files that ComfyUI was seen to take, by class and input."""
 
-    async def bring(self, found: Sequence[ModelSite], job: Job, *, tell: Tell) -> Brought:
-        """Bring in what of these URLs are models; the others are left as they are.
+    async def bring(self, found: Sequence[ModelSite], job: Job, *, tell: Tell, aside: Aside = nullcontext) -> Brought:
+        """Bring in what of these URLs are models; the others are left as they are. The job steps ``aside`` while they
+        are on their way.
 
         Raises: InvalidRequest, UnsafeInput, InputFetchFailed, StorageFailed, EngineUnreachable, with ``field`` and
         ``node_id`` in their details."""
@@ -48,7 +49,7 @@ class ModelInputs:
         async def one(site: ModelSite) -> None:
             async with turns:
                 try:
-                    if (obtained := await self._obtained(site, job, tell)) is not None:
+                    if (obtained := await self._obtained(site, job, tell, aside)) is not None:
                         brought[site.path] = obtained
                 except ServiceError as error:
                     raise _placed(error, site) from error
@@ -63,7 +64,7 @@ class ModelInputs:
         names = {path: obtained.name for path, obtained in brought.items()}
         return Brought(names=names, holds=tuple(obtained.held for obtained in brought.values()))
 
-    async def _obtained(self, site: ModelSite, job: Job, tell: Tell) -> Obtained | None:
+    async def _obtained(self, site: ModelSite, job: Job, tell: Tell, aside: Aside) -> Obtained | None:
         if REPOSITORIES.get(site.class_type) == site.field:
             text = f"{site.label}: {site.class_type} reads a folder of files, which can't be fetched by one URL"
             raise InvalidRequest(text, details={"reason": "repository"})
@@ -83,7 +84,7 @@ class ModelInputs:
             dialect=spec.dialect,
             pickles=allowed(self._pickles, owner=spec.owner, stranger=spec.stranger),
         )
-        obtained = await self._library.obtain(wish, folder, tell=tell)
+        obtained = await self._library.obtain(wish, folder, tell=tell, aside=aside)
         await self._check_taken(site, obtained, folder)
         return obtained
 

@@ -8,7 +8,9 @@ import asyncio
 import logging
 import time
 import weakref
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
@@ -23,7 +25,7 @@ from lib.comfy.models.names import PICKLES, bare_url, content_name, split_digest
 from lib.comfy.models.shelf import shelve
 from lib.comfy.models.transfer import ATTEMPTS, Arrived, Order, Transfer, pickle_refused
 from lib.errors import ServiceError, StorageFailed
-from lib.jobs.ports import Tell, untold
+from lib.jobs.ports import Aside, Tell, untold
 from lib.lifecycle import Tasks
 from lib.storage.problems import Transient, for_field, problem
 from lib.storage.reading import Reader
@@ -33,6 +35,8 @@ log = logging.getLogger(__name__)
 
 FRESH_S = 300.0
 """A source that was asked so lately is not asked again."""
+AT_ONCE = 4
+"""Models that come at the same time for one owner; who wants more keeps nobody else waiting."""
 OnDownloaded = Callable[[str, Path, int, float], None]
 """Told of each transfer: URL (without secrets), place, size in bytes, seconds."""
 OnDeleted = Callable[[str, Path, int], None]
@@ -90,7 +94,7 @@ class _Flight:
     source: Source
     draft: Path
     digest: str
-    pickles: bool
+    wish: Wish
     task: asyncio.Task["tuple[Model, Held] | ServiceError"] | None = None
     tells: list[Tell] = field(default_factory=list)
     told: str = ""
@@ -137,17 +141,24 @@ class Library:
         self._flights: dict[str, _Flight] = {}
         self._held: weakref.WeakValueDictionary[str, Held] = weakref.WeakValueDictionary()
         self._shelving = asyncio.Lock()
+        self._turns: defaultdict[str | None, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE))
         self._fresh: dict[str, tuple[float, bool]] = {}
         """Models that came in, and that nobody was told of yet: seconds of the transfer, and whether its content is
         new, so that nobody knows it by a name."""
 
-    async def obtain(self, wish: Wish, folder: str, *, name: str = "", tell: Tell = untold) -> Obtained:
-        """Have a model in a folder of ComfyUI's, under a name of its own, or as ``name`` if nothing else has that.
+    async def obtain(
+        self, wish: Wish, folder: str, *, name: str = "", tell: Tell = untold, aside: Aside = nullcontext
+    ) -> Obtained:
+        """Have a model in a folder of ComfyUI's, under a name of its own, or as ``name`` if nothing else has that. The
+        caller steps ``aside`` while it is on its way.
 
         Raises: InvalidRequest, UnsafeInput, InputFetchFailed, StorageFailed, EngineUnreachable; ``details["field"]``.
         """
         places, source, digest = await self._checked(wish, folder)
-        result = await self._join(source, places[0], digest=digest, pickles=wish.pickles, tell=tell)
+        result: tuple[Model, Held] | ServiceError | None = await self._at_hand(source, digest)
+        if result is None:
+            with aside():
+                result = await self._join(source, places[0], wish=wish, digest=digest, tell=tell)
         if isinstance(result, ServiceError):
             raise for_field(result, wish.field)
         model, held = result
@@ -182,13 +193,27 @@ class Library:
 
     # -- the transfer ------------------------------------------------------------------------------------------------
 
+    async def _at_hand(self, source: Source, digest: str) -> tuple[Model, Held] | None:
+        """The model, if it is here and nobody needs to be asked."""
+        own, _, held = await asyncio.to_thread(self._recall, _names(source), digest)
+        return (held, self._hold(held)) if held and self._is_fresh(own, digest) else None
+
+    def _is_fresh(self, own: Known | None, digest: str) -> bool:
+        return own is not None and (own.sha256 == digest or self._now() - own.checked_at < FRESH_S)
+
+    def _hold(self, model: Model) -> Held:
+        held = self._held.get(model.sha256)
+        if held is None:
+            held = self._held[model.sha256] = Held(sha256=model.sha256, size_bytes=model.size_bytes)
+        return held
+
     async def _join(
-        self, source: Source, home: Path, *, digest: str, pickles: bool, tell: Tell
+        self, source: Source, home: Path, *, wish: Wish, digest: str, tell: Tell
     ) -> tuple[Model, Held] | ServiceError:
-        key = sha256(f"{source.identity} {digest} {pickles}".encode()).hexdigest()[:32]
+        key = sha256(f"{source.identity} {digest} {wish.pickles}".encode()).hexdigest()[:32]
         flight = self._flights.get(key)
         if flight is None or flight.task is None:
-            flight = _Flight(source=source, draft=home / f".{key}.part", digest=digest, pickles=pickles)
+            flight = _Flight(source=source, draft=home / f".{key}.part", digest=digest, wish=wish)
             self._flights[key] = flight
             flight.task = self._tasks.spawn(self._run(flight), name="model-fetch")
             flight.task.add_done_callback(lambda task: self._landed(key, task))
@@ -211,31 +236,27 @@ class Library:
         """The whole fetch; a failure is a value, because it may have several owners."""
         host = self._reader.host(flight.source)
         try:
-            async with asyncio.timeout(self._limits.timeout_s):
-                model = await self._fetched(flight)
+            model = await self._fetched(flight)
         except ServiceError as error:
             await asyncio.to_thread(self._index.give_up, flight.draft)
             return error
         except (Transient, OSError, aiohttp.ClientError) as error:  # TimeoutError is an OSError
             log.info("model fetch failed", extra={"event": "model.failed", "host": host, "cause": type(error).__name__})
             return problem(error, host=host)
-        held = self._held.get(model.sha256)
-        if held is None:
-            held = self._held[model.sha256] = Held(sha256=model.sha256, size_bytes=model.size_bytes)
-        return model, held
+        return model, self._hold(model)
 
     async def _fetched(self, flight: _Flight) -> Model:
         source, digest, now = flight.source, flight.digest, self._now()
-        names = (source.identity, "~" + sha256(unsigned_url(source.url).encode()).hexdigest())
+        names = _names(source)
         own, known, held = await asyncio.to_thread(self._recall, names, digest)
-        if own and held and (own.sha256 == digest or now - own.checked_at < FRESH_S):
+        if held and self._is_fresh(own, digest):
             return held
         order = Order(
             source=source,
             draft=flight.draft,
             limit_bytes=self._limits.max_bytes,
             sha256=digest,
-            pickles=flight.pickles,
+            pickles=flight.wish.pickles,
             validators=known.validators if known and held else {},
             resumes=await asyncio.to_thread(self._index.resumable, flight.draft),
             on_progress=flight.progressed,
@@ -243,9 +264,11 @@ class Library:
             make_room=self._make_room,
             attempts=1 if own and held else ATTEMPTS,
         )
-        begun = time.monotonic()
         try:
-            arrived = await Transfer(self._reader, order, retry_wait_s=self._retry_wait_s).run()
+            async with nullcontext() if own and held else self._turns[flight.wish.owner]:
+                begun = time.monotonic()
+                async with asyncio.timeout(self._limits.timeout_s):
+                    arrived = await Transfer(self._reader, order, retry_wait_s=self._retry_wait_s).run()
         except Transient:
             if own is None or held is None:
                 raise
@@ -293,6 +316,11 @@ class Library:
         for model in await asyncio.to_thread(make_room):
             log.info("model removed", extra={"event": "model.removed", "bytes": model.size_bytes})
             self._on_deleted(model.url, Path(model.paths[0]), model.size_bytes)
+
+
+def _names(source: Source) -> tuple[str, str]:
+    """What a source is known by: itself, and what it has in common with others like it."""
+    return source.identity, "~" + sha256(unsigned_url(source.url).encode()).hexdigest()
 
 
 def _check_kind(wish: Wish, name: str) -> None:

@@ -1,5 +1,6 @@
 """lib.jobs.pipeline: jobs of low priority keep nobody from getting ready, nor from a turn."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 
@@ -56,6 +57,21 @@ async def test_low_priority_alone_keeps_every_engine_busy() -> None:
     await finish_all(world, lambda: world.service.in_flight_count == 0)
     assert sorted(world.engines[0].ran + world.engines[1].ran) == [f"low{number}" for number in range(6)]
     await world.tasks.cancel()
+
+
+async def test_a_job_that_waits_for_a_model_keeps_nobody_from_being_prepared(world: JobWorld) -> None:
+    """However many wait so; when theirs is there they go on, and are first again."""
+    world.preparer.steps_aside = True
+    slow = [f"slow{number}" for number in range(10)]
+    world.preparer.held = {name: asyncio.Event() for name in slow}
+    for name in (*slow, "a", "b", "c"):
+        await world.service.submit(spec(name))
+    await finish_all(world, lambda: world.engine.ran == ["a", "b", "c"])
+    assert world.preparer.begun == [*slow, "a", "b", "c"]
+    for event in world.preparer.held.values():
+        event.set()
+    await finish_all(world, lambda: world.service.in_flight_count == 0, turns=500)
+    assert world.engine.ran == ["a", "b", "c", *slow]
 
 
 async def test_low_priority_is_not_in_the_way_of_a_prediction(world: JobWorld) -> None:

@@ -67,6 +67,25 @@ def check(seats: Seats, guests: list[Guest]) -> None:
         assert len(seated) == COUNT or (seated and sum(seated) + standing[0].size_bytes > MOST_BYTES)
 
 
+async def test_who_steps_aside_makes_room_and_comes_back_at_once() -> None:
+    """Once for all reasons to; what he brought along still counts, and nobody else comes in until there is room."""
+    seats = Seats(1, most_bytes=MOST_BYTES)
+    seat = seats.seat(6)
+    async with seat:
+        with seat.aside(), seat.aside():
+            second, large = Guest(seats, 4), Guest(seats, 1)
+            await settle(4)
+            assert second.seated and not large.seated
+        second.go.set()
+        await settle(4)
+        assert not large.seated
+    await settle(4)
+    assert large.seated
+    large.go.set()
+    await settle(4)
+    assert seats.taken_count == 0
+
+
 async def test_who_gives_up_in_the_moment_of_the_turn_leaves_the_seat() -> None:
     """Cancelled after the seat was given and before the first step: the next one gets it."""
     seats = Seats(1)

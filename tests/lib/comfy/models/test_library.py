@@ -13,7 +13,7 @@ import pytest
 
 from lib.comfy.models.folders import ModelFolders
 from lib.comfy.models.index import Index
-from lib.comfy.models.library import FRESH_S, Library, Limits, Obtained, Wish
+from lib.comfy.models.library import AT_ONCE, FRESH_S, Library, Limits, Obtained, Wish
 from lib.comfy.ports import Folders
 from lib.errors import InputFetchFailed, InvalidRequest, ServiceError, StorageFailed, UnsafeInput
 from lib.jobs.model import Credential
@@ -139,6 +139,40 @@ async def test_the_last_one_who_leaves_ends_the_transfer(bench: Bench) -> None:
     got = await library.obtain(bench.wish("/a/m.safetensors"), "loras")
     assert (bench.root / "models/loras" / got.name).read_bytes() == MODEL
     assert bench.names() == [got.name] and bench.host.statuses_given == [200, 206]
+
+
+async def test_one_owners_many_models_keep_nobody_else_waiting(bench: Bench) -> None:
+    """So many come for him at a time; another one's comes beside them. Who waits has stepped aside, and who has the
+    model already has not."""
+    bench.host.gate = asyncio.Event()
+    library, paths = await bench.library(), [f"/m{number}.safetensors" for number in range(AT_ONCE + 1)]
+    for path in (*paths, "/other.safetensors", "/here.safetensors"):
+        bench.host.files[path] = MODEL + path.encode()
+    aside: list[str] = []
+
+    class Away:
+        def __enter__(self) -> None:
+            aside.append("went")
+
+        def __exit__(self, *exc: object) -> None:
+            aside.append("back")
+
+    async def asked(count: int) -> None:
+        async def so_many() -> bool:
+            return len(bench.host.asked) >= count
+
+        await until(so_many)
+
+    greedy = [asyncio.create_task(library.obtain(bench.wish(path, owner="a"), "loras", aside=Away)) for path in paths]
+    await asked(AT_ONCE)
+    other = asyncio.create_task(library.obtain(bench.wish("/other.safetensors", owner="b"), "loras"))
+    await asked(AT_ONCE + 1)
+    assert len(bench.host.asked) == AT_ONCE + 1 and aside == ["went"] * len(greedy)
+    bench.host.open()
+    await asyncio.gather(other, *greedy)
+    assert sorted(aside) == ["back"] * len(greedy) + ["went"] * len(greedy)
+    await library.obtain(bench.wish(paths[0], owner="a"), "loras", aside=Away)
+    assert len(aside) == 2 * len(greedy)
 
 
 async def test_a_broken_transfer_goes_on_where_it_broke_off(bench: Bench) -> None:

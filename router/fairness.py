@@ -5,7 +5,6 @@ patience x expected seconds``, never changes, so nothing is overtaken for ever. 
 """
 
 from bisect import bisect_left, insort
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -191,26 +190,26 @@ class FairQueue:
             return
         deficits = {name: ring[name].deficit for name in spent}
         rests = {name: iter(ring[name].waiting) for name in spent}
-        nexts = {name: next(rest) for name, rest in rests.items()}
+        nexts = {name: next(rest)[2] for name, rest in rests.items()}
         while spent:
             if max(deficits.values()) <= 0:
                 _credit(ring, deficits, deficits)
-            turns = deque(name for name in spent if deficits[name] > 0)
+            turns = [name for name in spent if deficits[name] > 0]
             spent = [name for name in spent if deficits[name] <= 0]
-            while turns:
-                name = turns[0]
-                ask = nexts[name][2]
-                yield ask
-                deficits[name] -= ask.size
-                following = next(rests[name], None)
-                if following is not None:
-                    nexts[name] = following
-                if following is None or deficits[name] <= 0:
-                    turns.popleft()
-                if following is None:
-                    del deficits[name]
-                elif deficits[name] <= 0:
-                    spent.append(name)
+            for name in turns:
+                left, ask, rest = deficits[name], nexts[name], rests[name]
+                while True:
+                    yield ask
+                    left -= ask.size
+                    following = next(rest, None)
+                    if following is None:
+                        del deficits[name]
+                        break
+                    ask = following[2]
+                    if left <= 0:
+                        deficits[name], nexts[name] = left, ask
+                        spent.append(name)
+                        break
 
     def _charge(self, ring: dict[str, _Tenant], ask: Ask) -> None:
         tenant = ring[ask.tenant]

@@ -59,6 +59,7 @@ class Search:
             "_now",
             "_otherwise",
             "_pool",
+            "_promised",
             "_rank",
             "_resting",
             "_seen",
@@ -73,6 +74,7 @@ class Search:
         self._at = at
         self._theta = theta
         self._rank = pool.waits.rank(ask.request_id)
+        self._promised = pool.waits.promised
         self._special = pool.speeds.special
         self._otherwise = pool.tuning.swap_s
         self._bound = ask.size / pool.speeds.ceiling(ask.family)
@@ -108,16 +110,16 @@ class Search:
         return self._scored(seat, seat.wait(self._at))
 
     def _scored(self, seat: Seat, wait: float) -> Score:
-        ask = self._ask
+        ask, view = self._ask, seat.view
         missing = ask.models
-        if before := self._pool.waits.before(seat, rank=self._rank, now=self._at):
-            wait += sum([promise.seconds for promise in before])
-            missing = tuple([model for model in missing if all(model not in one.ask.models for one in before)])
+        if seat.order in self._promised:
+            ahead_s, missing = self._pool.waits.before(seat, rank=self._rank, now=self._at, models=missing)
+            wait += ahead_s
         swap = loss = 0.0
         if missing and (swap := seat.swap_s(missing, self._otherwise)):
             loss = PUSHED_OUT * seat.loss_s(missing, self._otherwise)
-        run = ask.size / (seat.speed * self._special(seat.view.worker, ask.family))
-        return Score(seat, wait, seat.transfer_s(ask), swap, run, loss)
+        run = ask.size / (seat.speed * self._special(view.worker, ask.family))
+        return Score(seat, wait, view.latency_s + view.s_per_mb * ask.input_mb, swap, run, loss)
 
     def _look(self) -> None:
         models = self._ask.models

@@ -122,10 +122,6 @@ class Seat:
         pushed_out = self.warm[: max(len(self.warm) + cold - room, 0)]
         return sum(self.view.swap_s.get(model, otherwise) for model in pushed_out if model not in models)
 
-    def transfer_s(self, ask: Ask) -> float:
-        """Time to bring the request and its inputs there."""
-        return self.view.latency_s + self.view.s_per_mb * ask.input_mb
-
     def exclusion(self, ask: Ask) -> Exclusion | None:
         """Why it can't have this ask at any time soon; None: it can."""
         view = self.view

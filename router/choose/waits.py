@@ -39,11 +39,12 @@ class Promise:
 
 
 class Waits:
-    """Promises of one pool. Earlier ranks go first; ``serial`` counts workers that got room."""
+    """Promises of one pool. Earlier ranks go first; ``serial`` counts workers that got room. ``promised`` has those of
+    each seat, by its order."""
 
     def __init__(self) -> None:
         self._known: dict[str, Promise] = {}
-        self._of_seat: dict[int, dict[str, Promise]] = {}
+        self.promised: dict[int, dict[str, Promise]] = {}
         self._freed: deque[tuple[int, Seat]] = deque(maxlen=FREED)
         self.serial = 0
         self._ranks = 0
@@ -65,16 +66,16 @@ class Waits:
         promise.rank, promise.serial = self.rank(request_id), self.serial
         self.drop(request_id)
         self._known[request_id] = promise
-        self._of_seat.setdefault(promise.seat.order, {})[request_id] = promise
+        self.promised.setdefault(promise.seat.order, {})[request_id] = promise
 
     def drop(self, request_id: str) -> None:
         """It waits no more, or for something else."""
         promise = self._known.pop(request_id, None)
         if promise is not None:
-            of_seat = self._of_seat[promise.seat.order]
+            of_seat = self.promised[promise.seat.order]
             del of_seat[request_id]
             if not of_seat:
-                del self._of_seat[promise.seat.order]
+                del self.promised[promise.seat.order]
 
     def purge(self, now: float) -> None:
         """Forget promises that nobody renewed."""
@@ -108,12 +109,15 @@ class Waits:
                 yield seat
             promise.serial = self.serial
 
-    def before(self, seat: Seat, *, rank: int, now: float) -> list[Promise]:
-        """What goes before an ask of this rank there."""
-        of_seat = self._of_seat.get(seat.order)
-        if of_seat is None:
-            return []
-        return [one for one in of_seat.values() if one.rank < rank and one.stands_until + LAPSE_S >= now]
+    def before(self, seat: Seat, *, rank: int, now: float, models: tuple[str, ...]) -> tuple[float, tuple[str, ...]]:
+        """How long what goes before an ask of this rank takes there, and which of its models that will not load."""
+        ahead_s = 0.0
+        for one in self.promised[seat.order].values():
+            if one.rank < rank and one.stands_until + LAPSE_S >= now:
+                ahead_s += one.seconds
+                if models and (loaded := one.ask.models):
+                    models = tuple([model for model in models if model not in loaded])
+        return ahead_s, models
 
     def next_start(self) -> float | None:
         """When the first of them is to be thought over, because its worker did not become free."""

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from lib.jobs.model import (
     WebhookTarget,
     Workflow,
 )
-from lib.jobs.ports import JobStore, Prepared, Tell, untold
+from lib.jobs.ports import Aside, JobStore, Prepared, Tell, untold
 from lib.jobs.sqlite_store import SqliteJobStore
 from tests.fakes.clock import FakeClock, settle
 from tests.fakes.engine import FakeEngine, FakePreparer
@@ -452,9 +453,11 @@ class Noting(FakePreparer):
 
     files: tuple[NamedInput, ...] = ()
 
-    async def prepare(self, job: Job, workflow: Workflow, *, tell: Tell = untold) -> Prepared:
+    async def prepare(
+        self, job: Job, workflow: Workflow, *, tell: Tell = untold, aside: Aside = nullcontext
+    ) -> Prepared:
         self.files = job.spec.files
-        return await super().prepare(job, workflow, tell=tell)
+        return await super().prepare(job, workflow, tell=tell, aside=aside)
 
 
 async def test_files_of_a_job_are_there_in_the_next_life(any_store: Any, clock: FakeClock) -> None:

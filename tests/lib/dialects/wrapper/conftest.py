@@ -1,7 +1,7 @@
 """The wrapper's dialect on a listener, over the real job service and engines under the test's control."""
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from lib.dialects.wrapper.parts import Uploads
 from lib.dialects.wrapper.routes import WrapperDialect
 from lib.dialects.wrapper.translate import WrapperPayload
 from lib.jobs.model import Job, Workflow
-from lib.jobs.ports import Prepared, Tell, untold
+from lib.jobs.ports import Aside, Prepared, Tell, untold
 from lib.jobs.service import JobService
 from lib.lifecycle import Tasks
 from lib.serving.access import CALLER, Access, Caller, Need
@@ -60,9 +60,11 @@ class Remembering(FakePreparer):
         super().__init__()
         self.prepared: dict[str, Workflow] = {}
 
-    async def prepare(self, job: Job, workflow: Workflow, *, tell: Tell = untold) -> Prepared:
+    async def prepare(
+        self, job: Job, workflow: Workflow, *, tell: Tell = untold, aside: Aside = nullcontext
+    ) -> Prepared:
         self.prepared[job.spec.request_id] = workflow
-        return await super().prepare(job, workflow, tell=tell)
+        return await super().prepare(job, workflow, tell=tell, aside=aside)
 
 
 class Named(Access):

@@ -1,6 +1,7 @@
 """Which parts the process is made of; the one place that knows them all."""
 
+from router.page import page
 from router.parts import PartBuilder
 from router.wire import wire
 
-PARTS: tuple[PartBuilder, ...] = (wire,)
+PARTS: tuple[PartBuilder, ...] = (wire, page)

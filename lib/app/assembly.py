@@ -14,9 +14,10 @@ from lib.app import provisioned, summary
 from lib.app.after_start import AfterStart, Bringer
 from lib.app.boot import BootBenchmark, ServiceRunner, WarmUpFailed
 from lib.app.condition import Condition
-from lib.app.core import Core, build_core, open_clients
+from lib.app.core import VAST, Core, build_core, open_clients
 from lib.app.durable import EXPIRE_S
 from lib.app.engines import EngineWatch
+from lib.app.facts import facts_of
 from lib.app.front import Front, build_front
 from lib.app.health import Health
 from lib.app.live import build_upkeep
@@ -29,8 +30,10 @@ from lib.fleet.pubkey import PubkeySource
 from lib.fleet.reporter import Reporter, WorkerState
 from lib.fleet.runpod.bridge import Bridge
 from lib.fleet.uplink import Uplink
+from lib.fleet.warmth import Warmth
 from lib.jobs.speed import SpeedGauge
 from lib.lifecycle import Tasks, every
+from lib.protocol.status import WorkerFacts
 from lib.protocol.urls import public_url
 from lib.settings import Settings
 from lib.telemetry.looplag import watch_lag
@@ -63,6 +66,8 @@ class Worker:
         self._warm_up_owed = settings.serverless
         self._speed = SpeedGauge()
         self._metrics = WorkerMetrics()
+        self._warmth = Warmth()
+        self._facts: Callable[[], WorkerFacts | None] = lambda: None
         self._url = ""
 
     async def run(self) -> int:
@@ -89,7 +94,12 @@ class Worker:
         addresses = fleet.report_addr if self._settings.serverless else ()
         self._uplink = await stack.enter_async_context(Uplink(addresses, clock=self._clock))
         reporter = Reporter(
-            settings=fleet, ledger=self._ledger, state=self._state, uplink=self._uplink, clock=self._clock
+            settings=fleet,
+            ledger=self._ledger,
+            state=self._state,
+            facts=lambda: self._facts(),
+            uplink=self._uplink,
+            clock=self._clock,
         )
         return await stack.enter_async_context(reporter)
 
@@ -98,6 +108,7 @@ class Worker:
             loadtime_s=self._condition.loadtime_s,
             max_perf=self._speed.max_perf,
             error_msg=self._condition.error,
+            fault=self._condition.fault,
             url=self._url,
         )
 
@@ -120,6 +131,7 @@ class Worker:
             metrics=self._metrics,
         )
         self._follow_store(core)
+        self._follow_engines(core, reporter)
         health = await self._health(core)
         keys = self._keys(tasks)
         upkeep = build_upkeep(self._settings, core=core, clock=self._clock)
@@ -182,6 +194,28 @@ class Worker:
 
         core.records.on_trouble(heard)
         core.records.on_commit(self._metrics.store_committed)
+
+    def _follow_engines(self, core: Core, reporter: Reporter) -> None:
+        """What a router of ours is told of engines and models."""
+        self._facts = facts_of(
+            service=core.service,
+            engines=core.engines,
+            condition=self._condition,
+            warmth=self._warmth,
+            dialects=(VAST, core.payload.name, core.runpod.name, core.salad.name),
+        )
+        core.service.listen(self._warmth.heard)
+
+        def follow(name: str) -> Callable[[bool], None]:
+            def changed(healthy: bool) -> None:
+                if not healthy:
+                    self._warmth.lost(name)
+                reporter.announce()
+
+            return changed
+
+        for engine in core.engines:
+            engine.on_health(follow(engine.name))
 
     async def _health(self, core: Core) -> Health:
         health = Health(

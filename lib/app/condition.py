@@ -8,6 +8,7 @@ from datetime import datetime
 from lib.clock import Clock
 
 log = logging.getLogger(__name__)
+DRAIN = "drain"
 
 
 class Condition:
@@ -53,6 +54,11 @@ class Condition:
         return "; ".join(self._troubles.values())
 
     @property
+    def fault(self) -> str:
+        """The same without the drain, which is nothing wrong."""
+        return "; ".join(text for name, text in self._troubles.items() if name != DRAIN)
+
+    @property
     def uptime_s(self) -> float:
         return self._clock.monotonic() - self._begun
 
@@ -73,7 +79,7 @@ class Condition:
     def drain(self) -> None:
         """The worker is going away."""
         self.draining = True
-        self._troubles.setdefault("drain", "the worker is shutting down")
+        self._troubles.setdefault(DRAIN, "the worker is shutting down")
         self._changed()
 
     def trouble(self, name: str, text: str) -> None:

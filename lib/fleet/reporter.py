@@ -17,7 +17,7 @@ from lib.fleet.disk import DiskGauge
 from lib.fleet.ledger import Ledger, LoadFigures
 from lib.fleet.uplink import Uplink
 from lib.lifecycle import Tasks, every
-from lib.protocol.status import PROTOCOL_VERSION, DeleteRequests, WorkerStatus
+from lib.protocol.status import PROTOCOL_VERSION, DeleteRequests, WorkerFacts, WorkerStatus
 from lib.settings import FleetSettings
 
 log = logging.getLogger(__name__)
@@ -34,11 +34,13 @@ LAST_REPORT_S = 5.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerState:
     """What the process knows of itself. ``loadtime_s`` is 0 until loaded, then seconds from start to loaded, for
-    ever; ``max_perf`` is workload units per second; ``error_msg`` is "" when all is well."""
+    ever; ``max_perf`` is workload units per second; ``error_msg`` is "" when all is well. A drain is an error for Vast;
+    ``fault`` is what is wrong apart from that."""
 
     loadtime_s: float = 0.0
     max_perf: float = 0.0
     error_msg: str = ""
+    fault: str = ""
     url: str = ""
 
 
@@ -96,11 +98,13 @@ class Reporter:
         state: Callable[[], WorkerState],
         uplink: Uplink,
         clock: Clock,
+        facts: Callable[[], WorkerFacts | None] = lambda: None,
         disk: DiskGauge | None = None,
     ) -> None:
         self._settings = settings
         self._ledger = ledger
         self._state = state
+        self._facts = facts
         self._uplink = uplink
         self._disk = disk or DiskGauge()
         self._tasks = Tasks()
@@ -146,13 +150,23 @@ class Reporter:
 
     async def _report(self, attempts: int = 3) -> None:
         used_gib = await asyncio.to_thread(self._disk.used_gib)
-        figures = self._ledger.figures()
-        body = self._status(figures, used_gib).to_json()
-        if await self._uplink.post(STATUS_PATH, body, attempts=attempts):
+        figures, routers = self._ledger.figures(), self._uplink.routers
+        status = self._status(figures, used_gib)
+        extended = self._extended(status) if routers else None
+        if await self._uplink.post(STATUS_PATH, status.to_json(), for_routers=extended, attempts=attempts):
             self._ledger.delivered(figures)
             self._disk.delivered(used_gib)
         else:
             self._status_news.tell()
+        if self._uplink.routers - routers:  # it has just said that it wants to know more
+            self.announce()
+
+    def _extended(self, status: WorkerStatus) -> bytes | None:
+        """The report for a router of ours, which knows a drain from an error."""
+        facts = self._facts()
+        if facts is None:
+            return None
+        return facts.added_to(status.model_copy(update={"error_msg": self._state().fault}))
 
     async def _tell_deleted(self, attempts: int = 3) -> None:
         nobody_asks = NO_DELETES.issuperset(self._uplink.addresses)

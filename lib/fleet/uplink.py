@@ -11,12 +11,15 @@ from typing import Self
 import aiohttp
 
 from lib.clock import Clock
+from lib.protocol.status import ROUTER_HEADER
 
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 ATTEMPT_TIMEOUT_S = 10.0
 PAUSE_S = 2.0
+TELLING = ("/pubkey/", "/worker_status/")
+"""Paths of the answers in which a router of ours says so."""
 _JSON = {"Content-Type": "application/json"}
 _MOST_KEY_BYTES = 64 * 1024
 
@@ -24,7 +27,8 @@ _MOST_KEY_BYTES = 64 * 1024
 class Uplink:
     """An HTTP client for ``REPORT_ADDR``; an async context manager that owns its connections.
 
-    Addresses have no trailing slash and may have a path (``https://router/e/name``).
+    Addresses have no trailing slash and may have a path (``https://router/e/name``). ``routers`` are those at which a
+    router of ours answered.
     """
 
     def __init__(self, addresses: Sequence[str], *, clock: Clock, attempt_timeout_s: float = ATTEMPT_TIMEOUT_S) -> None:
@@ -32,6 +36,7 @@ class Uplink:
         self._clock = clock
         self._timeout = aiohttp.ClientTimeout(total=attempt_timeout_s)
         self._http: aiohttp.ClientSession | None = None
+        self.routers: frozenset[str] = frozenset()
 
     async def __aenter__(self) -> Self:
         self._http = aiohttp.ClientSession(timeout=self._timeout)
@@ -45,11 +50,21 @@ class Uplink:
             self._http = None
 
     async def post(
-        self, path: str, body: bytes, *, skip: frozenset[str] = frozenset(), attempts: int = ATTEMPTS
+        self,
+        path: str,
+        body: bytes,
+        *,
+        for_routers: bytes | None = None,
+        skip: frozenset[str] = frozenset(),
+        attempts: int = ATTEMPTS,
     ) -> bool:
-        """POST a JSON body to the first address that answers 2xx; return whether one did."""
+        """POST a JSON body to the first address that answers 2xx; return whether one did. Routers of ours get another
+        body where there is one."""
         for address in self.addresses:
-            if address not in skip and await self._post_to(address + path, body, attempts):
+            if address in skip:
+                continue
+            told = body if for_routers is None or address not in self.routers else for_routers
+            if await self._post_to(address, path, told, attempts):
                 return True
         return False
 
@@ -57,13 +72,15 @@ class Uplink:
         """Return the body of ``GET <address>/pubkey/``. Raises OSError, TimeoutError, aiohttp.ClientError."""
         async with self._client.get(f"{address}/pubkey/") as response:
             response.raise_for_status()
+            self._note(address, response)
             return await response.content.read(_MOST_KEY_BYTES)
 
-    async def _post_to(self, url: str, body: bytes, attempts: int) -> bool:
+    async def _post_to(self, address: str, path: str, body: bytes, attempts: int) -> bool:
+        url = address + path
         for attempt in range(1, attempts + 1):
             if attempt > 1:
                 await self._clock.sleep(PAUSE_S)
-            reason = await self._attempt(url, body)
+            reason = await self._attempt(address, path, body)
             if reason is None:
                 return True
             log.warning(
@@ -72,13 +89,23 @@ class Uplink:
             )
         return False
 
-    async def _attempt(self, url: str, body: bytes) -> str | None:
+    async def _attempt(self, address: str, path: str, body: bytes) -> str | None:
         """Return ``None`` on success, else why not."""
         try:
-            async with self._client.post(url, data=body, headers=_JSON) as response:
-                return None if 200 <= response.status < 300 else f"HTTP {response.status}"
+            async with self._client.post(address + path, data=body, headers=_JSON) as response:
+                if not 200 <= response.status < 300:
+                    return f"HTTP {response.status}"
+                self._note(address, response)
+                return None
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return f"{type(error).__name__}: {error}"
+
+    def _note(self, address: str, response: aiohttp.ClientResponse) -> None:
+        """Who answers there may change: one that no longer says so is taken for Vast's."""
+        if ROUTER_HEADER in response.headers:
+            self.routers |= {address}
+        elif response.url.path.endswith(TELLING):
+            self.routers -= {address}
 
     @property
     def _client(self) -> aiohttp.ClientSession:

@@ -4,12 +4,15 @@ Wire format of Vast's PyWorker 1.9.1 (protocol version 1.1.0), foreign spellings
 come from ``lib.fleet.ledger``, the sending is ``lib.fleet.reporter``'s.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
 PROTOCOL_VERSION = "1.1.0"
 """Announced in each report; a router chooses the signature form by it (1.1 and later: form D)."""
+ROUTER_HEADER = "X-Pyworker-Router"
+"""On the answers of a router of ours to ``/pubkey/`` and ``/worker_status/``: it understands ``WorkerFacts``."""
 
 
 class _Wire(BaseModel):
@@ -44,6 +47,32 @@ class WorkerStatus(_Wire):
     cur_capacity: int = 0
     max_capacity: int = 0
     url: str = ""
+
+
+class WorkerFacts(_Wire):
+    """What a worker of ours adds to its status for a router of ours, which says ``ROUTER_HEADER``; never for Vast's.
+
+    ``slots`` is how many requests it takes at once, running and prepared, over ``engines``; ``backlog_s`` the predicted
+    wait of one more. ``models`` are the large files that its nodes offer, ``models_warm`` those most likely resident,
+    least recently used first, ``room`` how many stay so, ``swap_s`` measured load times, all by the names that nodes
+    use (``lib.workflow.models``). What is not known is left out.
+    """
+
+    slots: int
+    engines: int
+    draining: bool = False
+    backlog_s: float | None = None
+    models: tuple[str, ...] | None = None
+    models_warm: tuple[str, ...] = ()
+    room: int = 1
+    swap_s: Mapping[str, float] = {}
+    dialects: tuple[str, ...] = ()
+    vram_gib: float | None = None
+    gpu_name: str | None = None
+
+    def added_to(self, status: WorkerStatus) -> bytes:
+        """Return the body of a report with these keys behind Vast's."""
+        return status.to_json()[:-1] + b"," + self.model_dump_json(exclude_none=True).encode()[1:]
 
 
 class RequestOutcome(StrEnum):

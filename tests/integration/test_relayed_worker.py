@@ -221,6 +221,18 @@ def test_many_at_once(relay: Relay) -> None:
         assert set(pool.map(one, range(24))) == {200}
 
 
+def test_the_router_knows_its_own(relay: Relay, router: RouterProcess) -> None:
+    """Its worker tells more than Vast's report, and a route has a ticket that opens the worker."""
+    fields = {"endpoint": "ep", "api_key": ACCOUNT_KEY, "cost": 100, "request_idx": 0}
+    relay.process.wait_for(lambda: "ticket" in router.call("/route/", **fields), "known as one of ours")
+    route = router.call("/route/", **fields)
+    assert route["url"] == relay.process.public
+    payload = asked(picture(30))
+    envelope = {"auth_data": route, "session_id": None, "payload": payload}
+    done = requests.post(f"{route['url']}/generate/sync", json=envelope, timeout=30)
+    assert done.status_code == 200, done.text
+
+
 def test_a_relayed_job_counts_under_its_number(relay: Relay, router: RouterProcess) -> None:
     """It is in the report while it runs, and told when it is over."""
     number = 5_000_000

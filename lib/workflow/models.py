@@ -1,0 +1,44 @@
+"""The large model files that a graph needs resident, by the names that its nodes use; pure.
+
+Workers tell a router which of them are installed and resident, and the router finds in a request which ones it needs:
+both by this, so that the names are the same.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+LARGE_INPUTS = ("ckpt_name", "unet_name")
+"""Inputs that name what fills a card: checkpoints and diffusion models."""
+_FILE = re.compile(r"\.(?:safetensors|sft|ckpt|pth?|bin|gguf)\Z", re.IGNORECASE)
+_WRITTEN = re.compile(rb'"(?:%s)"\s*:\s*("(?:[^"\\]|\\.)*+")' % b"|".join(name.encode() for name in LARGE_INPUTS))
+
+
+def is_model(value: object) -> bool:
+    """Whether an input of that kind names an installed file: no link, no URL that is still to be fetched."""
+    return isinstance(value, str) and "://" not in value and _FILE.search(value) is not None
+
+
+def large_models(graph: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the large files of a graph in API format, each once. Anything else, and any value in it, is survived."""
+    found: dict[str, None] = {}
+    for node in graph.values():
+        inputs = node.get("inputs") if isinstance(node, dict) else None
+        if isinstance(inputs, dict):
+            found.update((inputs[name], None) for name in LARGE_INPUTS if is_model(inputs.get(name)))
+    return tuple(found)
+
+
+def large_models_of(workflow: bytes) -> tuple[str, ...]:
+    """Return the same of a graph as JSON, which is looked through and not decoded: a graph takes microseconds."""
+    found: dict[str, None] = {}
+    for written in _WRITTEN.finditer(workflow):
+        try:
+            name = orjson.loads(written[1])
+        except orjson.JSONDecodeError:
+            continue
+        if is_model(name):
+            found[name] = None
+    return tuple(found)

@@ -120,3 +120,9 @@ async def _piece(request: web.Request) -> bytes:
         chunks.append(chunk)
         size += len(chunk)
     return b"".join(chunks)
+
+
+async def pieces(body: bytes) -> AsyncIterator[bytes]:
+    """A large body bit by bit: written at once it would hold the event loop up."""
+    for begin in range(0, len(body), PIECE):
+        yield body[begin : begin + PIECE]

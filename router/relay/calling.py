@@ -17,6 +17,7 @@ from router.dispatch import USUAL_COST, Dispatcher
 from router.parts import Ground
 from router.registry import Worker
 from router.relay import stock
+from router.relay.bodies import PIECE, pieces
 from router.relay.headers import to_worker
 from router.relay.ports import Call, WorkerBusy, WorkerLost
 from router.relay.watching import Watch
@@ -89,6 +90,7 @@ class WorkerCalls:
     async def _watched(
         self, worker: Worker, call: Call, *, url: str, headers: CIMultiDict[str]
     ) -> AsyncIterator[aiohttp.ClientResponse]:
+        data = pieces(call.body) if isinstance(call.body, bytes) and len(call.body) > PIECE else call.body
         answered, request_id = False, str(call.request_idx) if call.request_idx else ""
         limit = asyncio.timeout(call.answer_s)
         with self._watch.over(worker, request_id=request_id, limit=limit) as watched:
@@ -99,7 +101,7 @@ class WorkerCalls:
                         call.method,
                         URL(url, encoded=True),
                         headers=headers,
-                        data=call.body,
+                        data=data,
                         timeout=NO_TIMEOUT,
                         allow_redirects=False,
                         skip_auto_headers=_AS_GIVEN,
@@ -118,6 +120,8 @@ class WorkerCalls:
 
 
 def _headers(call: Call) -> CIMultiDict[str]:
+    if isinstance(call.body, bytes) and len(call.body) > PIECE:
+        return to_worker({**call.headers, "Content-Length": str(len(call.body))}, has_length=False)
     return to_worker(call.headers, has_length=call.body is None or isinstance(call.body, bytes))
 
 

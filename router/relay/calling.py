@@ -48,22 +48,23 @@ class WorkerCalls:
         return self._call(worker, call) if worker.is_ours else self._call_stock(worker, call)
 
     def reach(self, worker: Worker, call: Call) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        """Call a worker's public routes, without a ticket: what the link itself opens, and nothing else."""
-        return self._watched(worker, call, url=worker.record.url + call.path, headers=_headers(call))
+        """Follow a link to a worker: the ticket names nobody, so that it opens what the link itself does and no more;
+        refusals are answers."""
+        return self._ticketed(worker, call, sub="")
 
     @asynccontextmanager
     async def _call(self, worker: Worker, call: Call) -> AsyncIterator[aiohttp.ClientResponse]:
-        url, endpoint = worker.record.url, worker.record.endpoint
-        headers = _headers(call)
-        headers[TICKET_HEADER] = self._signing.ticket(
-            url,
-            call.request_idx,
-            sub=f"{endpoint}/{call.tenant}" if call.tenant else endpoint,
-            base=f"{self._base_url()}/w/{endpoint}/{worker.record.id}",
-        )
-        async with self._watched(worker, call, url=url + PREFIX + call.path, headers=headers) as response:
+        endpoint = worker.record.endpoint
+        sub = f"{endpoint}/{call.tenant}" if call.tenant else endpoint
+        async with self._ticketed(worker, call, sub=sub) as response:
             await _check_refusal(response)
             yield response
+
+    def _ticketed(self, worker: Worker, call: Call, *, sub: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        url, headers = worker.record.url, _headers(call)
+        base = f"{self._base_url()}/w/{worker.record.endpoint}/{worker.record.id}"
+        headers[TICKET_HEADER] = self._signing.ticket(url, call.request_idx, sub=sub, base=base)
+        return self._watched(worker, call, url=url + PREFIX + call.path, headers=headers)
 
     @asynccontextmanager
     async def _call_stock(self, worker: Worker, call: Call) -> AsyncIterator[aiohttp.ClientResponse]:

@@ -1,6 +1,6 @@
 """Links to what a worker made or does: forwarded to that very worker, which checks what the link itself proves.
 
-No ticket goes with them, so they open no more than the worker's own public address would.
+The ticket that goes with them names nobody, so they open no more than the worker's own public address would.
 """
 
 import re

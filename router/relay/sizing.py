@@ -5,7 +5,6 @@ graph is known by its path.
 """
 
 import asyncio
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ import orjson
 from lib.errors import InvalidRequest
 from lib.workflow.cost import measure
 from lib.workflow.decoding import check, invalid
+from lib.workflow.models import large_models
 from lib.workflow.template import Template
 from router.model import Priority
 from router.relay.ports import Work
@@ -23,9 +23,6 @@ BIG_BODY_BYTES = 256 * 1024
 READERS = 2
 USUAL_UNITS = 100.0
 MEGABYTE = 1e6
-_MODEL = re.compile(r"\.(?:safetensors|sft|ckpt|pth?|bin|gguf)\Z", re.IGNORECASE)
-_LARGE = ("ckpt_name", "unet_name")
-"""Inputs that name what fills a card: checkpoints and diffusion models."""
 _UPLOADS = ("s3", "hf_upload", "azure_blob_upload", "http_upload")
 """Salad's, the first of which counts."""
 _GRAPHS: Mapping[str, tuple[str, ...]] = {
@@ -94,19 +91,6 @@ class RequestSizing:
             return template.bind(values if isinstance(values, dict) else {})
         except InvalidRequest:  # the worker says what is wrong
             return template.workflow
-
-
-def large_models(graph: Mapping[str, Any]) -> tuple[str, ...]:
-    """The large files that a graph needs resident, by the names that ComfyUI lists them under."""
-    found: dict[str, None] = {}
-    for node in graph.values():
-        inputs = node.get("inputs") if isinstance(node, dict) else None
-        if not isinstance(inputs, dict):
-            continue
-        for value in map(inputs.get, _LARGE):
-            if isinstance(value, str) and "://" not in value and _MODEL.search(value):
-                found[value] = None
-    return tuple(found)
 
 
 def _input(request: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,7 +3,6 @@
 import pytest
 from aiohttp import web
 
-from tests.fakes.relay_worker import dying
 from tests.router.relay.conftest import World
 
 
@@ -18,7 +17,7 @@ async def show(request: web.Request, body: bytes) -> web.StreamResponse:
 
 
 async def test_a_link_is_the_workers_to_check(world: World) -> None:
-    """Path, query, ranges and conditions as they are; no ticket goes along, nor the caller's key."""
+    """Path, query, ranges and conditions as they are; the ticket names nobody, the caller's key stays here."""
     worker = await world.join(1, show)
     link = "/w/ep/1/outputs/job-1/a%20b.png?expires=1&signature=x%2By"
     async with world.call(link, method="GET", key="") as response:
@@ -34,7 +33,8 @@ async def test_a_link_is_the_workers_to_check(world: World) -> None:
     async with world.call(link, method="HEAD") as response:
         assert response.status == 200 and response.headers["Content-Length"] == "10"
     assert {heard.path for heard in worker.heard} == {"/outputs/job-1/a b.png?expires=1&signature=x%2By"}
-    assert all(heard.ticket is None and "Authorization" not in heard.headers for heard in worker.heard)
+    assert {heard.ticket.sub for heard in worker.heard if heard.ticket} == {""}
+    assert not any("Authorization" in heard.headers for heard in worker.heard)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,8 @@ async def test_results_and_cancels_need_their_token_at_the_worker(world: World) 
 
 async def test_a_worker_that_is_away_is_told_of(world: World) -> None:
     """404 where it is gone with its files, 503 where it may come back."""
-    await world.join(1, dying)
+    worker = await world.join(1, show)
+    await world.report(worker, url="http://127.0.0.1:9")
     async with world.call("/w/ep/1/outputs/j/f", method="GET") as response:
         assert response.status == 503 and "Retry-After" in response.headers
     world.ground[0].dispatcher.stopped("ep/1")

@@ -8,7 +8,7 @@ from lib.workflow.cost import measure
 from lib.workflow.template import load_templates
 from router.model import Priority
 from router.relay.ports import Work
-from router.relay.sizing import BIG_BODY_BYTES, RequestSizing, large_models
+from router.relay.sizing import BIG_BODY_BYTES, RequestSizing
 
 GRAPH = {
     "3": {"class_type": "KSampler", "inputs": {"steps": 20, "seed": "__RANDOM_INT__", "latent_image": ["5", 0]}},
@@ -108,13 +108,3 @@ async def test_low_priority_is_runpods(sizing: RequestSizing) -> None:
     body = {"input": {"workflow": GRAPH}, "policy": {"lowPriority": True}}
     assert (await sized(sizing, "runpod", body)).priority is Priority.LOW
     assert (await sized(sizing, "salad", body)).priority is None
-
-
-def test_models_are_what_fills_a_card() -> None:
-    """Checkpoints and diffusion models by the name of a file; no URL, no LoRA, nothing linked."""
-    graph = {
-        "1": {"inputs": {"unet_name": "flux.sft"}},
-        "2": {"inputs": {"ckpt_name": "https://host/a.safetensors"}},
-        "3": {"inputs": {"ckpt_name": ["1", 0], "lora_name": "x.safetensors"}},
-    }
-    assert large_models(graph) == ("flux.sft",)

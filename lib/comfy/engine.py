@@ -192,7 +192,7 @@ class ComfyEngine:
         try:
             ticket = await self._begin(session, job, prepared, withdraw=withdraw, attach=attach)
             await self._follower.follow(session, Terms(withdraw=withdraw, timeout_s=timeout_s))
-            failure = await self._judge(session)
+            failure = await self._judge(session, job)
             if failure is not None and not job.spec.keep_partial:
                 self._forgetter.add(prompt_id)
                 raise failure
@@ -321,7 +321,7 @@ class ComfyEngine:
         now = self._clock.now().astimezone()
         return plan(prepared.graph, self.catalog, folder=folder, nonce=nonce, now=now)
 
-    async def _judge(self, session: PromptSession) -> ExecutionFailed | None:
+    async def _judge(self, session: PromptSession, job: Job) -> ExecutionFailed | None:
         """Return for a success, and for the failure of a node, which is returned; raise for anything else."""
         story = session.story
         if session.ended and not story.decided:
@@ -339,7 +339,7 @@ class ComfyEngine:
         if story.failure is None:
             self._forgetter.add(session.prompt_id)
             raise JobCancelled("the prompt was interrupted in ComfyUI, not by its caller")
-        error = faults.execution_error(story.failure)
+        error = faults.execution_error(story.failure, traceback=job.spec.tells_traceback)
         if (fault := faults.gpu_fault(story.failure)) is not None:
             self._forgetter.add(session.prompt_id)
             await self._link.restart(f"the GPU can't be used any more: {fault}", action=CareAction.RESTARTED_GPU)

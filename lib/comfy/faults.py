@@ -1,7 +1,7 @@
 """From what ComfyUI says went wrong to our errors; pure.
 
 Decides by ``exception_type`` and ``exception_message`` only, never by inputs or tracebacks, which are the caller's
-text; those and host paths stay out of everything that leaves this module.
+text; inputs and host paths stay out of everything that leaves this module, tracebacks unless they are asked for.
 """
 
 import re
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import islice, pairwise
 from typing import Any
 
+from lib.comfy import tracebacks
 from lib.comfy.catalog import nearest
 from lib.comfy.messages import Failed
 from lib.comfy.rewrite import Plan, needed
@@ -68,16 +69,18 @@ def scrubbed(value: Any) -> Any:
     return value
 
 
-def execution_error(failure: Failed) -> ExecutionFailed:
-    """Make the error of a node that raised."""
+def execution_error(failure: Failed, *, traceback: bool = False) -> ExecutionFailed:
+    """Make the error of a node that raised, with its ``traceback`` where that is wanted."""
     message = scrub(failure.message)
     where = f"Node {failure.node_id} ({failure.node_type})"
-    details = {
+    details: dict[str, object] = {
         "node_id": failure.node_id,
         "node_type": failure.node_type,
         "exception_type": failure.exception_type,
         "exception_message": message,
     }
+    if traceback and failure.traceback:
+        details["traceback"] = tracebacks.told(failure.traceback, scrub=scrub)
     if _is_oom(failure):
         return OutOfMemory(f"{where} ran out of memory: {message}", details=details)
     return ExecutionFailed(f"{where} failed: {failure.exception_type}: {message}", details=details)

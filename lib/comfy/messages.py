@@ -82,6 +82,7 @@ class Failed:
     exception_type: str
     message: str
     at_ms: int | None
+    traceback: tuple[str, ...] = ()
 
     @property
     def blocked(self) -> bool:
@@ -211,8 +212,13 @@ def _outcome(kind: object, prompt_id: str, data: Mapping[str, Any]) -> Message |
             exception_type=str(data.get("exception_type") or ""),
             message=str(data.get("exception_message") or "").rstrip("\n"),
             at_ms=_stamp(data),
+            traceback=_frames(data.get("traceback")),
         )
     return None
+
+
+def _frames(listed: object) -> tuple[str, ...]:
+    return tuple(frame for frame in listed if isinstance(frame, str)) if isinstance(listed, list) else ()
 
 
 def _stamp(data: Mapping[str, Any]) -> int | None:

@@ -279,6 +279,8 @@ class JobSpec:
     keep_partial: bool = False
     """Files that were there when a node failed, or beside outputs that ComfyUI refused, count as a result; what went
     wrong is among the job's warnings then."""
+    tells_traceback: bool = False
+    """The error of a node that failed says where in its code that was: some lines of its source are among that."""
     repeatable: bool = False
     """If it fails its request is kept as long as its result, so that it can be submitted again."""
     idempotency: Idempotency | None = None

@@ -121,7 +121,7 @@ class SaladTrouble(BaseModel):
     exception_type: str | None = Field(None, description="Ours, as what follows: of a node that failed.")
     node_id: str | None = None
     node_type: str | None = None
-    traceback: list[str] | None = None
+    traceback: list[str] | None = Field(None, description="Frames, with paths from ComfyUI's folder on.")
     id: str | None = Field(None, description="Of the job, if there was one.")
     input: dict[str, Any] | None = None
 

@@ -143,6 +143,7 @@ class SaladPayload:
             on_disconnect=OnDisconnect.KEEP if at_once else OnDisconnect.CANCEL,
             max_wait_s=self._jobs.max_queue_time_s,
             keep_response=False,
+            tells_traceback=True,
         )
         return Asked(spec=spec, echo=told, at_once=at_once)
 

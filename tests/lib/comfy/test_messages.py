@@ -53,8 +53,8 @@ def test_a_trace_tells_the_type_and_nothing_else(frame: object, kind: str) -> No
     assert m.kind_of(frame) == kind
 
 
-def test_an_error_keeps_type_and_message_only() -> None:
-    """Traceback and inputs are the caller's text and the host's paths: they go no further."""
+def test_an_error_keeps_what_happened_and_where() -> None:
+    """Inputs are the caller's own, and go no further."""
     error = m.parse_text(
         _text(
             "execution_error",
@@ -68,7 +68,13 @@ def test_an_error_keeps_type_and_message_only() -> None:
         )
     )
     assert error == m.Failed(
-        prompt_id=ID, node_id="2", node_type="TFail", exception_type="ValueError", message="boom", at_ms=7
+        prompt_id=ID,
+        node_id="2",
+        node_type="TFail",
+        exception_type="ValueError",
+        message="boom",
+        at_ms=7,
+        traceback=("/opt/x.py",),
     )
     assert isinstance(error, m.Failed) and not error.blocked
 

@@ -140,6 +140,27 @@ class RouterSettings(EnvironmentSettings):
         "", "ROUTER_SCALING_VAST_PYTHON", about="Python that has the package vastai; the router's own when unset."
     )
 
+    result_ttl_s: float = _env(
+        86_400.0,
+        "ROUTER_RESULT_TTL_S",
+        about="Jobs that were relayed, their results and idempotency keys are kept so long after their end.",
+        gt=0,
+    )
+    max_result_bytes: int = _env(
+        64 * MEBIBYTE,
+        "ROUTER_MAX_RESULT_BYTES",
+        about="Largest result of a relayed job that is kept; files should be links.",
+        ge=1024,
+    )
+    lease_s: float = _env(
+        30.0, "ROUTER_LEASE_S", about="A router that is gone for so long loses its relayed jobs to others.", gt=0
+    )
+    webhook_allow_hosts: Listed = _env(
+        (),
+        "ROUTER_WEBHOOK_ALLOW_HOSTS",
+        about="Hosts or networks (CIDR) that the router's webhooks may reach although they are private.",
+    )
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = _env(
         "INFO", "ROUTER_LOG_LEVEL", about="Least level that is logged."
     )

@@ -1,0 +1,158 @@
+"""From a request to a recorded job: read, named, told apart from those that came before, recorded, announced."""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from lib.clock import Clock
+from lib.errors import IdempotencyMismatch, InvalidRequest, JobConflict, NotReady, Overloaded
+from router.dispatch import Dispatcher, Figures
+from router.model import Wait
+from router.ports import JobState, JobStore, RelayJob, StoreDown
+from router.relay.jobs import requests
+from router.relay.jobs.forms import KEY_HEADER, Dialect
+from router.relay.jobs.naming import owner_of
+from router.relay.ports import Visitor, Work
+
+CARRIED = ("X-Return-Outputs-As-Base64", "X-Include-ComfyUI-Response", "traceparent", "tracestate")
+"""Headers of the request that change what a worker does."""
+MOST_KEY_CHARS = 255
+RETRY_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """A recorded job. ``replayed``: it came before, with the same ``Idempotency-Key``, and is over."""
+
+    job: RelayJob
+    replayed: bool = False
+
+
+class Accepting:
+    """``announce`` tells everybody that there is a job to do."""
+
+    def __init__(
+        self, jobs: JobStore, *, dispatcher: Dispatcher, clock: Clock, announce: Callable[[RelayJob], None]
+    ) -> None:
+        self._jobs = jobs
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._announce = announce
+
+    async def accept(
+        self,
+        request: web.Request,
+        *,
+        visitor: Visitor,
+        dialect: Dialect,
+        path: str,
+        body: bytes,
+        work: Work,
+        awaited: bool = False,
+    ) -> Accepted:
+        """Record it. Raises: InvalidRequest, JobConflict, IdempotencyMismatch, Overloaded, NotReady (the store is down:
+        nothing is accepted that can't be recorded)."""
+        key = idempotency_key(request.headers)
+        big = len(body) >= requests.BIG_BODY_BYTES
+        reading = asyncio.to_thread(requests.read, dialect, body, awaited=awaited) if big else None
+        asked = await reading if reading is not None else requests.read(dialect, body, awaited=awaited)
+        now = self._clock.now().timestamp()
+        job = RelayJob(
+            job_id=str(uuid.uuid4()),
+            request_id=asked.name,
+            tenant=owner_of(visitor),
+            endpoint=visitor.endpoint,
+            dialect=dialect,
+            path=path,
+            body=asked.body,
+            created_at=now,
+            priority=work.priority or visitor.priority,
+            cost=work.cost,
+            shape=work.kind,
+            models=work.models,
+            headers={name: request.headers[name] for name in CARRIED if name in request.headers},
+            idempotency_key=f"{path} {key}" if key else "",
+            forget_at=now + asked.live_s if asked.live_s else 0.0,
+        )
+        try:
+            return await self._recorded(job, visitor, given=body)
+        except StoreDown as error:
+            raise NotReady("Jobs can't be recorded now; send it again.", retry_after_s=RETRY_S) from error
+
+    def forecast(self, visitor: Visitor, work: Work) -> Wait | None:
+        """When a job like this would start."""
+        now = self._clock.monotonic()
+        ask = self._dispatcher.learning.ask(
+            "", endpoint=visitor.endpoint, arrived_at=now, cost=work.cost, kind=work.kind, prior=work.prior
+        )
+        return self._dispatcher.desk(visitor.endpoint).forecast(ask, now)
+
+    def figures(self, endpoint: str) -> Figures:
+        """An endpoint in numbers."""
+        return self._dispatcher.figures(endpoint)
+
+    async def _recorded(self, job: RelayJob, visitor: Visitor, *, given: bytes) -> Accepted:
+        if (live := await self._live(job, given)) is not None:
+            return Accepted(job=live)
+        await self._check_room(job, visitor)
+        recorded = await self._jobs.add(job)
+        if recorded.job_id == job.job_id:
+            self._announce(recorded)
+            return Accepted(job=recorded)
+        if not _same(recorded, job, given):
+            raise IdempotencyMismatch(
+                f"This {KEY_HEADER} was used before, with another body; choose another key.", details=_named(recorded)
+            )
+        if not recorded.state.over:
+            raise JobConflict(
+                f"The job of this {KEY_HEADER} is not finished; ask for its result.", details=_named(recorded)
+            )
+        return Accepted(job=recorded, replayed=True)
+
+    async def _live(self, job: RelayJob, given: bytes) -> RelayJob | None:
+        """The same job, where it is not over. Raises: JobConflict for another one of its name."""
+        if job.dialect == Dialect.RUNPOD:
+            return None
+        known = await self._jobs.find(job.request_id, tenant=job.tenant)
+        if known is None or known.state.over or known.cancel_wanted:
+            return None
+        if job.idempotency_key and known.idempotency_key == job.idempotency_key:
+            return None  # the key decides
+        if not _same(known, job, given):
+            raise JobConflict(
+                "This request_id is in use by a job that is not finished, with another body; choose another one.",
+                details=_named(known),
+            )
+        return known
+
+    async def _check_room(self, job: RelayJob, visitor: Visitor) -> None:
+        """Raises: Overloaded where a tenant has as many waiting as it may."""
+        endpoint = self._dispatcher.endpoints.find(visitor.endpoint)
+        tenant = endpoint.tenant(visitor.tenant)
+        caps = (endpoint.settings.max_waiting, tenant.max_waiting if tenant else None)
+        most = min(cap for cap in caps if cap is not None)
+        if (await self._jobs.counts(tenant=job.tenant))[JobState.WAITING] >= most:
+            raise Overloaded(f"{most} jobs wait already; retry shortly", retry_after_s=RETRY_S)
+
+
+def idempotency_key(headers: Mapping[str, str]) -> str:
+    """The caller's key, "" for none. Raises: InvalidRequest."""
+    key = headers.get(KEY_HEADER)
+    if key is None or (0 < len(key) <= MOST_KEY_CHARS and key.isascii() and key.isprintable()):
+        return key or ""
+    text = f"{KEY_HEADER} must be 1 to {MOST_KEY_CHARS} printable ASCII characters"
+    raise InvalidRequest(
+        text, details={"errors": [{"type": "value_error", "loc": ["header", KEY_HEADER], "msg": text}]}
+    )
+
+
+def _same(known: RelayJob, job: RelayJob, given: bytes) -> bool:
+    """Whether both come of the same request; where it has no name, each got one of its own."""
+    return known.body in (given, job.body) or known.body == requests.renamed(job, known.request_id)
+
+
+def _named(job: RelayJob) -> dict[str, str]:
+    return {"job_id": job.job_id, "request_id": job.request_id}

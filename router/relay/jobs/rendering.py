@@ -1,0 +1,83 @@
+"""Errors of the jobs' routes, in the form of the API that was called; and numbers in queries. Pure."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import hdrs, web
+
+from lib import errors
+from lib.errors import InvalidRequest, JobConflict, JobNotFound, NotReady, ServiceError
+from lib.serving.errors import error_fields, error_headers, status_of
+from lib.serving.middleware import render_plain
+from lib.serving.payloads import json_response
+from router.ports import StoreDown
+from router.relay.answers import render_wrapper
+from router.relay.jobs.accepting import RETRY_S
+from router.relay.jobs.runpod_view import Shown
+
+OWN_ID = web.RequestKey("relay_job_id", str)
+OWN_STATE = web.RequestKey("relay_job_state", Shown)
+STATUS_BASE = web.RequestKey("relay_base", str)
+RUNPOD_STATUS: Mapping[type[ServiceError], int] = {InvalidRequest: 400}
+WRAPPER_STATUS: Mapping[type[ServiceError], int] = {errors.RateLimited: 429, errors.Overloaded: 503}
+UNKNOWN_ID = "Job ID not found"
+
+
+def render_error(error: ServiceError, request: web.Request) -> web.Response:
+    """A store that is down is a service that is not ready."""
+    if isinstance(error, StoreDown):
+        error = NotReady("The router's store does not answer; ask again.", retry_after_s=RETRY_S)
+    resource = request.match_info.route.resource
+    path = resource.canonical if resource is not None else ""
+    if "/v2/" in path:
+        return _runpod(error, request, path)
+    if path.endswith("/generate") or "/result/" in path or "/cancel/" in path:
+        return _wrapper(error, request, path)
+    return render_plain(error, request)
+
+
+def number(query: Mapping[str, str], name: str, *, least: float = 0.0, most: float, otherwise: float) -> float:
+    """A number of the query; out of range is the nearest value in it. Raises: InvalidRequest."""
+    text = query.get(name)
+    if text is None:
+        return otherwise
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        problem = {"type": "value_error", "loc": ["query", name], "msg": f"{name} must be a number, 0 or more"}
+        raise InvalidRequest(problem["msg"], details={"field": name, "errors": [problem]})  # type: ignore[arg-type]
+    return min(max(value, least), most)
+
+
+def _wrapper(error: ServiceError, request: web.Request, path: str) -> web.Response:
+    named = request.match_info.get("job_id", "")
+    if isinstance(error, JobNotFound) and "/cancel/" in path:
+        return json_response({"error": f"Request {named} not found"}, status=status_of(error))
+    if isinstance(error, InvalidRequest):
+        return render_wrapper(error, request)
+    status = status_of(error, WRAPPER_STATUS)
+    headers = error_headers(error, status)
+    failed = {"id": named, "status": "failed", "comfyui_response": {}, "output": [], "timings": {}}
+    body = error_fields(error) | failed
+    if isinstance(error, JobConflict) and (other := error.details.get("job_id")):
+        body["id"] = error.details.get("request_id", "")
+        body["status_url"] = headers[hdrs.LOCATION] = f"{request.get(STATUS_BASE, '')}/result/{other}"
+    return json_response(body, status=status, headers=headers)
+
+
+def _runpod(error: ServiceError, request: web.Request, path: str) -> web.Response:
+    """With ``id`` and a final ``status`` wherever the route is about a job: a client may look at nothing else."""
+    status = status_of(error, RUNPOD_STATUS)
+    message = UNKNOWN_ID if isinstance(error, JobNotFound) and "job_id" in request.match_info else error.message
+    body: dict[str, Any] = {"error": message, "code": error.code, "retryable": error.retryable}
+    if name := request.get(OWN_ID) or request.match_info.get("job_id"):
+        gone = isinstance(error, JobNotFound)
+        body |= {"id": name, "status": Shown.FAILED if gone else request.get(OWN_STATE, Shown.FAILED)}
+    if "/stream/" in path:
+        body["stream"] = []
+    if error.details:
+        body["details"] = dict(error.details)
+    return json_response(body, status=status, headers=error_headers(error, status))

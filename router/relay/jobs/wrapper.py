@@ -1,0 +1,263 @@
+"""Routes of the API wrapper whose jobs are kept, lists and dead letters; and what Salad's requests are answered with
+that nobody waits for."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+import orjson
+from aiohttp import hdrs, web
+
+from lib.errors import Forbidden, InvalidRequest, JobNotFound
+from lib.serving.links import base_url_of
+from lib.serving.payloads import JSON_TYPE, json_response, read_body, require_json
+from router.access import bearer_of
+from router.endpoints import Endpoints, Scope
+from router.ports import JobState, JobStore, RelayJob
+from router.relay.jobs import salad_view, wrapper_view
+from router.relay.jobs.accepting import Accepted, Accepting
+from router.relay.jobs.counts import Counts
+from router.relay.jobs.forms import Dialect
+from router.relay.jobs.live import Live
+from router.relay.jobs.naming import owner_of
+from router.relay.jobs.rendering import STATUS_BASE, number
+from router.relay.jobs.shelf import Shelf, sees
+from router.relay.ports import Sizing, Visitor, Work
+from router.relay.visiting import PREFIXES, visitor_of
+
+REPLAYED, APPLIED = "Idempotency-Replayed", "Preference-Applied"
+RESPONSE_HEADER = "X-Include-ComfyUI-Response"
+TRUE = ("1", "true", "yes", "on")
+MOST_WAIT_S = 60.0
+PAGE, MOST_PER_PAGE = 50, 200
+NOT_STORED = {"Cache-Control": "no-store"}
+_JOB = "{job_id:[^/]+}"
+_STATES = {
+    "queued": (JobState.WAITING, JobState.LEASED),
+    "running": (JobState.LEASED,),
+    "completed": (JobState.DONE,),
+    "failed": (JobState.DONE, JobState.DEAD),
+    "cancelled": (JobState.CANCELLED, JobState.DONE, JobState.DEAD, JobState.LEASED),
+}
+"""In which states of the store a job of this status may be."""
+
+
+class WrapperJobs:
+    """Handlers; ``keep`` implements ``Keeping``."""
+
+    def __init__(
+        self,
+        *,
+        endpoints: Endpoints,
+        accepting: Accepting,
+        shelf: Shelf,
+        jobs: JobStore,
+        live: Live,
+        sizing: Sizing,
+        counts: Counts,
+        max_body_bytes: int,
+        public_url: str | None,
+    ) -> None:
+        self._endpoints = endpoints
+        self._accepting = accepting
+        self._shelf = shelf
+        self._jobs = jobs
+        self._live = live
+        self._sizing = sizing
+        self._counts = counts
+        self._max_body_bytes = max_body_bytes
+        self._public_url = public_url
+
+    def routes(self) -> Sequence[web.RouteDef]:
+        return [
+            route
+            for prefix in PREFIXES
+            for route in (
+                web.post(f"{prefix}/generate", self._generate),
+                web.get(f"{prefix}/result/{_JOB}", self._result, allow_head=False),
+                web.post(f"{prefix}/cancel/{_JOB}", self._cancel),
+                web.get(f"{prefix}/queue-info", self._queue_info),
+                web.get(f"{prefix}/jobs", self._list),
+                web.get(f"{prefix}/relay/dead", self._dead),
+                web.post(f"{prefix}/relay/dead/{_JOB}/revive", self._revive),
+            )
+        ]
+
+    async def keep(
+        self, request: web.Request, *, visitor: Visitor, dialect: str, body: bytes, work: Work, wait_s: float = 0.0
+    ) -> web.StreamResponse:
+        """Take a request as a job that is kept; answer with its end, where that comes in time."""
+        request[STATUS_BASE] = self._base(request, visitor)
+        path = "/generate" if dialect == Dialect.WRAPPER else _own_path(request)
+        accepted = await self._accepting.accept(
+            request, visitor=visitor, dialect=Dialect(dialect), path=path, body=body, work=work
+        )
+        job = await self._shelf.wait(accepted.job, wait_s)
+        if wait_s and job.state.over:
+            return await self._answer(request, job)
+        if job.dialect == Dialect.SALAD:
+            return json_response(salad_view.accepted(job.body), status=202, headers=NOT_STORED)
+        headers = {APPLIED: "respond-async"} if "Prefer" in request.headers else {}
+        return self._accepted(request, accepted, work=work, visitor=visitor, headers=headers)
+
+    # -- submit -------------------------------------------------------------------------------------------------------
+
+    async def _generate(self, request: web.Request) -> web.StreamResponse:
+        visitor = visitor_of(request, self._endpoints)
+        require_json(request)
+        body = await read_body(request, limit=self._max_body_bytes)
+        work = await self._sizing.work(visitor.endpoint, Dialect.WRAPPER, body)
+        return await self.keep(request, visitor=visitor, dialect=Dialect.WRAPPER, body=body, work=work)
+
+    def _accepted(
+        self, request: web.Request, accepted: Accepted, *, work: Work, visitor: Visitor, headers: dict[str, str]
+    ) -> web.Response:
+        job = accepted.job
+        links = wrapper_view.links(job, request[STATUS_BASE])
+        body = wrapper_view.result(job) | links
+        if accepted.replayed:
+            headers = {**headers, REPLAYED: "true"}
+        elif (wait := self._accepting.forecast(visitor, work)) is not None:
+            body["expected_wait_s"] = round(wait.likely_s, 3)
+        return json_response(body, status=202, headers={**headers, str(hdrs.LOCATION): links["status_url"]})
+
+    # -- ask and act --------------------------------------------------------------------------------------------------
+
+    async def _result(self, request: web.Request) -> web.StreamResponse:
+        wait_s = number(request.query, "wait", most=MOST_WAIT_S, otherwise=0.0)
+        return await self._answer(request, await self._shelf.wait(await self._shelf.find(request), wait_s))
+
+    async def _cancel(self, request: web.Request) -> web.StreamResponse:
+        job, named = await self._shelf.find(request), request.match_info["job_id"]
+        if not job.state.over and not job.cancel_wanted:
+            job = await self._shelf.cancel(job)
+            if job.cancel_wanted:
+                message = f"Successfully cancelled request {named}"
+                return json_response({"message": message, "status": wrapper_view.state_of(job)})
+        state = wrapper_view.state_of(job)
+        return json_response({"message": f"Request {named} is already {state}", "status": state})
+
+    async def _answer(self, request: web.Request, job: RelayJob) -> web.Response:
+        """The worker's words, where there are any."""
+        if job.state is JobState.DONE and not job.cancel_wanted:
+            body = await self._without_response(request, job.result or b"")
+            status = 200 if job.dialect == Dialect.RUNPOD else job.result_status
+            return web.Response(body=body, status=status, headers=NOT_STORED, content_type=JSON_TYPE, charset="utf-8")
+        if not job.state.over and (seen := await self._live.look(job)) is not None:
+            return web.Response(body=seen.body, headers=NOT_STORED, content_type=JSON_TYPE, charset="utf-8")
+        if job.dialect != Dialect.SALAD:
+            return json_response(wrapper_view.result(job), status=wrapper_view.http_status(job), headers=NOT_STORED)
+        if not job.state.over and not job.cancel_wanted:
+            return json_response(salad_view.live(job), headers=NOT_STORED)
+        status, told = salad_view.trouble(job)
+        return json_response(told, status=status, headers=NOT_STORED)
+
+    async def _without_response(self, request: web.Request, body: bytes) -> bytes:
+        """``comfyui_response`` is left out where the caller says so."""
+        wanted = request.headers.get(RESPONSE_HEADER)
+        if wanted is None or wanted.strip().lower() in TRUE:
+            return body
+        return await asyncio.to_thread(_stripped, body)
+
+    async def _queue_info(self, request: web.Request) -> web.StreamResponse:
+        """Of the caller's endpoint: what waits here, and what runs on its workers."""
+        visitor = visitor_of(request, self._endpoints)
+        waiting, running = await self._counts.live(visitor.endpoint)
+        figures = self._accepting.figures(visitor.endpoint)
+        likely_s = None if figures.wait is None else figures.wait.likely_s
+        now = self._shelf.now()
+        body = {
+            "preprocess_queue_size": 0,
+            "generation_queue_size": waiting,
+            "postprocess_queue_size": 0,
+            "running_count": running,
+            "waiting_count": waiting,
+            "expected_wait_s": None if likely_s is None else round(likely_s, 3),
+            "expected_start_at": None if likely_s is None else wrapper_view.iso(now + likely_s),
+        }
+        return json_response(body, headers=NOT_STORED)
+
+    # -- lists --------------------------------------------------------------------------------------------------------
+
+    async def _list(self, request: web.Request) -> web.StreamResponse:
+        bearer, query = bearer_of(request), request.query
+        owner = self._owner(request)
+        limit = int(number(query, "limit", least=1, most=MOST_PER_PAGE, otherwise=PAGE))
+        names = [name.strip() for name in query.get("status", "").split(",") if name.strip()]
+        if unknown := [name for name in names if name not in _STATES]:
+            raise InvalidRequest(f"status must be of {', '.join(_STATES)}, not {unknown[0][:40]!r}")
+        states = {state for name in names for state in _STATES[name]} or set(JobState)
+        rows: list[dict[str, Any]] = []
+        before, more = query.get("before", ""), True
+        while more and len(rows) < limit:
+            found = await self._jobs.listed(tenant=owner, states=states, before=before, limit=limit)
+            more = len(found) == limit
+            for job in found:
+                before = job.job_id
+                shown = wrapper_view.row(job, with_tenant=bearer.scope is not Scope.TENANT)
+                if sees(bearer, job) and _fits(shown, query, names):
+                    rows.append(shown)
+                    if len(rows) == limit:
+                        more = True
+                        break
+        body: dict[str, Any] = {"jobs": rows}
+        if more and rows:
+            body["next"] = f"{request.path}?{urlencode({**query, 'before': before})}"
+        return json_response(body, headers=NOT_STORED)
+
+    async def _dead(self, request: web.Request) -> web.StreamResponse:
+        bearer = bearer_of(request)
+        limit = int(number(request.query, "limit", least=1, most=MOST_PER_PAGE, otherwise=PAGE))
+        found = await self._jobs.dead(tenant=self._owner(request), limit=limit)
+        with_tenant = bearer.scope is not Scope.TENANT
+        letters = [
+            wrapper_view.row(job, with_tenant=with_tenant) | {"what_happened": wrapper_view.attempts(job)}
+            for job in found
+            if sees(bearer, job)
+        ]
+        return json_response({"dead": letters}, headers=NOT_STORED)
+
+    async def _revive(self, request: web.Request) -> web.StreamResponse:
+        job = await self._shelf.find(request)
+        if job.state is not JobState.DEAD or not await self._shelf.again(job):
+            raise JobNotFound("There is no dead letter of this name.")
+        return json_response({"job_id": job.job_id, "status": "queued"})
+
+    def _owner(self, request: web.Request) -> str | None:
+        """Whose jobs a list is of: a tenant's own; for others whom ``?tenant=`` names, or everybody's within reach.
+        Raises: Forbidden."""
+        bearer, named = bearer_of(request), request.query.get("tenant")
+        if bearer.scope is Scope.TENANT:
+            if named not in (None, bearer.tenant):
+                raise Forbidden("`tenant` is for keys of the endpoint.")
+            return owner_of(visitor_of(request, self._endpoints))
+        return None if named is None else f"{visitor_of(request, self._endpoints).endpoint}/{named}"
+
+    def _base(self, request: web.Request, visitor: Visitor) -> str:
+        """What links begin with; they name the endpoint where the caller's key does not."""
+        base = base_url_of(request, self._public_url)
+        bound = bearer_of(request).endpoint and "endpoint" not in request.match_info
+        return base if bound else f"{base}/e/{visitor.endpoint}"
+
+
+def _fits(shown: dict[str, Any], query: Any, names: Sequence[str]) -> bool:
+    wanted = (("dialect", "dialect"), ("request_id", "request_id"), ("endpoint", "endpoint"))
+    return (not names or shown["status"] in names) and all(
+        query.get(name) in (None, "", shown[field]) for name, field in wanted
+    )
+
+
+def _stripped(body: bytes) -> bytes:
+    try:
+        told = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return body
+    if not isinstance(told, dict) or not told.get("comfyui_response"):
+        return body
+    return orjson.dumps(told | {"comfyui_response": {}})
+
+
+def _own_path(request: web.Request) -> str:
+    raw = request.rel_url.raw_path
+    return "/" + raw.split("/", 3)[3] if "endpoint" in request.match_info else raw

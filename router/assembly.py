@@ -2,6 +2,7 @@
 
 from router.page import page
 from router.parts import PartBuilder
+from router.relay.part import relay
 from router.wire import wire
 
-PARTS: tuple[PartBuilder, ...] = (wire, page)
+PARTS: tuple[PartBuilder, ...] = (wire, page, relay)

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from lib.protocol.auth import SignatureForm, sign
-from lib.protocol.status import DeleteRequests, WorkerStatus
+from lib.protocol.status import ROUTER_HEADER, DeleteRequests, WorkerStatus
 
 
 def new_key() -> rsa.RSAPrivateKey:
@@ -51,6 +51,8 @@ class Autoscaler:
     key: rsa.RSAPrivateKey = field(default_factory=new_key)
     endpoint: str = "ep"
     api_key: str = "endpoint-key"
+    ours: bool = False
+    """Says that it is a router of ours."""
     worker_urls: list[str] = field(default_factory=list)
     behaviour: Behaviour = field(default_factory=Behaviour)
     statuses: list[dict[str, Any]] = field(default_factory=list)
@@ -139,7 +141,7 @@ class Autoscaler:
 
     async def _pubkey(self, request: web.Request) -> web.StreamResponse:
         self.calls.append("pubkey")
-        return await self._answer(request, web.Response(text=public_pem(self.key)))
+        return await self._answer(request, self._signed_by_us(web.Response(text=public_pem(self.key))))
 
     async def _worker_status(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -164,11 +166,17 @@ class Autoscaler:
         await self.gate.wait()
         model.model_validate(body)
         fails = self.behaviour.status != 200 or self.behaviour.drop
-        answer = await self._answer(request, web.json_response({"success": True}))
+        done = web.json_response({"success": True})
+        answer = await self._answer(request, self._signed_by_us(done) if name == "worker_status" else done)
         if not fails:
             async with self._changed:
                 record.append(body)
                 self._changed.notify_all()
+        return answer
+
+    def _signed_by_us(self, answer: web.Response) -> web.Response:
+        if self.ours:
+            answer.headers[ROUTER_HEADER] = "1"
         return answer
 
     async def _answer(self, request: web.Request, answer: web.Response) -> web.StreamResponse:

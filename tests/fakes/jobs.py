@@ -126,6 +126,7 @@ def build_jobs(
     prepared_bytes: int = 1 << 20,
     watch_interval_s: float = 0.0,
     ready: asyncio.Event | None = None,
+    kind: type[JobService] = JobService,
 ) -> JobWorld:
     """Build a service over fakes; give a ``store`` that another one has used to play a restart. Until ``ready`` the
     worker starts."""
@@ -140,7 +141,7 @@ def build_jobs(
     def starting() -> bool:
         return ready is not None and not ready.is_set()
 
-    service = JobService(
+    service = kind(
         queue=queue,
         preparer=preparer,
         delivery=delivery,

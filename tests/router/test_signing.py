@@ -96,3 +96,13 @@ async def test_tickets_go_on_when_their_key_ends(key: RSAPrivateKey) -> None:
         certificates.add(text.split(".")[3])
         read_ticket(text, [key.public_key()], now=clock.now().timestamp())
     assert len(certificates) == 2
+
+
+def test_a_relayed_requests_ticket_names_tenant_and_base(key: RSAPrivateKey) -> None:
+    """One of direct mode has neither: it opens no more than the envelope."""
+    clock = FakeClock()
+    signing, now = Signing(key, clock=clock), clock.now().timestamp()
+    texts = signing.ticket(URL, 1, sub="ep/studio", base="https://router/w/ep/1"), signing.ticket(URL, 1)
+    relayed, direct = [read_ticket(text, [key.public_key()], now=now) for text in texts]
+    assert (relayed.sub, relayed.base) == ("ep/studio", "https://router/w/ep/1")
+    assert (direct.sub, direct.base) == ("", "")

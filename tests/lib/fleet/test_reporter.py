@@ -13,6 +13,7 @@ from lib.fleet.ledger import Ledger
 from lib.fleet.reporter import NewsClock, Reporter, WorkerState
 from lib.fleet.uplink import Uplink
 from lib.jobs.model import Job, JobSpec, JobStatus, Timings
+from lib.protocol.status import WorkerFacts, WorkerStatus
 from lib.settings import FleetSettings
 from tests.fakes.autoscaler import Autoscaler, Behaviour
 from tests.fakes.clock import START, FakeClock, settle
@@ -21,6 +22,8 @@ from tests.fakes.pauses import PauseClock
 DELETE_LOOP = 1
 """The loop for finished requests falls asleep once at the start; the status loop sends its first report instead."""
 BOTH_LOOPS = 2
+FACTS = WorkerFacts(slots=2, engines=1, models=("a.safetensors",), swap_s={"a.safetensors": 4.5})
+VAST_KEYS = set(WorkerStatus.model_fields)
 
 
 @dataclass
@@ -32,6 +35,7 @@ class Worker:
     reporter: Reporter
     disk: "Disk"
     state: WorkerState = field(default_factory=lambda: WorkerState(url="http://me:3000"))
+    facts: WorkerFacts | None = FACTS
 
 
 class Disk(DiskGauge):
@@ -61,6 +65,7 @@ async def start(stack: AsyncExitStack, *addresses: str, attempt_timeout_s: float
         settings=FleetSettings(container_id=77, master_token="tok", report_addr=addresses),
         ledger=ledger,
         state=lambda: made[0].state,
+        facts=lambda: made[0].facts,
         uplink=uplink,
         clock=clock,
         disk=disk,
@@ -122,6 +127,69 @@ async def test_what_matters_is_told_at_once(stack: AsyncExitStack) -> None:
         said = router.statuses[-1]
         assert (said["loadtime"], said["max_perf"], said["error_msg"]) == (loadtime_s, 3.5, error)
     assert worker.clock.monotonic() == 0.0
+
+
+async def test_a_router_of_ours_is_told_more(stack: AsyncExitStack) -> None:
+    """As soon as it has said who it is: the next report leaves at once, with our keys behind Vast's."""
+    router = await stack.enter_async_context(Autoscaler(ours=True))
+    worker = await start(stack, router.url)
+    await router.until(has(2))
+    first, second = router.statuses[:2]
+    assert set(first) == VAST_KEYS
+    assert list(second)[: len(VAST_KEYS)] == list(first)
+    added = {name: value for name, value in second.items() if name not in VAST_KEYS}
+    assert added == {
+        "slots": 2,
+        "engines": 1,
+        "draining": False,
+        "models": ["a.safetensors"],
+        "models_warm": [],
+        "room": 1,
+        "swap_s": {"a.safetensors": 4.5},
+        "dialects": [],
+    }
+    assert worker.clock.monotonic() == 0.0
+
+
+async def test_a_drain_is_no_error_to_a_router_of_ours(stack: AsyncExitStack) -> None:
+    """Vast's hears of it as of one."""
+    ours, vasts = [await stack.enter_async_context(Autoscaler(ours=ours)) for ours in (True, False)]
+    for router, error in ((ours, ""), (vasts, "the worker is shutting down")):
+        worker = await start(stack, router.url)
+        await router.until(has(2 if router.ours else 1))
+        worker.state = replace(worker.state, error_msg="the worker is shutting down", fault="")
+        worker.facts = FACTS.model_copy(update={"draining": True})
+        count = len(router.statuses)
+        worker.reporter.announce()
+        await router.until(has(count + 1))
+        assert router.statuses[-1]["error_msg"] == error
+        assert router.statuses[-1].get("draining") == (True if router.ours else None)
+
+
+async def test_only_who_says_so_is_told_more(stack: AsyncExitStack) -> None:
+    """Of two addresses each gets its own kind; one that no longer says so is taken for Vast's."""
+    ours, vasts = [await stack.enter_async_context(Autoscaler(ours=ours)) for ours in (True, False)]
+    worker = await start(stack, ours.url, vasts.url)
+    await ours.until(lambda router: any("slots" in report for report in router.statuses))
+    ours.behaviour = Behaviour(drop=True)
+    worker.reporter.announce()
+    await worker.clock.advance(10)
+    await vasts.until(has(1))
+    assert set(vasts.statuses[0]) == VAST_KEYS
+    ours.behaviour, ours.ours, before = Behaviour(), False, len(ours.statuses)
+    for number in (1, 2):
+        worker.reporter.announce()
+        await ours.until(has(before + number))
+    assert set(ours.statuses[-1]) == VAST_KEYS
+
+
+async def test_nothing_is_added_before_there_is_something(stack: AsyncExitStack) -> None:
+    """A worker that has just begun has no engines to tell of."""
+    router = await stack.enter_async_context(Autoscaler(ours=True))
+    worker = await start(stack, router.url)
+    worker.facts = None
+    await router.until(has(2))
+    assert set(router.statuses[1]) == VAST_KEYS
 
 
 async def test_changes_within_the_interval_share_a_report(stack: AsyncExitStack) -> None:

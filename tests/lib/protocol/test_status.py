@@ -5,7 +5,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from lib.protocol.status import DeletedRequest, DeleteRequests, RequestOutcome, WorkerStatus
+from lib.protocol.status import DeletedRequest, DeleteRequests, RequestOutcome, WorkerFacts, WorkerStatus
 
 FIELDS = {
     "id", "mtoken", "version", "loadtime", "cur_load", "new_load", "rej_load", "cur_perf", "max_perf", "error_msg",
@@ -48,3 +48,14 @@ def test_deleted_requests_have_the_shape_of_2026() -> None:
             }
         ],
     }
+
+
+def test_what_ours_add_stands_behind_vasts_report() -> None:
+    """Its own part stays byte for byte; what is not known is left out."""
+    status = WorkerStatus(id=12, url="http://me:1")
+    facts = WorkerFacts(slots=2, engines=1, gpu_name="RTX", swap_s={"m": 1.5})
+    body = facts.added_to(status)
+    assert body.startswith(status.to_json()[:-1])
+    added = {name: value for name, value in json.loads(body).items() if name not in FIELDS}
+    assert added["slots"] == 2 and added["swap_s"] == {"m": 1.5} and added["gpu_name"] == "RTX"
+    assert not {"models", "vram_gib", "backlog_s"} & set(added)

@@ -1,5 +1,7 @@
 """Tickets: whose, for whom, how long, how often; the text can't be bent."""
 
+import base64
+import json
 from typing import Any
 
 import pytest
@@ -54,6 +56,16 @@ def test_a_ticket_says_what_it_was_issued_for(rsa: RSAPrivateKey, issuer: Ticket
     """Worker, request and end come back, the routers' RSA key being all that is needed."""
     ticket = read_ticket(issue(issuer), [rsa.public_key()], now=NOW)
     assert (ticket.url, ticket.request_idx, ticket.expires_at) == (URL, 7, NOW + 300)
+
+
+def test_a_ticket_names_tenant_and_base_where_it_has_them(rsa: RSAPrivateKey, issuer: TicketKey) -> None:
+    """Those of routers before them are read as before."""
+    key = [rsa.public_key()]
+    relayed = read_ticket(issue(issuer, sub="images/studio", base="https://router/w/images/7"), key, now=NOW)
+    assert (relayed.sub, relayed.base) == ("images/studio", "https://router/w/images/7")
+    plain = issue(issuer)
+    assert set(json.loads(base64.urlsafe_b64decode(plain.split(".")[1] + "=="))) == {"exp", "jti", "url", "idx"}
+    assert (read_ticket(plain, key, now=NOW).sub, read_ticket(plain, key, now=NOW).base) == ("", "")
 
 
 def test_another_routers_ticket_is_refused(other: RSAPrivateKey, issuer: TicketKey) -> None:

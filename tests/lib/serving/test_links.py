@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from lib.serving.links import base_url_of
+from lib.serving.links import BASE_URL, base_url_of
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,10 @@ def test_the_configured_one_wins(configured: str | None, host: str, wanted: str)
     wire = asyncio.Transport({"sockname": ("127.0.0.1", 80)})
     request = make_mocked_request("GET", "/", headers={"Host": host}, transport=wire)
     assert base_url_of(request, configured) == wanted
+
+
+def test_a_callers_own_base_goes_before_it() -> None:
+    """He comes through a router, which is where his links lead."""
+    request = make_mocked_request("GET", "/", headers={"Host": "x"})
+    request[BASE_URL] = "https://router.example/w/ep/1/"
+    assert base_url_of(request, "https://worker.example") == "https://router.example/w/ep/1"

@@ -1,4 +1,4 @@
-"""``python -m benchmark boot | overhead | load | gap | large | routing | soak | streams``: measure by hand."""
+"""``python -m benchmark boot | overhead | load | gap | large | router | routing | soak | streams``: measure by hand."""
 
 import argparse
 import asyncio
@@ -21,7 +21,8 @@ from benchmark.ports import BenchRunner
 from benchmark.raw import RawComfy
 from benchmark.report import Overhead
 from benchmark.result import BenchResult
-from benchmark.routing.measure import measure_routing
+from benchmark.router import PARTS, measure_router, plot_router
+from benchmark.routing.measure import JOBS, PROCESSES, SEEDS, measure_routing
 from benchmark.routing.plot import plot_routing
 from benchmark.runners import ApiRunner, RawRunner
 from benchmark.servers import NoComfyUI, ServerFailed
@@ -57,7 +58,7 @@ class Measurement:
     """A command; ``plot`` draws its report into a PNG."""
 
     about: str
-    measure: Callable[[Callable[[str], None]], Awaitable[Any]]
+    measure: Callable[..., Awaitable[Any]]
     plot: Callable[[Any, Path], None] | None = None
 
 
@@ -65,6 +66,7 @@ MEASUREMENTS = {
     "load": Measurement(about="mixed workflows, open and closed loop", measure=measure_load, plot=plots.plot_load),
     "gap": Measurement(about="idle time of ComfyUI between jobs", measure=measure_gap, plot=plots.plot_gap),
     "large": Measurement(about="files of a gigabyte: memory and stalls", measure=measure_large),
+    "router": Measurement(about="the router: decisions, routes, relay", measure=measure_router, plot=plot_router),
     "routing": Measurement(about="simulated fleets: policies compared", measure=measure_routing, plot=plot_routing),
     "soak": Measurement(about="10,000 jobs: what stays behind", measure=measure_soak, plot=plots.plot_soak),
     "streams": Measurement(about="2,000 event streams", measure=measure_streams, plot=plots.plot_streams),
@@ -73,13 +75,16 @@ MEASUREMENTS = {
 
 def main() -> None:
     """Parse the command line and run."""
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
+    if options.command == "router" and options.only and options.page:
+        parser.error("a page is kept of the whole, not of --only a part")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is stopped then, too
     try:
         if options.command == "boot":
             asyncio.run(_boot(options.url, options.api, options.workspace))
             return
-        _keep(options, _measure(options), plot=_plot_of(options.command))
+        _keep(options, _measure(options), plot=_plot_of(options))
     except (ServiceError, SettingsError, NoComfyUI, ServerFailed) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
@@ -102,8 +107,12 @@ def _parser() -> argparse.ArgumentParser:
     overhead.add_argument(
         "--dialect", choices=sorted(DIALECTS), help="what this dialect costs over POST /generate/sync (tiny workflow)"
     )
-    others = [commands.add_parser(name, help=one.about) for name, one in MEASUREMENTS.items()]
-    for command in (overhead, *others):
+    others = {name: commands.add_parser(name, help=one.about) for name, one in MEASUREMENTS.items()}
+    others["router"].add_argument("--only", choices=PARTS, help="one of its three parts")
+    others["routing"].add_argument("--jobs", type=int, default=JOBS, help=f"in a cell, at most; {JOBS} by default")
+    others["routing"].add_argument("--seeds", type=int, default=SEEDS, help=f"{SEEDS} by default")
+    others["routing"].add_argument("--processes", type=int, default=PROCESSES, help=f"{PROCESSES} by default")
+    for command in (overhead, *others.values()):
         command.add_argument("--json", type=Path, help="where the figures go, by default var/<command>.json")
         command.add_argument("--page", action="store_true", help="keep tables and plot in docs/benchmarks/<command>")
     return parser
@@ -116,16 +125,29 @@ def _measure(options: argparse.Namespace) -> Report:
         memory = not options.no_memory and options.dialect is None
         measuring = measure_overhead(_say, cases=cases, memory=memory, dialect=options.dialect)
         return Overhead(asyncio.run(measuring))
-    report: Report = asyncio.run(_run(MEASUREMENTS[options.command].measure(_say)))
+    report: Report = asyncio.run(_run(MEASUREMENTS[options.command].measure(_say, **_chosen(options))))
     return report
+
+
+def _chosen(options: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says of a measurement, as its arguments."""
+    match options.command:
+        case "router":
+            return {"parts": (options.only,)} if options.only else {}
+        case "routing":
+            return {"jobs": options.jobs, "seeds": options.seeds, "processes": options.processes}
+        case _:
+            return {}
 
 
 async def _run(measuring: Awaitable[Any]) -> Any:
     return await measuring
 
 
-def _plot_of(command: str) -> Callable[[Any, Path], None] | None:
-    return MEASUREMENTS[command].plot if command in MEASUREMENTS else None
+def _plot_of(options: argparse.Namespace) -> Callable[[Any, Path], None] | None:
+    """A part of a measurement has no picture."""
+    whole = options.command in MEASUREMENTS and not getattr(options, "only", None)
+    return MEASUREMENTS[options.command].plot if whole else None
 
 
 def _keep(options: argparse.Namespace, report: Report, *, plot: Callable[[Any, Path], None] | None) -> None:

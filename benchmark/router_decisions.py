@@ -2,13 +2,13 @@
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from heapq import heappop, heappush
 from typing import Any
 
 from benchmark import score
-from benchmark.targets import Target, at_most, table, target_rows
+from benchmark.targets import Target, at_most, table
 from router.choose.chooser import Chooser
 from router.estimate import OfferedLoad, Speeds
 from router.fairness import FairQueue
@@ -27,8 +27,9 @@ FLEET = "fleet"
 class Decisions:
     """One fleet at one load; processor time, as the machine may be shared.
 
-    A decision is a verdict on one request: it gets a worker, or waits for one. ``pass_p99_ms`` is a whole planning
-    pass, as an arrival or an end causes one; ``placed_ms`` is all the time spent, for each request that got a worker.
+    A decision is a verdict on one request: it gets a worker, or waits for one. ``p99_ms`` is over decisions, each with
+    its share of its planning pass; ``pass_p99_ms`` is a whole pass, as an arrival or an end causes one; ``placed_ms``
+    is all the time spent, for each request that got a worker.
     """
 
     workers: int
@@ -36,9 +37,21 @@ class Decisions:
     decisions: int
     per_second: float
     mean_ms: float
+    p99_ms: float
     pass_p99_ms: float
     placed_ms: float
     report_us: float
+
+    def row(self) -> tuple[object, ...]:
+        """For the table."""
+        times = (self.mean_ms, self.p99_ms, self.pass_p99_ms, self.placed_ms)
+        return (
+            self.workers,
+            self.load,
+            f"{self.per_second:.0f}",
+            *(f"{ms:.3f}" for ms in times),
+            f"{self.report_us:.1f}",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,42 +61,27 @@ class DecisionsReport:
     measured: tuple[Decisions, ...]
 
     def targets(self) -> tuple[Target, ...]:
-        """A decision's mean, at the worst load."""
-        return tuple(
-            at_most(
-                f"processor time of a verdict on one request, {workers} workers, mean at the worst load below 1",
-                max((one.mean_ms for one in self.measured if one.workers == workers and one.load < 1), default=None),
-                limit,
-                "ms",
-                digits=3,
-            )
-            for workers, limit in LIMITS_MS.items()
-        )
+        """A decision's mean and p99, at the worst load that the fleet can bear; over it, the mean."""
+        return tuple(target for workers in LIMITS_MS for target in self._of(workers))
 
-    def markdown(self) -> str:
-        """The report as a page keeps it."""
+    def _of(self, workers: int) -> Iterator[Target]:
+        borne = [one for one in self.measured if one.workers == workers and one.load < 1]
+        over = [one for one in self.measured if one.workers == workers and one.load >= 1]
+        figures = {
+            "mean at the worst load below 1": max((one.mean_ms for one in borne), default=None),
+            "p99 at the worst load below 1": max((one.p99_ms for one in borne), default=None),
+            f"mean with {WAITING} requests waiting": max((one.mean_ms for one in over), default=None),
+        }
+        for name, found in figures.items():
+            yield at_most(f"decision, {workers} workers, {name}", found, LIMITS_MS[workers], "ms", digits=3)
+
+    def rows(self) -> list[str]:
+        """The figures as a table."""
         head = (
-            "workers",
-            "load",
-            "decisions/s",
-            "decision, ms",
-            "pass, p99 ms",
-            "per request placed, ms",
-            "a report, µs",
+            *("workers", "load", "decisions/s", "decision, mean ms", "decision, p99 ms", "planning pass, p99 ms"),
+            *("per request placed, ms", "a report, µs"),
         )
-        rows = [
-            (
-                one.workers,
-                one.load,
-                f"{one.per_second:.0f}",
-                f"{one.mean_ms:.3f}",
-                f"{one.pass_p99_ms:.3f}",
-                f"{one.placed_ms:.3f}",
-                f"{one.report_us:.1f}",
-            )
-            for one in self.measured
-        ]
-        return "\n".join([*table(head, rows), "", *target_rows(self.targets())])
+        return list(table(head, [one.row() for one in self.measured]))
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -128,7 +126,7 @@ class _Drive:
             self._chooser.put(view, 0.0)
         self._ends: list[tuple[float, str]] = []
         self._asked = 0
-        self._passes: list[float] = []
+        self._passes: list[tuple[float, int]] = []
         self._now = 0.0
         self._placed = 0
         self._decided = 0
@@ -142,14 +140,16 @@ class _Drive:
         before = self._decided, self._placed
         self._until(warm + decisions, rate)
         decided, placed = self._decided - before[0], self._placed - before[1]
-        seconds = sum(self._passes)
+        seconds = sum(one for one, _ in self._passes)
+        shares = [one / verdicts for one, verdicts in self._passes for _ in range(verdicts)]
         return Decisions(
             workers=len(self._views),
             load=self._load,
             decisions=decided,
             per_second=decided / seconds,
             mean_ms=1000 * seconds / decided,
-            pass_p99_ms=1000 * score.percentile(self._passes, 0.99),
+            p99_ms=1000 * score.percentile(shares, 0.99),
+            pass_p99_ms=1000 * score.percentile([one for one, _ in self._passes], 0.99),
             placed_ms=1000 * seconds / placed,
             report_us=1e6 * self._report(self._now),
         )
@@ -185,7 +185,7 @@ class _Drive:
         assigned = [one.assignment for one in placements if one.assignment is not None]
         for assignment in assigned:
             self._queue.take(assignment.request_id)
-        self._passes.append(time.thread_time() - begin)
+        self._passes.append((time.thread_time() - begin, len(placements)))
         self._decided += len(placements)
         self._placed += len(assigned)
         for assignment in assigned:

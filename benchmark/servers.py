@@ -94,7 +94,7 @@ async def comfyui(record_path: Path, folder: Path, *, pack: bool = False) -> Asy
         command += ["--extra-model-paths-config", str(paths)]
         environ |= {"BENCHMARK_STOPWATCH": str(stopwatch(folder))}
     url = f"http://127.0.0.1:{port}"
-    async with _process(command, environ=environ, folder=folder, name="comfyui", url=url, probe="/system_stats") as one:
+    async with process(command, environ=environ, folder=folder, name="comfyui", url=url, probe="/system_stats") as one:
         yield one
 
 
@@ -108,7 +108,7 @@ async def worker(comfy: Server, folder: Path, extra: Mapping[str, str]) -> Async
     """Start our worker beside ``comfy``, with access to its folders, and wait until it admits jobs."""
     port = free_port()
     environ = {
-        **{name: os.environ[name] for name in ("PATH", "HOME", "LANG", "VIRTUAL_ENV") if name in os.environ},
+        **environment(),
         "PYWORKER_HOST_READY": "1",
         "COMFYUI_API_BASE": comfy.base_url,
         "COMFYUI_OUTPUT_PATH": str(comfy.folder / "output"),
@@ -121,7 +121,7 @@ async def worker(comfy: Server, folder: Path, extra: Mapping[str, str]) -> Async
     }
     command = [sys.executable, str(REPOSITORY / "workers" / "comfyui-json" / "worker.py")]
     url = f"http://127.0.0.1:{port}"
-    async with _process(command, environ=environ, folder=folder, name="worker", url=url, probe="/ready") as one:
+    async with process(command, environ=environ, folder=folder, name="worker", url=url, probe="/ready") as one:
         yield one
 
 
@@ -136,10 +136,15 @@ async def s3(folder: Path) -> AsyncIterator[S3Server]:
     command = [sys.executable, "-m", "nanio", "serve", "--data-dir", str(data), "--host", "127.0.0.1"]
     command += ["--port", str(port), "--no-access-log"]
     url = f"http://127.0.0.1:{port}"
-    async with _process(command, environ=environ, folder=folder, name="s3", url=url, probe="/", any_status=True) as one:
+    async with process(command, environ=environ, folder=folder, name="s3", url=url, probe="/", any_status=True) as one:
         yield S3Server(
             base_url=url, process=one.process, folder=one.folder, access_key=access_key, secret_key=secret_key
         )
+
+
+def environment() -> dict[str, str]:
+    """What every process of ours needs of the environment, and no setting."""
+    return {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "VIRTUAL_ENV") if name in os.environ}
 
 
 def empty(folder: Path) -> None:
@@ -168,7 +173,7 @@ def _comfyui_command(record_path: Path, folder: Path, port: int) -> tuple[list[s
 
 
 @asynccontextmanager
-async def _process(
+async def process(
     command: Sequence[str],
     *,
     environ: Mapping[str, str],
@@ -178,6 +183,8 @@ async def _process(
     probe: str,
     any_status: bool = False,
 ) -> AsyncIterator[Server]:
+    """Run a command until the block is left; its log is ``folder/<name>.log``. Raises: ServerFailed where it ends, or
+    ``url`` and ``probe`` give no answer (200, or any)."""
     log, sink = _open_log(folder, name)
     with sink:
         child = await asyncio.create_subprocess_exec(

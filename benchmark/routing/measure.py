@@ -15,9 +15,11 @@ FIRST_SEED = 100
 PROCESSES, NICE = 2, 19
 
 
-async def measure_routing(say: Callable[[str], None]) -> RoutingReport:
-    """The whole simulation; some minutes."""
-    return simulate(say, cells=cells())
+async def measure_routing(
+    say: Callable[[str], None], *, jobs: int = JOBS, seeds: int = SEEDS, processes: int = PROCESSES
+) -> RoutingReport:
+    """The whole simulation; a quarter of an hour of processor time."""
+    return simulate(say, cells=cells(), jobs=jobs, seeds=seeds, processes=processes)
 
 
 def simulate(

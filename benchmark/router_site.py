@@ -1,0 +1,129 @@
+"""Starts a real router for a measurement, with one endpoint, keys of its own, and a Redis server where it is asked."""
+
+import asyncio
+import json
+import os
+import secrets
+import shutil
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmark import servers
+from benchmark.servers import Server, ServerFailed, free_port
+
+REDIS = "redis-server"
+REDIS_START_S = 10.0
+ENDPOINT = "bench"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterSite:
+    """A running router with what workers and clients need."""
+
+    server: Server
+    port: int
+    api_key: str = field(repr=False)
+    token: str = field(repr=False)
+
+    @property
+    def url(self) -> str:
+        return self.server.base_url
+
+    @property
+    def report_url(self) -> str:
+        """``REPORT_ADDR`` of workers."""
+        return f"{self.url}/e/{ENDPOINT}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """What runs where: what is measured has the first core alone, all else the others; one core is shared."""
+
+    measured: frozenset[int]
+    others: frozenset[int]
+
+    @property
+    def apart(self) -> bool:
+        return not self.measured & self.others
+
+
+def cores() -> Cores:
+    """The cores that this process may use, divided."""
+    mine = sorted(os.sched_getaffinity(0))
+    return Cores(frozenset(mine[:1]), frozenset(mine[1:] or mine))
+
+
+@contextmanager
+def pinned(to: frozenset[int]) -> Iterator[None]:
+    """What is started inside stays on these cores."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, to)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@asynccontextmanager
+async def router(
+    folder: Path,
+    *,
+    redis: bool = False,
+    cores: frozenset[int] | None = None,
+    others: frozenset[int] | None = None,
+    endpoint: Mapping[str, Any] | None = None,
+) -> AsyncIterator[RouterSite]:
+    """Start it, on ``cores``, with its Redis on ``others``, and stop it. Raises: ServerFailed."""
+    mine = frozenset(os.sched_getaffinity(0))
+    port, api_key, token = free_port(), secrets.token_urlsafe(24), secrets.token_urlsafe(24)
+    settings = {"name": ENDPOINT, "api_key": api_key, **(endpoint or {})}
+    environ = {
+        **servers.environment(),
+        "ROUTER_PORT": str(port),
+        "ROUTER_STATE_DIR": str(folder / "state"),
+        "ROUTER_ENDPOINTS": json.dumps({"endpoints": [settings]}),
+        "ROUTER_WORKER_TOKENS": token,
+    }
+    command = [sys.executable, "-m", "router"]
+    url = f"http://127.0.0.1:{port}"
+    async with AsyncExitStack() as stack:
+        if redis:
+            with pinned(others or mine):
+                environ["ROUTER_STORE"] = await stack.enter_async_context(_redis())
+        with pinned(cores or mine):
+            starting = servers.process(command, environ=environ, folder=folder, name="router", url=url, probe="/ready")
+            server = await stack.enter_async_context(starting)
+        yield RouterSite(server=server, port=port, api_key=api_key, token=token)
+
+
+@asynccontextmanager
+async def _redis() -> AsyncIterator[str]:
+    """A Redis server of its own, without a disk; its URL. Raises: ServerFailed where none is installed."""
+    program = shutil.which(REDIS)
+    if program is None:
+        raise ServerFailed(f"{REDIS} is not installed (Debian: apt-get install {REDIS})")
+    port = free_port()
+    command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    child = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
+    try:
+        await _answers(port)
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        child.terminate()
+        await child.wait()
+
+
+async def _answers(port: int) -> None:
+    async with asyncio.timeout(REDIS_START_S):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.05)  # the other side offers nothing to wait on
+            else:
+                writer.close()
+                return

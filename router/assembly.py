@@ -3,6 +3,7 @@
 from router.page import page
 from router.parts import PartBuilder
 from router.relay.part import relay
+from router.scaling.part import scaling
 from router.wire import wire
 
-PARTS: tuple[PartBuilder, ...] = (wire, page, relay)
+PARTS: tuple[PartBuilder, ...] = (wire, page, relay, scaling)

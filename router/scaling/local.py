@@ -73,6 +73,7 @@ class LocalProcesses:
         *,
         folder: Path,
         root: Path,
+        launch_of: Callable[[], Launch],
         number: Callable[[], Awaitable[int]],
         clock: Clock,
         tasks: Tasks,
@@ -80,12 +81,14 @@ class LocalProcesses:
         self._settings = settings
         self._folder = folder
         self._root = root
+        self._launch_of = launch_of
         self._number = number
         self._clock = clock
         self._tasks = tasks
         self._places = [_Place(environment) for environment in settings.each]
         self._runs: dict[int, _Run] = {}
         self._gone = asyncio.Event()
+        self._looked = False
         self._closing = False
 
     async def start(self, count: int, launch: Launch) -> Sequence[Instance]:
@@ -116,15 +119,18 @@ class LocalProcesses:
             self._end(run)
 
     async def list(self) -> Sequence[Instance]:
+        if not self._looked:
+            await self._adopt()
         adopted = [run for run in self._runs.values() if run.process is None]
         for run, lives in zip(adopted, await asyncio.to_thread(_living, adopted), strict=True):
             if not lives:
                 await self._ended(run, "it ended")
         return [self._shown(run) for run in self._runs.values()]
 
-    async def open(self, launch: Launch) -> None:
+    async def _adopt(self) -> None:
         """Take over the workers that an earlier router started and left."""
-        for run in await asyncio.to_thread(_found, self._folder, launch):
+        self._looked = True
+        for run in await asyncio.to_thread(_found, self._folder, self._launch_of()):
             if run.place < len(self._places):
                 self._runs[run.id] = run
                 log.info("worker found again", extra={"event": "scaling.adopted", "worker": run.id, "pid": run.pid})

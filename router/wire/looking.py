@@ -1,4 +1,4 @@
-"""What the SDK, the CLI and people ask about workers: lists, logs, updates. Keys come in the body or the header."""
+"""What the SDK, the CLI and people ask about workers: lists and logs. Keys come in the body or the header."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -44,21 +44,6 @@ class Looking:
         place = self._callers.group(request, body)
         levels = self._logbook.levels(place.endpoint.name, group=place.group.name, tail=_tail(body.get("tail")))
         return json_response(levels)
-
-    async def update(self, request: web.Request) -> web.Response:
-        """Workers are updated by whoever starts them: nothing is begun, and nothing is there to be cancelled."""
-        body = await read_object(request)
-        self._callers.operator(request, body)
-        place = self._callers.group(request, body, name="workergroup_id")
-        cancels = body.get("cancel_update") is True
-        reason = f"Workers of {place.group.name} are not updated by this router; start new ones of the new image."
-        answer = {
-            "success": cancels,
-            "workers_to_update": 0,
-            "cancelled": cancels,
-            "error_msg": "" if cancels else reason,
-        }
-        return json_response(answer)
 
 
 def _listed(workers: Sequence[Worker]) -> web.Response:

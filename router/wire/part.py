@@ -65,7 +65,6 @@ def _for_people(looking: Looking) -> Sequence[web.RouteDef]:
         web.post("/get_endpoint_logs/", looking.endpoint_logs),
         *(web.post(f"/get_{name}_workers/", looking.group_workers) for name in ("workergroup", "autogroup")),
         *(web.post(f"/get_{name}_logs/", looking.group_logs) for name in ("workergroup", "autogroup")),
-        web.post("/update_workers/", looking.update),
     ]
 
 

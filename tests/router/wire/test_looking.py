@@ -1,4 +1,4 @@
-"""Lists, logs and updates, as the SDK and the CLI ask for them."""
+"""Lists and logs, as the SDK and the CLI ask for them."""
 
 import pytest
 
@@ -94,13 +94,3 @@ async def test_workers_are_nobody_elses_business(
 ) -> None:
     """Nor a tenant's, who would see requests of others."""
     assert (await talk(path, body, key=key, status=status))["error"]
-
-
-async def test_updates_are_answered_honestly(talk: Talk) -> None:
-    """This router starts no rolling updates, and says so; one that never began is cancelled."""
-    answer = await talk("/update_workers/", {"workergroup_id": 11, "api_key": ACCOUNT})
-    assert (answer["success"], answer["workers_to_update"], answer["cancelled"]) == (False, 0, False)
-    assert "image" in answer["error_msg"]
-    cancelled = await talk("/update_workers/", {"workergroup_id": 11, "api_key": ACCOUNT, "cancel_update": True})
-    assert (cancelled["success"], cancelled["cancelled"]) == (True, True)
-    await talk("/update_workers/", {"workergroup_id": 11, "api_key": KEY}, status=403)

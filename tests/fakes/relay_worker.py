@@ -90,7 +90,7 @@ class RelayWorker:
 
 
 @asynccontextmanager
-async def relay_worker(number: int, behave: Behaviour) -> AsyncIterator[RelayWorker]:
+async def relay_worker(number: int, behave: Behaviour, *, port: int = 0) -> AsyncIterator[RelayWorker]:
     """A worker that listens."""
     worker = RelayWorker(number=number, behave=behave)
     app = web.Application(client_max_size=2**30)
@@ -98,7 +98,7 @@ async def relay_worker(number: int, behave: Behaviour) -> AsyncIterator[RelayWor
     app.router.add_route("*", "/{path:.*}", worker.public)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", port)
     await site.start()
     worker.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     try:

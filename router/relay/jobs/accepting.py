@@ -134,7 +134,12 @@ class Accepting:
         tenant = endpoint.tenant(visitor.tenant)
         caps = (endpoint.settings.max_waiting, tenant.max_waiting if tenant else None)
         most = min(cap for cap in caps if cap is not None)
-        if (await self._jobs.counts(tenant=job.tenant))[JobState.WAITING] >= most:
+        counts = await self._jobs.counts(tenant=job.tenant)
+        waiting, leased = counts[JobState.WAITING], counts[JobState.LEASED]
+        if waiting + leased < most:
+            return
+        held = await self._jobs.listed(tenant=job.tenant, states=(JobState.LEASED,), limit=max(leased, 1))
+        if waiting + sum(not one.worker for one in held) >= most:
             raise Overloaded(f"{most} jobs wait already; retry shortly", retry_after_s=RETRY_S)
 
 

@@ -27,7 +27,7 @@ from router.relay.ports import Sizing
 from router.relay.visiting import PREFIXES, visitor_of
 
 PATH = "/v2/{endpoint_id}"
-_JOB = "{job_id:[^/]+}"
+_JOB = "{job_id}"
 LEAST_WAIT_MS, MOST_WAIT_MS, USUAL_WAIT_MS, STREAM_WAIT_MS = 1_000, 300_000, 90_000, 5_000
 MOST_TTL_MS = 604_800_000
 MOST_LISTED = 100

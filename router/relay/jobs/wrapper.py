@@ -32,7 +32,7 @@ TRUE = ("1", "true", "yes", "on")
 MOST_WAIT_S = 60.0
 PAGE, MOST_PER_PAGE = 50, 200
 NOT_STORED = {"Cache-Control": "no-store"}
-_JOB = "{job_id:[^/]+}"
+_JOB = "{job_id}"
 _STATES = {
     "queued": (JobState.WAITING, JobState.LEASED),
     "running": (JobState.LEASED,),

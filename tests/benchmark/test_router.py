@@ -33,6 +33,14 @@ async def test_routes_are_measured() -> None:
         assert one.found.waited == 0 and one.rate > 50
 
 
+def test_decisions_are_measured() -> None:
+    """Hundreds of workers, a handful of decisions; a mean is no more than its p99, a target is there for each fleet."""
+    report = measure_decisions(quiet, decisions=50, fleets=(40, 80))
+    assert [one.workers for one in report.measured[::4]] == [40, 80]
+    assert all(one.per_second > 50 and 0 < one.mean_ms <= 2 * one.p99_ms for one in report.measured)
+    assert len(report.targets()) == 6 and len(report.rows()) == 10
+
+
 def test_a_rate_is_held_against_its_promise() -> None:
     """A missed target is said, with the share of the core that the router had."""
     met, missed = made_up(CASES[0], rate=4000.0).target(), made_up(CASES[0], rate=3999.0).target()

@@ -5,7 +5,6 @@ import random
 
 import pytest
 
-from benchmark.router_decisions import measure_decisions
 from benchmark.routing.cells import CENTRAL, HYBRID, LEAST_WORK, POLICIES, PROPORTIONAL, cells
 from benchmark.routing.fleets import FLEETS, RTX_4090, capacity
 from benchmark.routing.measure import simulate
@@ -90,11 +89,3 @@ def test_fleets_and_random_sizes_are_what_they_claim() -> None:
     assert set(FLEETS) == {"mix", "two speeds", "alike", "hosts"}
     jobs = draw(Scenario(sizes=SizesDrawn.MIXED), jobs=20_000, seed=random.Random(1).randrange(99)).jobs
     assert sum(job.size for job in jobs) / len(jobs) == pytest.approx(395, rel=0.05)
-
-
-def test_decisions_are_measured() -> None:
-    """Hundreds of workers, a handful of decisions; the figures make sense."""
-    report = measure_decisions(quiet, decisions=50, fleets=(40, 80))
-    assert [one.workers for one in report.measured[::4]] == [40, 80]
-    assert all(one.per_second > 50 for one in report.measured)
-    assert "decisions/s" in report.markdown()

@@ -1,11 +1,10 @@
 """Bodies of requests, held until a worker has answered, so that another one can have them too. Large ones on disk."""
 
 import asyncio
-import mmap
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,18 +37,14 @@ class Held:
         """The header that goes with what ``to_send`` gives."""
         return {"Content-Length": str(self.size)}
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it is in a file."""
+        return self._file is not None
+
     def to_send(self) -> bytes | AsyncIterator[bytes]:
         """The body for one more worker."""
         return self._bytes if self._bytes is not None else self._pieces()
-
-    @contextmanager
-    def seen(self) -> Iterator[bytes | memoryview]:
-        """The whole of it, to look at."""
-        if self._bytes is not None or self._file is None:
-            yield self._bytes or b""
-            return
-        with mmap.mmap(self._file.fileno(), self.size, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
-            yield view
 
     async def whole(self) -> bytes:
         """The whole of it in memory."""

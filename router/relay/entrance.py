@@ -1,7 +1,9 @@
 """Where requests come in whose callers wait: the wrapper's ``/generate/sync`` and ``/generate/stream``, Salad's
 ``/prompt`` and ``/workflow/...``. What is to be kept goes to the other half."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 from aiohttp import hdrs, web
@@ -21,6 +23,8 @@ from router.reports import WRAPPER, WRAPPER_SYNC
 SALAD = "salad"
 SYNC, STREAM, PROMPT = "/generate/sync", "/generate/stream", "/prompt"
 WORKFLOWS = ("/workflow/{path:.+}", "/workflows/{path:.+}")
+LARGE_AT_ONCE = 1
+"""To be sized a large body comes into memory, as it is and decoded."""
 _FORM = "multipart/"
 
 
@@ -35,6 +39,7 @@ class Entrance:
         self._sizing = sizing
         self._forwarding = forwarding
         self._keep = keep
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
 
     def routes(self) -> Sequence[web.RouteDef]:
         return [
@@ -89,8 +94,8 @@ class Entrance:
     async def _work(self, request: web.Request, visitor: Visitor, dialect: str, body: Held, *, path: str = "") -> Work:
         if _is_form(request):  # files beside the request: only a worker reads them
             return await self._sizing.work(visitor.endpoint, dialect, b"{}", path=request.content_type)
-        with body.seen() as seen:
-            return await self._sizing.work(visitor.endpoint, dialect, seen, path=path)
+        async with self._large if body.is_large else nullcontext():
+            return await self._sizing.work(visitor.endpoint, dialect, await body.whole(), path=path)
 
     async def _kept(
         self, request: web.Request, visitor: Visitor, dialect: str, body: Held, *, work: Work, wait_s: float

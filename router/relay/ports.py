@@ -42,7 +42,7 @@ class Work:
 class Sizing(Protocol):
     """Reads requests, large ones in a thread."""
 
-    async def work(self, endpoint: str, dialect: str, body: bytes | memoryview, *, path: str = "") -> Work:
+    async def work(self, endpoint: str, dialect: str, body: bytes, *, path: str = "") -> Work:
         """``path`` is the kind of a request that holds no graph. Raises: InvalidRequest, with the dialect's place of
         what is wrong. What only a worker can judge passes."""
         ...

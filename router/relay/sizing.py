@@ -40,14 +40,14 @@ class RequestSizing:
         self._templates = templates
         self._reading = asyncio.Semaphore(READERS)
 
-    async def work(self, endpoint: str, dialect: str, body: bytes | memoryview, *, path: str = "") -> Work:
+    async def work(self, endpoint: str, dialect: str, body: bytes, *, path: str = "") -> Work:
         """See ``Sizing``."""
         if len(body) < BIG_BODY_BYTES:
             return self._work(dialect, body, path)
         async with self._reading:
             return await asyncio.to_thread(self._work, dialect, body, path)
 
-    def _work(self, dialect: str, body: bytes | memoryview, path: str) -> Work:
+    def _work(self, dialect: str, body: bytes, path: str) -> Work:
         request = check(body)
         if not isinstance(request, dict):
             raise invalid("The body must be a JSON object", loc=("body",), kind="model_type")

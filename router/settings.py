@@ -155,6 +155,12 @@ class RouterSettings(EnvironmentSettings):
     lease_s: float = _env(
         30.0, "ROUTER_LEASE_S", about="A router that is gone for so long loses its relayed jobs to others.", gt=0
     )
+    patience_s: float = _env(
+        10.0,
+        "ROUTER_PATIENCE_S",
+        about="A worker that was lost with a relayed job may be back with it for so long.",
+        ge=0,
+    )
     webhook_allow_hosts: Listed = _env(
         (),
         "ROUTER_WEBHOOK_ALLOW_HOSTS",

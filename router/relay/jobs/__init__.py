@@ -105,7 +105,7 @@ async def build_jobs(ground: Ground, stack: AsyncExitStack, *, upstream: Upstrea
         upstream=upstream,
         new_number=ground.core.direct.new_number,
         clock=clock,
-        limits=Limits(max_result_bytes=settings.max_result_bytes),
+        limits=Limits(max_result_bytes=settings.max_result_bytes, patience_s=settings.patience_s),
     )
     runner = telling.runner = Runner(
         jobs=jobs,

@@ -45,8 +45,6 @@ log = logging.getLogger(__name__)
 MOST_ATTEMPTS = 3
 HOLD_S = 60.0
 """So long one wait for a worker goes on before it is renewed."""
-PATIENCE_S = 10.0
-"""A worker that was lost with a job may be back with it: it is asked again for so long."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 2.0
 SUBMIT_S = 30.0
 CANCEL_S = 5.0
@@ -57,10 +55,11 @@ LATE_S = 15.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """``max_result_bytes`` of a worker's answer are kept; ``patience_s`` as ``PATIENCE_S``."""
+    """``max_result_bytes`` of a worker's answer are kept. A worker that was lost with a job may be back with it, and is
+    asked again for ``patience_s``."""
 
     max_result_bytes: int
-    patience_s: float = PATIENCE_S
+    patience_s: float
 
 
 class TooLarge(ServiceError):

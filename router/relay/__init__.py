@@ -1,4 +1,5 @@
 """For clients that should not talk to workers: requests are taken here, and done by workers.
 
-``calling`` speaks to workers, ``forwarding`` answers who waits, ``jobs`` keeps what nobody waits for (durable).
+``entrance`` takes them, ``forwarding`` finds workers, ``passing`` passes answers on; ``calling`` speaks to workers and
+``watching`` sees them die; ``outputs`` follows links. ``jobs`` keeps what nobody waits for (durable).
 """

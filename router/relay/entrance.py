@@ -26,6 +26,8 @@ WORKFLOWS = ("/workflow/{path:.+}", "/workflows/{path:.+}")
 LARGE_AT_ONCE = 1
 """To be sized a large body comes into memory, as it is and decoded."""
 _FORM = "multipart/"
+IDEMPOTENCY_HEADER = "Idempotency-Key"
+LONGEST_WAIT_S = 3600.0
 
 
 class Entrance:
@@ -67,7 +69,7 @@ class Entrance:
         visitor = visitor_of(request, self._endpoints)
         async with self._bodies.held(request) as body:
             work = await self._work(request, visitor, WRAPPER, body)
-            waits = (work.patience_s, preferred_wait_s(request.headers.getall("Prefer", ())))
+            waits = (work.patience_s, preferred_wait_s(request.headers.getall("Prefer", ())), _idempotent_s(request))
             wait_s = min((one for one in waits if one is not None), default=None)
             if wait_s is not None:
                 return await self._kept(request, visitor, WRAPPER, body, work=work, wait_s=wait_s)
@@ -121,6 +123,11 @@ def rendered(renderers: Mapping[str, ErrorRenderer], otherwise: ErrorRenderer) -
         return (known or otherwise)(error, request)
 
     return render
+
+
+def _idempotent_s(request: web.Request) -> float | None:
+    """Who has a key means to ask again when the connection is lost: the job has to outlive it."""
+    return LONGEST_WAIT_S if IDEMPOTENCY_HEADER in request.headers else None
 
 
 def _is_form(request: web.Request) -> bool:

@@ -168,12 +168,14 @@ async def test_a_worker_of_ours_without_the_dialect_is_not_asked(world: World) -
 
 
 async def test_what_nobody_waits_for_is_kept(world: World) -> None:
-    """``Prefer``, a cap in the body, and Salad's webhooks go to the half that keeps jobs, none to a worker."""
+    """``Prefer``, a cap in the body, a key for repeats, and Salad's webhooks go to the half that keeps jobs."""
     worker = await world.join(1, echo)
     assert (await world.sync(Prefer="respond-async, wait=3"))[0] == 202
     assert (await world.sync(body={"input": {"workflow_json": GRAPH, "sync_timeout_s": 2}}))[0] == 202
     assert (await world.sync("/prompt", body={"prompt": GRAPH, "webhook": "http://example.org"}))[0] == 202
-    assert [(kept.dialect, kept.wait_s) for kept in world.kept] == [("wrapper", 3), ("wrapper", 2), ("salad", 0)]
+    assert (await world.sync(Idempotency_Key="again"))[0] == 202
+    told = [(kept.dialect, kept.wait_s) for kept in world.kept]
+    assert told == [("wrapper", 3), ("wrapper", 2), ("salad", 0), ("wrapper", 3600)]
     assert (await world.sync(Prefer="wait=3"))[0] == 200
     assert "Prefer" not in worker.heard[0].headers
 

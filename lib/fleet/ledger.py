@@ -150,10 +150,13 @@ class Ledger:
             self._numbers.popitem(last=False)
 
     def rejected(self, *, cost: float, tag: int | None) -> None:
-        self._delete(tag, RequestOutcome.REJECTED, entered_at=self._clock.now())
+        if not self._works_on(tag):
+            self._delete(tag, RequestOutcome.REJECTED, entered_at=self._clock.now())
         self._count(rejected=cost)
 
     def invalid(self, *, tag: int | None) -> None:
+        if self._works_on(tag):
+            return
         now = self._clock.now()
         self._delete(tag, RequestOutcome.ERROR, entered_at=now, completed_at=now)
         self._count()
@@ -171,7 +174,7 @@ class Ledger:
         self._count()
 
     def answered(self, *, tag: int | None) -> None:
-        if tag in self._working_tags():
+        if self._works_on(tag):
             return
         now = self._clock.now()
         self._delete(tag, RequestOutcome.SUCCESS, entered_at=now, started_at=now, completed_at=now)
@@ -229,6 +232,10 @@ class Ledger:
             self._deleted.popleft()
 
     # -- inside -------------------------------------------------------------------------------------------------
+
+    def _works_on(self, tag: int | None) -> bool:
+        """Whether work under this number goes on: it is not free then, whatever becomes of another request for it."""
+        return bool(tag) and any(tag in item.tags for item in (*self._jobs.values(), *self._sessions.values()))
 
     def _working_tags(self) -> tuple[int, ...]:
         items = (*self._jobs.values(), *self._sessions.values())

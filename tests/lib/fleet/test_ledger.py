@@ -45,6 +45,17 @@ def test_load_rises_and_falls_with_a_job() -> None:
     assert then.since_report == Amounts(received=100.0, served=100.0)
 
 
+def test_a_number_is_not_free_while_work_under_it_goes_on() -> None:
+    """Whatever becomes of another request with it: the router would give its worker up."""
+    books, live = ledger(), job(tag=7)
+    books.received(live)
+    books.invalid(tag=7)
+    books.rejected(cost=50.0, tag=7)
+    assert books.deleted(10) == () and books.figures().since_report.rejected == 50.0
+    books.finished(ended(live, JobStatus.COMPLETED))
+    assert [str(item.status) for item in books.deleted(10)] == ["Success"]
+
+
 def test_each_outcome_is_told_with_its_times() -> None:
     """Success and Error have an end; Cancelled has none and counts as a success; never started is 0.0."""
     books = ledger()

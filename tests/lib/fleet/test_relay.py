@@ -78,7 +78,10 @@ async def world() -> AsyncIterator[World]:
 
 def _answer(jobs: JobWorld) -> Any:
     def spec(request: web.Request) -> JobSpec:
-        return a_spec(request.query.get("name", "r"), owner=caller_of(request).tenant, cost=10.0)
+        asked = request.query
+        return a_spec(
+            asked.get("name", "r"), owner=caller_of(request).tenant, cost=10.0, body_hash=asked.get("body", "")
+        )
 
     async def answer(request: web.Request) -> web.Response:
         match request.path.removeprefix(PREFIX):
@@ -138,6 +141,16 @@ async def test_a_request_that_joins_a_job_ends_with_it(world: World) -> None:
     assert sorted(world.told) == [(1, "Success"), (2, "Success")]
     assert (await world.call("/submit", number=1))[1] == body, "the router's retry"
     assert world.told[-1] == (1, "Success")
+
+
+async def test_a_retry_that_conflicts_does_not_free_the_number(world: World) -> None:
+    """The job under it goes on; of another number the conflict is an error."""
+    _, body = await world.call("/submit", number=1)
+    assert [(await world.call("/submit", number=number, body="other"))[0] for number in (1, 2)] == [409, 409]
+    assert world.told == [(2, "Error")]
+    world.jobs.engine.finish()
+    await finished(world.jobs, await world.jobs.service.get(body["id"]))
+    assert world.told[1:] == [(1, "Success")]
 
 
 async def test_numbers_stay_with_their_request(world: World) -> None:

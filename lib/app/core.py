@@ -10,10 +10,11 @@ from pathlib import Path
 
 import aiohttp
 
+from lib.app.comfy import build_engines, comfy_http, fetched_folder, first_of
 from lib.app.condition import Condition
 from lib.app.counting import count_attempts, count_care, count_jobs
 from lib.app.durable import Records, open_records
-from lib.app.models import build_models
+from lib.app.models import build_models, open_record
 from lib.app.runpod import runpod_payload
 from lib.app.salad import salad_payload
 from lib.app.storages import Storages, open_storages
@@ -27,7 +28,6 @@ from lib.comfy.inputs import InputPreparer
 from lib.comfy.models.desk import ModelDesk
 from lib.comfy.placing import Placer
 from lib.comfy.ports import Server
-from lib.comfy.tap import Tap
 from lib.comfy.uploads import UploadStore
 from lib.delivery.announcements import Announcements, Render
 from lib.delivery.finish import Finisher
@@ -65,8 +65,6 @@ from lib.telemetry.metrics import WorkerMetrics
 from lib.telemetry.traces import Traces, open_traces
 from lib.workflow.template import load_templates
 
-SMALL_BYTES = 128 * 1024
-"""Files of a job that are together at most this are inlined while they are collected."""
 VAST = "vast"
 """Jobs of Vast's envelope tell their webhooks what the API wrapper's do."""
 
@@ -83,17 +81,12 @@ class Clients:
     traces: Traces | None
 
 
-def fetched_folder(settings: Settings) -> Path:
-    """Where files lie that we make or fetch ourselves; what ComfyUI writes lies in its own folder."""
-    return settings.engine.workspace.resolve() / "outputs"
-
-
 async def open_clients(settings: Settings, stack: AsyncExitStack, *, clock: Clock, version: str) -> Clients:
     """Enter every client on ``stack``; nothing is connected yet. Raises StorageFailed: the state folder is no good."""
     own = [f"http://{name}:{settings.worker_http_port}/session/end" for name in ("localhost", "127.0.0.1", "[::1]")]
     guard = AddressGuard(allow=settings.storage.allow_hosts, own_urls=own)
     return Clients(
-        comfy_http=await stack.enter_async_context(_comfy_http()),
+        comfy_http=await stack.enter_async_context(comfy_http()),
         guard=guard,
         storages=await open_storages(settings, stack, guard=guard),
         finisher=await stack.enter_async_context(Finisher(settings=settings.delivery, folder=fetched_folder(settings))),
@@ -149,10 +142,18 @@ async def build_core(
     )
     placer = Placer(servers, http=clients.comfy_http)
     own = records.derive("engines").hex()[:16]
+    privacy = await open_record(settings)
     events = system_events(settings.salad, settings.delivery, http=clients.storages.http, clock=clock)
-    engines = tuple(
-        _engine(server, settings, clients=clients, placer=placer, owner=own, tasks=tasks, clock=clock, tap=events)
-        for server in servers
+    engines = build_engines(
+        servers,
+        settings,
+        http=clients.comfy_http,
+        placer=placer,
+        tasks=tasks,
+        clock=clock,
+        owner=own,
+        tap=events,
+        hide=privacy.hide,
     )
     models = build_models(
         settings,
@@ -162,8 +163,9 @@ async def build_core(
         http=clients.comfy_http,
         events=events,
         tasks=tasks,
+        privacy=privacy,
     )
-    options = _first(engines, Catalog.options)
+    options = first_of(engines, Catalog.options)
     queue = SlotQueue(engines, clock=clock)
     cache = ContentStore(settings.inputs_folder, quota_bytes=settings.storage.input_cache_bytes)
     uploaded = UploadStore(cache.root, settings=settings.storage)
@@ -187,7 +189,7 @@ async def build_core(
             rights=clients.storages.sources,
             uploaded=uploaded,
             settings=settings.storage,
-            uploads=_first(engines, Catalog.upload_inputs),
+            uploads=first_of(engines, Catalog.upload_inputs),
             options=options,
             models=models.inputs,
         ),
@@ -249,54 +251,6 @@ async def build_core(
         workspace=workspace,
         cache=cache.root,
     )
-
-
-def _comfy_http() -> aiohttp.ClientSession:
-    """The pooled client for ComfyUI: no limit, no proxy of the environment; each call sets its own time-out."""
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60),
-        timeout=aiohttp.ClientTimeout(total=None),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=("Accept-Encoding",),
-    )
-
-
-def _engine(
-    server: Server,
-    settings: Settings,
-    *,
-    clients: Clients,
-    placer: Placer,
-    owner: str,
-    tasks: Tasks,
-    clock: Clock,
-    tap: Tap | None,
-) -> ComfyEngine:
-    return ComfyEngine(
-        name=server.name,
-        server=server,
-        http=clients.comfy_http,
-        settings=settings.engine,
-        tasks=tasks,
-        fetch_folder=fetched_folder(settings),
-        inline_bytes=min(SMALL_BYTES, settings.delivery.base64_max_bytes, settings.delivery.base64_total_bytes),
-        placer=placer,
-        owner=owner,
-        clock=clock,
-        tap=tap,
-    )
-
-
-def _first(engines: tuple[ComfyEngine, ...], ask: Callable[..., tuple[str, ...]]) -> Callable[..., tuple[str, ...]]:
-    """Ask each engine's catalogue in turn; the first that knows something answers."""
-
-    def answer(*names: str) -> tuple[str, ...]:
-        for engine in engines:
-            if found := ask(engine.catalog, *names):
-                return found
-        return ()
-
-    return answer
 
 
 async def _payload(settings: Settings, guard: AddressGuard) -> WrapperPayload:

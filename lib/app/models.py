@@ -1,5 +1,6 @@
 """Models that requests name by URL, and what Salad's routes say and do about models."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from lib.comfy.models.folders import ModelFolders
 from lib.comfy.models.index import Index
 from lib.comfy.models.inputs import ModelInputs
 from lib.comfy.models.library import Library, Limits
+from lib.comfy.models.privacy import Privacy
 from lib.comfy.ports import Server
 from lib.comfy.relearning import Relearning
 from lib.delivery.system_events import SystemEvents
@@ -31,6 +33,14 @@ class Models:
     desk: ModelDesk
 
 
+async def open_record(settings: Settings) -> Privacy:
+    """Read the record of what was downloaded; return it as what says who is told of it."""
+    path = settings.engine.workspace.resolve() / RECORD
+    index = Index(path, quota_bytes=settings.salad.models_quota_bytes)
+    await asyncio.to_thread(index.load)
+    return Privacy(index)
+
+
 def build_models(
     settings: Settings,
     *,
@@ -40,6 +50,7 @@ def build_models(
     http: aiohttp.ClientSession,
     events: SystemEvents | None,
     tasks: Tasks,
+    privacy: Privacy,
 ) -> Models:
     """Return what brings models; ``events`` hears of each."""
     salad, engine = settings.salad, settings.engine
@@ -48,7 +59,7 @@ def build_models(
         folders=folders,
         reader=storages.reader,
         rights=storages.sources,
-        index=Index(engine.workspace.resolve() / RECORD, quota_bytes=salad.models_quota_bytes),
+        index=privacy.index,
         limits=Limits(max_bytes=salad.download_model_max_bytes, timeout_s=salad.model_timeout_s),
         tasks=tasks,
         on_new=Relearning(engines, tasks=tasks).changed,
@@ -57,5 +68,7 @@ def build_models(
     )
     return Models(
         inputs=ModelInputs(library=library, folders=folders, urls=salad.model_urls, pickles=salad.model_pickles),
-        desk=ModelDesk(library=library, folders=folders, urls=salad.model_urls, pickles=salad.model_pickles),
+        desk=ModelDesk(
+            library=library, folders=folders, privacy=privacy, urls=salad.model_urls, pickles=salad.model_pickles
+        ),
     )

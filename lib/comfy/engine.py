@@ -26,6 +26,7 @@ from lib.comfy.forget import Forgetter
 from lib.comfy.harvest import Harvester, Ticket, settled, tries
 from lib.comfy.link import Link
 from lib.comfy.memory import Gauge
+from lib.comfy.models.privacy import Hide, nothing_hidden
 from lib.comfy.placing import Placer
 from lib.comfy.ports import CareAction, Server
 from lib.comfy.post import Poster
@@ -71,15 +72,17 @@ class ComfyEngine:
         meter: Meter | None = None,
         care_pause_s: float = PAUSE_S,
         tap: Tap | None = None,
+        hide: Hide = nothing_hidden,
     ) -> None:
         """``fetch_folder`` takes files that ComfyUI keeps out of our reach, or sends over the socket; ``inline_bytes``
-        bounds what is inlined while it is collected; ``placer`` makes sure that a job's inputs are with this ComfyUI;
-        ``owner`` names this worker through all its lives, in ComfyUI's queue; ``tap`` hears the socket's messages."""
+        bounds what is inlined while it is collected; ``placer`` brings a job's inputs to this ComfyUI; ``owner`` is
+        this worker in all its lives; ``tap`` hears the socket; ``hide`` keeps from a caller what is not for him."""
         self._name = name
         self._server = server
         self._owner = owner
         self._settings = settings
         self._placer = placer
+        self._hide = hide
         self._clock = clock or SystemClock()
         self._client = ComfyClient(server.base_url, http, timeout_s=settings.request_timeout_s)
         self._care_log = CareLog(name)
@@ -201,6 +204,7 @@ class ComfyEngine:
             raise
         except ServiceError as error:
             partner.hide(error, partner.key_of(job.spec, self._settings))
+            self._hide(error, job.spec)
             raise
         finally:
             self._link.sessions.pop(prompt_id, None)
@@ -285,10 +289,9 @@ class ComfyEngine:
 
     async def collect(self, job: Job, execution: Execution) -> Collected:
         """See ``lib.jobs.ports.Engine``."""
-        ticket: Ticket = execution.token
         key = partner.key_of(job.spec, self._settings)
         try:
-            collected = await self._harvester.harvest(ticket, job.spec)
+            collected = await self._harvester.harvest(execution.token, job.spec)
         except ServiceError as error:
             self.forget(execution.prompt_id)
             partner.hide(error, key)

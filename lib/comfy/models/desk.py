@@ -8,6 +8,7 @@ from lib.comfy.models.folders import ModelFolders
 from lib.comfy.models.inputs import allowed
 from lib.comfy.models.library import Library, Wish
 from lib.comfy.models.names import SUFFIXES, chosen_name, suffix_of, url_name
+from lib.comfy.models.privacy import Options, Privacy
 from lib.errors import UnsafeInput
 from lib.settings import Who
 from lib.storage.sources import Credential
@@ -28,17 +29,23 @@ class BroughtModel:
 class ModelDesk:
     """``urls`` and ``pickles`` say who may bring models, and formats that can hold code."""
 
-    def __init__(self, *, library: Library, folders: ModelFolders, urls: Who, pickles: Who) -> None:
+    def __init__(self, *, library: Library, folders: ModelFolders, privacy: Privacy, urls: Who, pickles: Who) -> None:
         self._library = library
+        self._privacy = privacy
         self._folders = folders
         self._urls: Who = urls
         self._pickles: Who = pickles
 
-    async def listed(self) -> dict[str, list[str]]:
-        """Names by type, as every ComfyUI lists them now; types that only the disk has are empty.
+    async def listed(self, *, tenant: str) -> dict[str, list[str]]:
+        """Names by type, as every ComfyUI lists them now, without what other tenants brought; types that only the disk
+        has are empty.
 
         Raises: EngineUnreachable."""
-        return await self._folders.models()
+        return self._privacy.listed(await self._folders.models(), tenant=tenant)
+
+    def shown(self, options: Options, *, tenant: str | None) -> Options:
+        """ComfyUI's choices without what other tenants brought, or, for anybody, any tenant."""
+        return self._privacy.options(options, tenant=tenant)
 
     async def types(self) -> Sequence[str]:
         """Types that a model may be brought as. Raises: EngineUnreachable."""

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -21,13 +22,20 @@ DRAFT_LIFE_S = 86400.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """One content and where it lies, under each of its names. ``url`` is without secrets; ``used_at``: Unix seconds."""
+    """One content and where it lies, under each of its names. ``url`` is without secrets; ``used_at``: Unix seconds;
+    ``owners`` brought it: tenants, "" for the operator."""
 
     sha256: str
     size_bytes: int
     paths: tuple[str, ...]
     url: str = ""
     used_at: float = 0.0
+    owners: tuple[str, ...] = ()
+
+    @property
+    def private(self) -> bool:
+        """Whether only tenants brought it."""
+        return bool(self.owners) and "" not in self.owners
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +58,8 @@ class Index:
         self._models: OrderedDict[str, Model] | None = None
         self._sources: OrderedDict[str, Known] = OrderedDict()
         self._drafts: dict[str, str] = {}
+        self._private: tuple[Model, ...] = ()
+        """As they were when the record was last written: for who may not wait."""
 
     @property
     def quota_bytes(self) -> int:
@@ -68,6 +78,23 @@ class Index:
             model = self._read()[sha256] = replace(model, paths=paths, used_at=max(now, model.used_at))
             self._read().move_to_end(sha256)
             return model
+
+    def own(self, sha256: str, owner: str) -> None:
+        """Somebody has this model by a URL."""
+        with self._lock:
+            model = self._read().get(sha256)
+            if model is not None and owner not in model.owners:
+                self._read()[sha256] = replace(model, owners=(*model.owners, owner))
+                self._write()
+
+    def load(self) -> None:
+        """Read the record."""
+        with self._lock:
+            self._read()
+
+    def foreign(self, owner: str | None) -> tuple[Model, ...]:
+        """Models that only other tenants brought; ``None``: those that any tenant did. Does not block."""
+        return () if owner == "" else tuple(model for model in self._private if owner not in model.owners)
 
     def source(self, identity: str) -> Known | None:
         """What a source gave last time."""
@@ -93,7 +120,8 @@ class Index:
             if held is not None:
                 used_at = max(held.used_at, model.used_at)
                 paths = tuple(dict.fromkeys((*held.paths, *model.paths)))
-                model = replace(model, paths=paths, url=held.url or model.url, used_at=used_at)
+                url, owners = held.url or model.url, tuple(dict.fromkeys((*held.owners, *model.owners)))
+                model = replace(model, paths=paths, url=url, used_at=used_at, owners=owners)
             self._read()[model.sha256] = model
             self._write()
             return model
@@ -198,8 +226,7 @@ class Index:
             self._models = OrderedDict()
             try:
                 told = orjson.loads(self._path.read_bytes())
-                models = [Model(**{**facts, "paths": tuple(facts["paths"])}) for facts in told["models"]]
-                self._models.update((model.sha256, model) for model in models)
+                self._models.update((model.sha256, model) for model in map(_model, told["models"]))
                 self._sources.update((name, Known(**facts)) for name, facts in told["sources"].items())
                 self._drafts.update((str(path), str(validator)) for path, validator in told["drafts"].items())
             except FileNotFoundError:
@@ -207,9 +234,11 @@ class Index:
             except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
                 facts = {"event": "models.unreadable", "cause": type(error).__name__}
                 log.warning("the record of downloaded models can't be read; it begins anew", extra=facts)
+            self._private = tuple(model for model in self._models.values() if model.private)
         return self._models
 
     def _write(self) -> None:
+        self._private = tuple(model for model in self._read().values() if model.private)
         told = {
             "models": [asdict(model) for model in self._read().values()],
             "sources": {name: asdict(known) for name, known in self._sources.items()},
@@ -222,6 +251,10 @@ class Index:
             draft.replace(self._path)
         except OSError as error:
             log.warning("downloaded models not recorded", extra={"event": "models.unrecorded", "cause": str(error)})
+
+
+def _model(facts: Mapping[str, Any]) -> Model:
+    return Model(**{**facts, "paths": tuple(facts["paths"]), "owners": tuple(facts.get("owners", ("",)))})
 
 
 def _is_whole(path: Path, size_bytes: int) -> bool:

@@ -22,6 +22,7 @@ import aiohttp
 from lib.comfy.models.folders import ModelFolders
 from lib.comfy.models.index import Index, Known, Model
 from lib.comfy.models.names import PICKLES, bare_url, content_name, split_digest, suffix_of, unsigned_url, url_name
+from lib.comfy.models.privacy import STRANGER
 from lib.comfy.models.shelf import shelve
 from lib.comfy.models.transfer import ATTEMPTS, Arrived, Order, Transfer, pickle_refused
 from lib.errors import ServiceError, StorageFailed
@@ -69,6 +70,11 @@ class Wish:
     owner: str | None = ""
     dialect: str = ""
     pickles: bool = True
+
+    @property
+    def holder(self) -> str:
+        """Who is told of the model afterwards."""
+        return STRANGER if self.owner is None else self.owner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
@@ -167,6 +173,7 @@ class Library:
             async with self._shelving:
                 came = self._fresh.pop(model.sha256, None)
                 fresh = came is not None and came[1]
+                await asyncio.to_thread(self._index.own, model.sha256, wish.holder)
                 name, new = await asyncio.to_thread(shelve, self._index, model, places, wanted=name, fresh=fresh)
                 if came is not None:
                     self._on_downloaded(model.url, places[0] / name, model.size_bytes, came[0])
@@ -293,7 +300,14 @@ class Library:
     async def _kept(self, arrived: Arrived, flight: _Flight, names: tuple[str, str], *, begun: float) -> Model:
         draft, url, now = flight.draft, bare_url(flight.source.url), self._now()
         final = draft.with_name(content_name(arrived.name, sha256=arrived.sha256, suffix=arrived.suffix))
-        model = Model(sha256=arrived.sha256, size_bytes=arrived.size_bytes, paths=(str(final),), url=url, used_at=now)
+        model = Model(
+            sha256=arrived.sha256,
+            size_bytes=arrived.size_bytes,
+            paths=(str(final),),
+            url=url,
+            used_at=now,
+            owners=(flight.wish.holder,),
+        )
         known = Known(sha256=arrived.sha256, validators=arrived.validators, checked_at=now)
 
         def keep() -> tuple[Model, bool]:

@@ -76,6 +76,11 @@ def content_name(name: str, *, sha256: str, suffix: str) -> str:
     return f"{stem}-{sha256[:DIGEST_CHARS]}{suffix}"
 
 
+def is_content_name(name: str, *, sha256: str) -> bool:
+    """Whether nothing else can be called so."""
+    return PurePosixPath(name).stem.endswith(f"-{sha256[:DIGEST_CHARS]}")
+
+
 def chosen_name(name: str, *, field: str) -> str:
     """Check the name that a caller wants for a model: a name and no path, of a kind that models have.
 

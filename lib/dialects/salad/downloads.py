@@ -19,6 +19,7 @@ from lib.errors import InvalidRequest, Overloaded, ServiceError
 from lib.jobs.model import Credential, JobStatus
 from lib.lifecycle import Tasks
 from lib.serving.payloads import json_response
+from lib.workflow.parameters import Options
 
 log = logging.getLogger(__name__)
 SCHEMES = ("http", "https", "s3")
@@ -47,10 +48,15 @@ class BroughtModel(Protocol):
 class Models(Protocol):
     """ComfyUI's models: what there is, and bringing more."""
 
-    async def listed(self) -> dict[str, list[str]]:
-        """Return the names of the models by type, as every ComfyUI lists them now; types without any too.
+    async def listed(self, *, tenant: str) -> dict[str, list[str]]:
+        """Return the names of the models by type, as every ComfyUI lists them now; types without any too. What other
+        tenants brought is left out.
 
         Raises: EngineUnreachable."""
+        ...
+
+    def shown(self, options: Options, *, tenant: str | None) -> Options:
+        """Return ComfyUI's choices without what other tenants brought; ``None``: any tenant."""
         ...
 
     async def types(self) -> Sequence[str]:

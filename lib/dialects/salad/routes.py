@@ -67,7 +67,7 @@ class SaladDialect:
         self._folder = folder
         self._options = options
         self._downloading = Downloading(models=models, tasks=tasks)
-        self._submissions = Submissions(jobs=jobs, payload=payload, options=options, server=server, settings=settings)
+        self._submissions = Submissions(jobs=jobs, payload=payload, server=server, settings=settings)
 
     def routes(self) -> Sequence[web.RouteDef]:
         """Return what is mounted on the API listener. ``/health``, ``/ready`` and ``/docs`` are everybody's, and not
@@ -98,7 +98,8 @@ class SaladDialect:
             return ()
         await self._folder.refresh()
         endpoints = self._folder.endpoints.values()
-        return endpoint_operations(endpoints, options=self._options, tables=self._settings.markdown_descriptions)
+        shown = self._models.shown(self._options, tenant=None)
+        return endpoint_operations(endpoints, options=shown, tables=self._settings.markdown_descriptions)
 
     def render_error(self, error: ServiceError, request: web.Request) -> web.Response:
         """Answer in the form of Salad's server, always with the reason."""
@@ -135,7 +136,8 @@ class SaladDialect:
         endpoint = None if self._folder is None else await self._folder.find(name)
         if endpoint is None:
             return results.no_route(request)
-        return await self._answer(await self._submissions.workflow(request, endpoint))
+        options = self._models.shown(self._options, tenant=_told_as(request))
+        return await self._answer(await self._submissions.workflow(request, endpoint, options=options))
 
     async def _answer(self, submitted: Submitted) -> web.Response:
         if submitted.job is not None:
@@ -156,7 +158,7 @@ class SaladDialect:
         return _not_interrupted(named)
 
     async def _show_models(self, request: web.Request) -> web.Response:
-        return json_response(await self._models.listed(), headers=results.NOT_STORED)
+        return json_response(await self._models.listed(tenant=_told_as(request)), headers=results.NOT_STORED)
 
     async def _download(self, request: web.Request) -> web.Response:
         body = await self._submissions.body(request)
@@ -185,6 +187,12 @@ class SaladDialect:
         if not math.isfinite(asked) or asked < 0:
             raise InvalidRequest("wait must be a number of seconds, 0 or more", details={"field": WAIT})
         return min(asked, self._server.long_poll_max_s)
+
+
+def _told_as(request: web.Request) -> str:
+    """The tenant whose models the caller is told of; "" where he may know of everybody's."""
+    caller = caller_of(request)
+    return "" if caller.owner is None else caller.tenant
 
 
 def _as_yaml(document: Mapping[str, Any]) -> str:

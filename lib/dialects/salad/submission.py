@@ -41,20 +41,18 @@ class Submitted:
 
 
 class Submissions:
-    """Accepts what ``/prompt`` and the workflow endpoints are sent. ``options``: what ComfyUI offers for an input."""
+    """Accepts what ``/prompt`` and the workflow endpoints are sent."""
 
     def __init__(
         self,
         *,
         jobs: JobService,
         payload: SaladPayload,
-        options: Options,
         server: ServerSettings,
         settings: SaladSettings,
     ) -> None:
         self._jobs = jobs
         self._payload = payload
-        self._options = options
         self._server = server
         self._settings = settings
 
@@ -69,14 +67,14 @@ class Submissions:
             return await self._submitted(request, self._prompt(body))
         return await self._submitted(request, await asyncio.to_thread(self._prompt, body))
 
-    async def workflow(self, request: web.Request, endpoint: Endpoint) -> Submitted:
-        """Accept a body of a workflow endpoint. Raises: as ``prompt``."""
+    async def workflow(self, request: web.Request, endpoint: Endpoint, *, options: Options) -> Submitted:
+        """Accept a body of a workflow endpoint. ``options``: what ComfyUI offers. Raises: as ``prompt``."""
         self._check_room()
         body = await self._read(request)
         big = len(body) >= BIG_BYTES
         given = await asyncio.to_thread(check, body) if big else check(body)
         asked = parse(SaladWorkflowRequest, given)
-        bound = await endpoint.bind(asked.input, options=self._options)
+        bound = await endpoint.bind(asked.input, options=options)
         identity = {"endpoint": endpoint.name, "body": given}
         ask = partial(self._payload.ask, asked, bound.graph, identity=identity)
         translated = await asyncio.to_thread(ask) if big else ask()

@@ -14,6 +14,7 @@ from lib.comfy.models.folders import ModelFolders
 from lib.comfy.models.index import Index
 from lib.comfy.models.inputs import ModelInputs, allowed
 from lib.comfy.models.library import Library, Limits
+from lib.comfy.models.privacy import Privacy
 from lib.comfy.ports import Folders
 from lib.errors import EngineUnreachable, InputFetchFailed, InvalidRequest, ServiceError, UnsafeInput
 from lib.jobs.model import Job, Workflow
@@ -44,11 +45,11 @@ class Bench:
     comfyui: ModelComfyUI
     stack: AsyncExitStack
     told: list[str] = field(default_factory=list)
-    ready: list[tuple[Library, ModelFolders]] = field(default_factory=list)
+    ready: list[tuple[Library, ModelFolders, Index]] = field(default_factory=list)
 
     async def parts(self, *, up: bool = True) -> tuple[Library, ModelFolders]:
         if self.ready:
-            return self.ready[0]
+            return self.ready[0][:2]
         guard = AddressGuard(allow=("models.example",), lookup=Names(models_example=[["127.0.0.1"]]))
         guarded = await self.stack.enter_async_context(GuardedHttp(guard))
         http = await self.stack.enter_async_context(aiohttp.ClientSession())
@@ -59,12 +60,12 @@ class Bench:
             folders=folders,
             reader=Reader(guarded, redirects=5),
             rights=Sources(settings=DeliverySettings(), guard=guard),
-            index=Index(self.root / "models.json"),
+            index=(index := Index(self.root / "models.json")),
             limits=Limits(max_bytes=1 << 30, timeout_s=30),
             tasks=await self.stack.enter_async_context(Tasks()),
             retry_wait_s=0.0,
         )
-        self.ready.append((library, folders))
+        self.ready.append((library, folders, index))
         return library, folders
 
     async def bring(
@@ -254,7 +255,8 @@ async def test_a_comfyui_that_is_down_is_said(bench: Bench) -> None:
 
 async def desk(bench: Bench, *, urls: Who = "known", pickles: Who = "operator") -> ModelDesk:
     library, folders = await bench.parts()
-    return ModelDesk(library=library, folders=folders, urls=urls, pickles=pickles)
+    privacy = Privacy(bench.ready[0][2])
+    return ModelDesk(library=library, folders=folders, privacy=privacy, urls=urls, pickles=pickles)
 
 
 async def test_a_model_on_request_is_called_as_its_url_says(bench: Bench) -> None:
@@ -295,12 +297,23 @@ async def test_a_folder_that_only_the_disk_has_is_a_type(bench: Bench) -> None:
         (bench.comfyui.root / name).mkdir(parents=True)
     bench.comfyui.put("vae", "v.safetensors")
     made = await desk(bench)
-    listed = await made.listed()
+    listed = await made.listed(tenant="")
     assert listed["LLM"] == [] and listed["vae"] == ["v.safetensors"] and "custom_nodes" not in listed
     assert set(await made.types()) == set(listed)
     await made.bring(url=bench.host.url("/a.safetensors"), model_type="clip")
     assert bench.folder("clip") == ["a.safetensors"]
-    assert (await made.listed())["text_encoders"] == ["a.safetensors"]
+    assert (await made.listed(tenant=""))["text_encoders"] == ["a.safetensors"]
+
+
+async def test_what_a_tenant_brought_is_listed_to_nobody_else(bench: Bench) -> None:
+    """Not even under the name of the tenant's choice; who brings the same one is told of it, under his own name too."""
+    made = await desk(bench)
+    url = bench.host.url("/a.safetensors")
+    await made.bring(url=url, model_type="loras", owner="alice")
+    seen = {tenant: (await made.listed(tenant=tenant))["loras"] for tenant in ("alice", "bob", "")}
+    assert seen == {"alice": ["a.safetensors"], "bob": [], "": ["a.safetensors"]}
+    await made.bring(url=url, model_type="loras", owner="bob")
+    assert (await made.listed(tenant="bob"))["loras"] == ["a.safetensors"]
 
 
 async def test_folders_of_outputs_are_no_types(bench: Bench) -> None:
@@ -308,7 +321,7 @@ async def test_folders_of_outputs_are_no_types(bench: Bench) -> None:
     bench.comfyui.folders["vae"] = (*bench.comfyui.folders["vae"], str(bench.root / "o" / "vae"))
     (bench.root / "o" / "somebodys-job").mkdir(parents=True)
     made = await desk(bench)
-    assert "somebodys-job" not in await made.listed() and "somebodys-job" not in await made.types()
+    assert "somebodys-job" not in await made.listed(tenant="") and "somebodys-job" not in await made.types()
 
 
 async def test_who_may_not_bring_models_may_not_on_request(bench: Bench) -> None:

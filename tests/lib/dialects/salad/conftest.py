@@ -31,6 +31,7 @@ from lib.serving.origins import OriginPolicy
 from lib.serving.server import Listener
 from lib.settings import DeliverySettings, JobsSettings, SaladSettings, ServerSettings
 from lib.workflow.endpoints.folder import WorkflowFolder
+from lib.workflow.parameters import Options
 from tests.fakes.clock import FakeClock, settle
 from tests.fakes.engine import FakeDelivery, FakeEngine, FakePreparer
 from tests.fakes.jobs import build_jobs
@@ -118,9 +119,15 @@ class FakeModels:
     error: ServiceError | None = None
     wanted: list[dict[str, Any]] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+    shown_to: list[str | None] = field(default_factory=list)
 
-    async def listed(self) -> dict[str, list[str]]:
-        return {"checkpoints": ["sd.safetensors"], "loras": []}
+    async def listed(self, *, tenant: str) -> dict[str, list[str]]:
+        own = [f"{tenant}.safetensors"] if tenant else []
+        return {"checkpoints": ["sd.safetensors", *own], "loras": []}
+
+    def shown(self, options: Options, *, tenant: str | None) -> Options:
+        self.shown_to.append(tenant)
+        return options
 
     async def types(self) -> Sequence[str]:
         return ("checkpoints", "loras", "custom_nodes")

@@ -123,6 +123,15 @@ async def test_the_same_id_is_the_same_request(served: World) -> None:
     await served.idle()
 
 
+async def test_choices_are_those_that_the_caller_may_see(served: World) -> None:
+    """A tenant's are his own and the operator's; the page is for anybody."""
+    served.models.shown_to.clear()
+    await served.post("/workflow/coded", {"input": {"prompt": "a"}}, X_Tenant="alice")
+    await served.post("/workflow/coded", {"input": {"prompt": "a"}})
+    await served.call("GET", "/docs/json")
+    assert served.models.shown_to == ["alice", "", None]
+
+
 async def test_endpoints_come_and_go(served: World, tmp_path: Path) -> None:
     """Without a restart."""
     (tmp_path / "coded.py").unlink()

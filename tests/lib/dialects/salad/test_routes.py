@@ -75,6 +75,13 @@ async def test_nobody_interrupts_others_jobs(slow: World) -> None:
     assert slow.engine.cancelled == ["abc"]
 
 
+async def test_models_are_listed_as_the_caller_may_see_them(world: World) -> None:
+    """The operator sees everybody's."""
+    for tenant, names in (("alice", ["sd.safetensors", "alice.safetensors"]), ("", ["sd.safetensors"])):
+        status, told = await world.call("GET", "/models", **({"X_Tenant": tenant} if tenant else {}))
+        assert (status, told["checkpoints"]) == (200, names)
+
+
 async def test_tenants_are_strangers(world: World) -> None:
     """Their files get names that nobody can guess."""
     await world.post("/prompt", {**REQUEST, "id": "abc"}, X_Tenant="alice")

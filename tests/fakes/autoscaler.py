@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Self
 
 from aiohttp import web
@@ -22,6 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from lib.protocol.auth import SignatureForm, sign
 from lib.protocol.status import ROUTER_HEADER, DeleteRequests, WorkerStatus
+from router.signing import load_signing_key
 
 
 def new_key() -> rsa.RSAPrivateKey:
@@ -292,8 +294,11 @@ def _builder(subject: x509.Name, issuer: x509.Name) -> x509.CertificateBuilder:
     )
 
 
-async def _serve(host: str, port: int, worker_urls: list[str]) -> None:
-    autoscaler = await Autoscaler(worker_urls=worker_urls).start(host, port)
+async def _serve(host: str, port: int, worker_urls: list[str], key: Path | None) -> None:
+    made = Autoscaler(worker_urls=worker_urls)
+    if key is not None:
+        made.ours, made.key = True, load_signing_key(key)
+    autoscaler = await made.start(host, port)
     print(
         json.dumps({"url": autoscaler.url, "endpoint": autoscaler.endpoint, "api_key": autoscaler.api_key}), flush=True
     )
@@ -305,5 +310,6 @@ if __name__ == "__main__":
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=9000)
     parser.add_argument("--worker-url", action="append", default=[], help="route to this worker, reports or not")
+    parser.add_argument("--ours", type=Path, metavar="KEY", help="say that it is a router of ours, whose key is there")
     options = parser.parse_args()
-    asyncio.run(_serve(options.host, options.port, options.worker_url))
+    asyncio.run(_serve(options.host, options.port, options.worker_url, options.ours))

@@ -116,10 +116,10 @@ def launching() -> dict[str, str]:
 
 
 @contextmanager
-def autoscaler() -> Iterator[str]:
+def autoscaler(*options: str) -> Iterator[str]:
     """The recording autoscaler as a process; gives its URL."""
     port = free_port()
-    command = [sys.executable, "-m", "tests.fakes.autoscaler", "--port", str(port)]
+    command = [sys.executable, "-m", "tests.fakes.autoscaler", "--port", str(port), *options]
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE)
     assert process.stdout is not None
     try:

@@ -14,9 +14,9 @@ import requests
 
 from lib.protocol.ticket import TICKET_HEADER, TicketKey, new_ticket_key
 from router.signing import FILE, load_signing_key
-from tests.fakes.comfyui_nodes import image_png
-from tests.integration.doors import fake_engines, fleet_settings
-from tests.integration.harness import WorkerProcess, picture, slow, worker
+from tests.fakes.comfyui_nodes import MODELS, image_png
+from tests.integration.doors import fake_engines, fleet_settings, reports
+from tests.integration.harness import WorkerProcess, autoscaler, picture, slow, worker
 from tests.integration.router_process import ACCOUNT_KEY, TOKEN, RouterProcess, router_process
 
 BASE = "https://router.example/w/ep/7"
@@ -233,6 +233,61 @@ def test_the_router_knows_its_own(relay: Relay, router: RouterProcess) -> None:
     for status in (200, 200 if relay.signatures else 401):
         done = requests.post(f"{route['url']}/generate/sync", json=envelope, timeout=30)
         assert done.status_code == status, done.text
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Relay, str]]:
+    """A worker and the autoscaler that records what it is told, as a router of ours."""
+    folder = tmp_path_factory.mktemp("told")
+    key = load_signing_key(folder / FILE)
+    with fake_engines(folder / "comfyui") as (engine,), autoscaler("--ours", str(folder / FILE)) as url:
+        settings = fleet_settings(folder, url) | {"COMFYUI_BACKENDS": engine.base_url}
+        with worker(folder, **settings) as process:
+            process.public = f"http://127.0.0.1:{settings['WORKER_PORT']}"
+            issuer = new_ticket_key(key, now=time.time(), life_s=3600)
+            yield Relay(process, issuer, number=7, signatures=True), url
+
+
+def sampled() -> dict[str, Any]:
+    """A picture by the checkpoint."""
+    loaded = {"1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": MODELS[0]}}}
+    return loaded | {
+        "2": {"class_type": "EmptyLatentImage", "inputs": {"width": 64, "height": 64, "batch_size": 1}},
+        "3": {"class_type": "CLIPTextEncode", "inputs": {"text": "x", "clip": ["1", 1]}},
+        "4": {
+            "class_type": "KSampler",
+            "inputs": {
+                "seed": "__RANDOM_INT__", "steps": 1, "cfg": 8, "sampler_name": "euler", "scheduler": "normal",
+                "denoise": 1, "model": ["1", 0], "positive": ["3", 0], "negative": ["3", 0], "latent_image": ["2", 0],
+            },
+        },
+        "5": {"class_type": "VAEDecode", "inputs": {"samples": ["4", 0], "vae": ["1", 2]}},
+        "6": {"class_type": "SaveImage", "inputs": {"images": ["5", 0], "filename_prefix": "it/sampled"}},
+    }  # fmt: skip
+
+
+def test_a_relayed_job_is_told_under_its_number(told: tuple[Relay, str]) -> None:
+    """In reports while it runs, and when it is over, with its model resident from then on."""
+    relay, url = told
+    number = 5_000_001
+    accepted = relay.post("/generate", asked(slow(1.5, color=32)), ticket=relay.ticket(request_idx=number))
+    assert accepted.status_code == 202
+    relay.process.wait_for(lambda: number in reports(url)[-1]["working_request_idxs"], "in a report")
+    relay.process.wait_for(lambda: (number, "Success") in outcomes(url), "told")
+    done = relay.post("/generate/sync", asked(sampled()), ticket=relay.ticket(request_idx=number + 1))
+    assert done.status_code == 200, done.text
+    relay.process.wait_for(lambda: reports(url)[-1].get("models_warm") == [MODELS[0]], "resident")
+    last = reports(url)[-1]
+    assert (last["slots"], last["engines"], last["models"], last["room"]) == (2, 1, [MODELS[0]], 1)
+    assert {"vast", "wrapper", "runpod", "salad"} == set(last["dialects"])
+    assert "slots" not in reports(url)[0]
+    relay.process.wait_for(lambda: (number + 1, "Success") in outcomes(url), "told")
+
+
+def outcomes(url: str) -> list[tuple[int, str]]:
+    """Numbers that are free, and why."""
+    deletes = requests.get(f"{url}/recorded/", timeout=10).json()["deletes"]
+    return [(item["request_idx"], item["status"]) for body in deletes for item in body["requests"]]
 
 
 def test_a_relayed_job_can_be_cancelled(relay: Relay) -> None:

@@ -1,7 +1,8 @@
-"""The demo's callers: jobs of mixed size, at random moments, in waves, by the protocol that Vast's SDK speaks.
+"""The demo's callers: jobs of mixed size, at random moments, in waves, in each way that there is to have one done.
 
-A job asks ``/route/`` for a worker and posts to that worker; one that did not do it is told to the router by asking
-again with the same ``request_idx``.
+Directly, by the protocol that Vast's SDK speaks: ask ``/route/`` for a worker, post to that worker, and tell the router
+of one that did not do it by asking again with the same ``request_idx``. Through the relay: post to the router and wait
+for the answer, or be content with a 202 and fetch the result later.
 """
 
 import asyncio
@@ -20,9 +21,11 @@ WAVE_S = 60.0
 WAVE = 0.35
 """The load rises and falls by this share."""
 JOB_S = 120.0
+POLL_S = 30
 MOST_OPEN = 200
 """Callers who wait at the same time; more would only show that the fleet is too small."""
 _SHARES = (60, 30, 10)
+_WAYS = (60, 25, 15)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,9 @@ class Job:
         return 100.0 * self.steps / BENCHMARK_STEPS * (self.side / 512) ** 2
 
 
+_DONE = "completed"
+_OVER = (_DONE, "failed", "cancelled", "timeout")
+"""Of the wrapper's API."""
 JOBS = (Job(side=512, steps=10), Job(side=512, steps=20), Job(side=768, steps=30))
 MEAN_COST = sum(job.cost * share for job, share in zip(JOBS, _SHARES, strict=True)) / sum(_SHARES)
 
@@ -87,7 +93,8 @@ class Traffic:
         self._open += 1
         try:
             async with asyncio.timeout(JOB_S):
-                done = await self._tried(job)
+                (way,) = self._chance.choices((self._direct, self._relayed, self._kept), weights=_WAYS)
+                done = await way(job)
         except (aiohttp.ClientError, TimeoutError):
             done = False
         finally:
@@ -96,10 +103,39 @@ class Traffic:
         self.failed += not done
         self.seconds += (asyncio.get_running_loop().time() - began) if done else 0.0
 
-    async def _tried(self, job: Job) -> bool:
-        key, number = self._chance.choice(self._fleet.keys.tenants), 0
+    def _payload(self, job: Job) -> dict[str, Any]:
         (model,) = self._chance.choices(MODELS, weights=(3, 1))
-        payload = {"input": {"workflow_json": graph(job, model=model, seed=self._chance.getrandbits(48))}}
+        return {"input": {"workflow_json": graph(job, model=model, seed=self._chance.getrandbits(48))}}
+
+    def _key(self) -> str:
+        return self._chance.choice(self._fleet.keys.tenants)
+
+    async def _relayed(self, job: Job) -> bool:
+        """By one request to the router."""
+        headers = {"Authorization": f"Bearer {self._key()}"}
+        url = f"{self._fleet.url}/generate/sync"
+        async with self._http.post(url, json=self._payload(job), headers=headers) as answer:
+            await answer.read()
+            return answer.ok
+
+    async def _kept(self, job: Job) -> bool:
+        """As a job that the router keeps until it is done."""
+        headers = {"Authorization": f"Bearer {self._key()}"}
+        url = f"{self._fleet.url}/generate"
+        async with self._http.post(url, json=self._payload(job), headers=headers) as answer:
+            answer.raise_for_status()
+            name = (await answer.json())["id"]
+        url = f"{self._fleet.url}/result/{name}?wait={POLL_S}"
+        while True:
+            async with self._http.get(url, headers=headers) as answer:
+                answer.raise_for_status()
+                status = (await answer.json())["status"]
+            if status in _OVER:
+                return bool(status == _DONE)
+
+    async def _direct(self, job: Job) -> bool:
+        """By a worker that the router names."""
+        key, number, payload = self._key(), 0, self._payload(job)
         for _ in range(TRIES):
             routed = await self._route(job, key=key, number=number)
             number = routed["request_idx"]

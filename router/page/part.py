@@ -27,9 +27,11 @@ async def page(ground: Ground, stack: AsyncExitStack) -> Part:
     stack.callback(dispatcher.changes.listen(troubles.hear))
     counted = Counted(ground.core.metrics)
     streams = EventStreams(tasks=ground.tasks, clock=clock, heartbeat_s=HEARTBEAT_S)
+    picture = Picture(dispatcher, desired=counted.desired, clock=clock, epoch=epoch)
+    ground.core.link.listen(lambda trouble: picture.stir())
     watching = Watching(
         dispatcher,
-        picture=Picture(dispatcher, desired=counted.desired, clock=clock, epoch=epoch),
+        picture=picture,
         troubles=troubles,
         counted=counted,
         relayed=Relayed(ground.jobs, clock=clock),

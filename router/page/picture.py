@@ -89,9 +89,13 @@ class Picture:
         while self.version == since:
             await self._news.wait()
 
-    def _hear(self, change: Change) -> None:
+    def stir(self) -> None:
+        """Something else changed that readers are shown."""
         self.version += 1
         self._news.set()
+
+    def _hear(self, change: Change) -> None:
+        self.stir()
         if change.endpoint:
             self._dirty_endpoints.add(change.endpoint)
         if change.worker:

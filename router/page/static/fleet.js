@@ -152,8 +152,9 @@ function showTiles() {
   const sum = (of) => all.reduce((total, one) => total + of(one), 0);
   const capacity = sum((one) => one.capacity), rate = sum((one) => one.rate);
   tile("ready", number(sum((one) => one.ready)), `of ${number(sum((one) => one.workers))}`);
-  tile("load", capacity > 0 ? percent(rate / capacity) : "–", `${number(rate)} of ${number(capacity)} units/s`);
-  tile("waiting", number(sum((one) => one.waiting)), units(sum((one) => one.waiting_work)));
+  tile("load", capacity > 0 ? percent(rate / capacity) : "–", `${number(Math.round(rate))} of ${number(Math.round(capacity))} units/s`);
+  const waits = Math.max(0, ...all.map((one) => one.waiting && one.wait ? one.wait.likely : 0));
+  tile("waiting", number(sum((one) => one.waiting)), waits >= 0.05 ? `a new one for ${span(waits)}` : "no wait expected");
   tile("running", number(sum((one) => one.running)), units(sum((one) => one.running_work)));
   const {outcomes, refusals} = fleet.totals;
   const refused = Object.values(refusals).reduce((total, count) => total + count, 0);
@@ -213,13 +214,14 @@ const endpoints = new Rows($("endpoints"), ({name}) => {
       put(policy, one.policy);
       put(ready, `${number(one.ready)} of ${number(one.workers)} ready`);
       put(load, one.capacity > 0 ? `Load ${percent(share)}` : "No capacity");
-      put(of, `${number(one.rate)} of ${number(one.capacity)} units/s`);
+      put(of, `${number(Math.round(one.rate))} of ${number(Math.round(one.capacity))} units/s`);
       fillTo(fill, share);
       bar.classList.toggle("hot", share > 0.85 && share <= 1);
       bar.classList.toggle("over", share > 1);
       bar.setAttribute("aria-label", `Load ${Number.isFinite(share) ? percent(share) : "without capacity"}`);
       waiting(number(one.waiting), one.waiting ? units(one.waiting_work) : "");
-      wait(one.wait ? span(one.wait.likely) : "–", one.wait ? (one.wait.high >= 0.1 ? `up to ${span(one.wait.high)}` : "") : "no worker");
+      wait(!one.wait ? "–" : one.wait.likely < 0.05 ? "none" : span(one.wait.likely),
+        !one.wait ? "no worker" : one.wait.high >= 0.1 ? `up to ${span(one.wait.high)}` : "");
       running(number(one.running), one.foreign ? `+ ${units(one.foreign)} of others` : one.running ? units(one.running_work) : "");
       scaled.hidden = !one.desired;
       if (one.desired) wanted(number(one.desired.workers), `at most ${number(one.max_workers)}`);
@@ -617,7 +619,9 @@ function showWhy(told, endpoint) {
     $("why-table").replaceChildren(el("table", {}, caption, el("thead", {}, head), el("tbody", {}, ...rows)));
   }
   const excluded = Object.entries(told.excluded).map(([reason, count]) => `${number(count)} ${EXCLUDED[reason] ?? reason}`);
-  put($("why-excluded"), excluded.length ? `No candidates: ${excluded.join(", ")}.` : "");
+  const others = told.workers - told.candidates.length;
+  put($("why-excluded"), excluded.length ? `No candidates: ${excluded.join(", ")}.` :
+    others > 0 && told.candidates.length ? `${number(others)} other ${others === 1 ? "worker" : "workers"} could not do it, or not earlier.` : "");
 }
 
 $("why").addEventListener("click", (event) => {

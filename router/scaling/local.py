@@ -33,6 +33,8 @@ DEATHS = 3
 """So often a place may lose its worker within ``DEATHS_S``; then it rests as long."""
 DEATHS_S = 300.0
 RESTART_S = 1.0
+LOOK_S = 1.0
+"""Where the system can't tell of the end of a process that is not our child."""
 OURS = "ROUTER_"
 """Variables that are the router's own business."""
 
@@ -121,10 +123,6 @@ class LocalProcesses:
     async def list(self) -> Sequence[Instance]:
         if not self._looked:
             await self._adopt()
-        adopted = [run for run in self._runs.values() if run.process is None]
-        for run, lives in zip(adopted, await asyncio.to_thread(_living, adopted), strict=True):
-            if not lives:
-                await self._ended(run, "it ended")
         return [self._shown(run) for run in self._runs.values()]
 
     async def _adopt(self) -> None:
@@ -133,6 +131,7 @@ class LocalProcesses:
         for run in await asyncio.to_thread(_found, self._folder, self._launch_of()):
             if run.place < len(self._places):
                 self._runs[run.id] = run
+                self._tasks.spawn(self._watch_found(run), name=f"worker {run.id}")
                 log.info("worker found again", extra={"event": "scaling.adopted", "worker": run.id, "pid": run.pid})
 
     async def close(self) -> None:
@@ -144,7 +143,7 @@ class LocalProcesses:
             self._end(run)
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_time + 5.0):
-                while any(run.process is not None for run in self._runs.values()):
+                while self._runs:
                     self._gone.clear()
                     await self._gone.wait()
 
@@ -195,6 +194,14 @@ class LocalProcesses:
     async def _watch(self, run: _Run, process: asyncio.subprocess.Process) -> None:
         status = await process.wait()
         await self._ended(run, f"it ended with {status}")
+
+    async def _watch_found(self, run: _Run) -> None:
+        """It is nobody's child here."""
+        if hasattr(os, "pidfd_open"):
+            await _end_of(run.pid)
+        while (await asyncio.to_thread(_living, [run]))[0]:
+            await self._clock.sleep(LOOK_S)
+        await self._ended(run, "it ended")
 
     async def _ended(self, run: _Run, how: str) -> None:
         if self._runs.pop(run.id, None) is None:
@@ -303,6 +310,21 @@ def _found(folder: Path, launch: Launch) -> list[_Run]:
         else:
             path.unlink(missing_ok=True)
     return runs
+
+
+async def _end_of(pid: int) -> None:
+    """Wait for the end of a process that need not be our child (Linux)."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
 
 
 def _living(runs: Sequence[_Run]) -> list[bool]:

@@ -44,7 +44,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         async def begin(*, endpoint: dict[str, Any] | None = None, **changes: Any) -> Talk:
             listening = asyncio.Event()
             port = free_port()
-            options = {
+            options: dict[str, Any] = {
                 "port": port,
                 "state_dir": tmp_path / "state",
                 "account_keys": ACCOUNT,

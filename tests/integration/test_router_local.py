@@ -1,0 +1,136 @@
+"""The provider ``local`` whole: a router as a process starts real workers on fake ComfyUIs when work comes, and ends
+them when it is done. Nothing is lost on the way up, down, or when a worker dies."""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+
+from tests.comfyui_fixture import REPOSITORY
+from tests.integration.doors import FakeEngine, fake_engines
+from tests.integration.harness import BENCHMARK, picture, slow
+from tests.integration.router_process import ACCOUNT_KEY, RouterProcess, router_process
+
+FAST = {"ROUTER_SCALING_EVERY_S": "0.5", "ROUTER_SCALING_DOWN_DELAY_S": "6"}
+WORKER = str(REPOSITORY / "workers" / "comfyui-json" / "worker.py")
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[FakeEngine]]:
+    with fake_engines(tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")) as found:
+        yield found
+
+
+def endpoint(folder: Path, engines: list[FakeEngine], **provider: Any) -> dict[str, Any]:
+    """Two places, each with a ComfyUI of its own."""
+    measured = folder / "measured.json"
+    measured.write_text(json.dumps(picture(prefix="measured/__RANDOM_INT__")))
+    env = {**BENCHMARK, "PYWORKER_HOST_READY": "1", "BENCHMARK_JSON_PATH": str(measured), "DRAIN_TIMEOUT_S": "20"}
+    local = {
+        "kind": "local",
+        "command": [sys.executable, WORKER],
+        "env": env,
+        "places": [{"COMFYUI_API_BASE": engine.base_url} for engine in engines],
+        "drain_time": 30,
+        **provider,
+    }
+    return {
+        "name": "ep",
+        "target_queue_time": 0.2,
+        "max_workers": 2,
+        "groups": [{"name": "here", "boot_time": 5, "provider": local}],
+    }
+
+
+def scaling(router: RouterProcess) -> dict[str, Any]:
+    headers = {"X-API-Key": ACCOUNT_KEY}
+    reply = requests.get(f"{router.url}/scaling", headers=headers, timeout=10)
+    assert reply.status_code == 200, reply.text
+    return dict(reply.json())
+
+
+def instances(router: RouterProcess) -> list[int]:
+    """Numbers of the workers that there are."""
+    group = scaling(router)["endpoints"].get("ep", {}).get("groups", {}).get("here", {"instances": []})
+    return [one["id"] for one in group["instances"]]
+
+
+def pids(router: RouterProcess) -> dict[int, int]:
+    group = scaling(router)["endpoints"]["ep"]["groups"]["here"]
+    return {one["id"]: int(one["detail"].split()[1]) for one in group["instances"]}
+
+
+def make(router: RouterProcess, payload: dict[str, Any], *, timeout_s: float = 90.0) -> tuple[str, dict[str, Any]]:
+    """As the SDK does it: ask for a worker, call it, come back with the same number if it lets one down."""
+    until, request_idx = time.monotonic() + timeout_s, 0
+    while time.monotonic() < until:
+        body = {"endpoint": "ep", "api_key": ACCOUNT_KEY, "cost": 100, "request_idx": request_idx}
+        auth = requests.post(f"{router.url}/route/", json=body, timeout=15).json()
+        request_idx = auth["request_idx"]
+        if "url" not in auth:
+            continue
+        envelope = {"auth_data": auth, "session_id": None, "payload": {"input": {"workflow_json": payload}}}
+        try:
+            reply = requests.post(f"{auth['url']}/generate/sync", json=envelope, timeout=60)
+        except requests.ConnectionError:
+            continue
+        if reply.status_code == 200:
+            return auth["url"], reply.json()
+        assert reply.status_code in (429, 500, 502, 503), reply.text
+    raise AssertionError(f"not made within {timeout_s:g} s:\n{json.dumps(scaling(router))}")
+
+
+def test_workers_come_with_the_work_and_go_with_it(tmp_path: Path, engines: list[FakeEngine]) -> None:
+    """None at first, two under load, none in the end; every request is made, on both of them."""
+    with router_process(tmp_path, endpoint(tmp_path, engines), **FAST) as router:
+        assert instances(router) == []
+        with ThreadPoolExecutor(12) as pool:
+            made = list(pool.map(lambda number: make(router, slow(1.0, color=number)), range(12)))
+        assert all(answer["status"] == "completed" for _, answer in made)
+        assert len({url for url, _ in made}) == 2
+        most = [event for event in scaling(router)["events"] if event["action"] == "start"]
+        assert sum(event["number"] for event in most) == 2
+        started = pids(router)
+        router.until(lambda: not instances(router), "without workers", 60)
+        assert not any(psutil.pid_exists(pid) for pid in started.values())
+        router.until(lambda: router.workers("ep") == {}, "forgotten", 10)
+
+
+def test_a_worker_that_dies_is_started_again(tmp_path: Path, engines: list[FakeEngine]) -> None:
+    """In its place, and its request is made by somebody."""
+    wanted = endpoint(tmp_path, engines) | {"min_load": 1, "max_workers": 1}
+    with router_process(tmp_path, wanted, **FAST) as router, ThreadPoolExecutor(1) as pool:
+        make(router, slow(0.1))
+        ((number, pid),) = pids(router).items()
+        waiting = pool.submit(make, router, slow(2.0, color=9))
+        router.until(lambda: scaling(router)["endpoints"]["ep"]["running_requests"], "busy")
+        os.kill(pid, signal.SIGKILL)
+        assert waiting.result()[1]["status"] == "completed"
+        assert list(pids(router)) == [number] and pids(router)[number] != pid
+
+
+def test_workers_may_outlive_their_router(tmp_path: Path, engines: list[FakeEngine]) -> None:
+    """The next one finds them, uses them, and ends them."""
+    wanted = endpoint(tmp_path, engines) | {"min_load": 1, "max_workers": 1}
+    router = RouterProcess(tmp_path, wanted, **FAST)
+    router.start()
+    url, _ = make(router, slow(0.1))
+    started = pids(router)
+    router.kill()
+    router.start()
+    try:
+        assert make(router, slow(0.1, color=3))[0] == url
+        router.until(lambda: instances(router) == list(started), "found again", 10)
+        assert pids(router) == started
+    finally:
+        assert router.stop() == 0
+    assert not any(psutil.pid_exists(pid) for pid in started.values())

@@ -68,7 +68,6 @@ class Picture:
             if self._clock.monotonic() < self._fresh_at + self._rest_s:
                 return self._drawn
             self._drawn = self.version
-            self._news.clear()
             dirty, self._dirty = self._dirty, {}
             spent_s = self._draw_endpoints(dirty)
             keys = list(dirty)
@@ -87,6 +86,7 @@ class Picture:
     async def changed(self, *, since: int) -> None:
         """Return when something has changed after ``version`` was ``since``."""
         while self.version == since:
+            self._news.clear()
             await self._news.wait()
 
     def stir(self) -> None:

@@ -24,6 +24,7 @@ from benchmark.result import BenchResult
 from benchmark.router import PARTS, measure_router, plot_router
 from benchmark.routing.measure import JOBS, PROCESSES, SEEDS, measure_routing
 from benchmark.routing.plot import plot_routing
+from benchmark.routing.real import measure_real
 from benchmark.runners import ApiRunner, RawRunner
 from benchmark.servers import NoComfyUI, ServerFailed
 from benchmark.settings import REPOSITORY
@@ -95,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmark", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.set_defaults(dialect=None, only=None, real=False)
     commands = parser.add_subparsers(dest="command", required=True)
     boot = commands.add_parser("boot", help="the benchmark that a worker runs at start")
     where = boot.add_mutually_exclusive_group()
@@ -109,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     others = {name: commands.add_parser(name, help=one.about) for name, one in MEASUREMENTS.items()}
     others["router"].add_argument("--only", choices=PARTS, help="one of its three parts")
+    others["routing"].add_argument("--real", action="store_true", help="some of it on real processes (3 minutes)")
     others["routing"].add_argument("--jobs", type=int, default=JOBS, help=f"in a cell, at most; {JOBS} by default")
     others["routing"].add_argument("--seeds", type=int, default=SEEDS, help=f"{SEEDS} by default")
     others["routing"].add_argument("--processes", type=int, default=PROCESSES, help=f"{PROCESSES} by default")
@@ -125,6 +128,8 @@ def _measure(options: argparse.Namespace) -> Report:
         memory = not options.no_memory and options.dialect is None
         measuring = measure_overhead(_say, cases=cases, memory=memory, dialect=options.dialect)
         return Overhead(asyncio.run(measuring))
+    if options.real:
+        return asyncio.run(measure_real(_say))
     report: Report = asyncio.run(_run(MEASUREMENTS[options.command].measure(_say, **_chosen(options))))
     return report
 
@@ -146,12 +151,12 @@ async def _run(measuring: Awaitable[Any]) -> Any:
 
 def _plot_of(options: argparse.Namespace) -> Callable[[Any, Path], None] | None:
     """A part of a measurement has no picture."""
-    whole = options.command in MEASUREMENTS and not getattr(options, "only", None)
+    whole = options.command in MEASUREMENTS and not (options.only or options.real)
     return MEASUREMENTS[options.command].plot if whole else None
 
 
 def _keep(options: argparse.Namespace, report: Report, *, plot: Callable[[Any, Path], None] | None) -> None:
-    name = "-".join(filter(None, (options.command, getattr(options, "dialect", None))))
+    name = "-".join(filter(None, (options.command, options.dialect, "real" if options.real else None)))
     path = options.json or RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report.to_json(), indent=2) + "\n")

@@ -9,7 +9,7 @@ from benchmark.facts import HostFacts
 from benchmark.router import RouterReport, plot_router
 from benchmark.router_decisions import measure_decisions
 from benchmark.router_load import Found, Spent, http_post
-from benchmark.router_relay import Relayed
+from benchmark.router_relay import Relayed, measure_relay
 from benchmark.router_routes import CASES, Case, Routes, measure_routes
 
 
@@ -47,6 +47,13 @@ def test_a_rate_is_held_against_its_promise() -> None:
     assert met is not None and met.met is True and missed is not None and missed.met is False
     assert "0.80 of the core" in missed.found
     assert made_up(Case(name="other"), rate=1.0).target() is None
+
+
+async def test_calls_are_relayed_and_made_directly() -> None:
+    """A real router in front of a worker that does nothing: all calls are answered, both ways."""
+    found = await measure_relay(quiet, rounds=2, calls=5)
+    assert [len(one) for one in (*found.direct_s, *found.relayed_s)] == [5] * 4
+    assert found.added_ms().value > 0
 
 
 def test_what_the_relay_adds_is_a_difference_of_medians() -> None:

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from aiohttp import hdrs, web
 
 from lib.clock import Clock
-from lib.errors import NotReady, Overloaded
+from lib.errors import NotReady, Overloaded, ServiceError
 from router.cases import Ending, Outcome
 from router.direct import DirectRequests
 from router.dispatch import Dispatcher
@@ -64,6 +64,7 @@ class Forwarding:
         self._dispatcher: Dispatcher = ground.dispatcher
         self._direct: DirectRequests = ground.core.direct
         self._clock: Clock = ground.clock
+        self._tasks = ground.tasks
         self._wait_s = ground.settings.relay_wait_s
         self._upstream = upstream
         self._metrics = metrics
@@ -78,6 +79,9 @@ class Forwarding:
                 if response is not None:
                     return response
             raise self._nobody(one)
+        except ServiceError:
+            await self._forget(one)
+            raise
         finally:
             if one.tried:
                 self._dispatcher.refusals.forget(ask.request_id)
@@ -131,6 +135,7 @@ class Forwarding:
             if not passing.begun:
                 return None
             self._metrics.relayed(one.asked.work.dialect, Ending.LOST)
+            await self._forget(one)
             return await passing.break_off(error.message)
         except CallerLeft:
             await self._left(one, passing)
@@ -138,8 +143,8 @@ class Forwarding:
         except asyncio.CancelledError:
             await self._left(one, passing)
             raise
-        await self._done(one, passing, since=begun)
-        return response
+        self._tasks.spawn(self._done(one, passing, took_s=self._clock.monotonic() - begun), name="relay: done")
+        return response  # before what is learned of it
 
     def _call(self, request: web.Request, one: _Try) -> Call:
         headers = request.headers.copy()
@@ -166,19 +171,23 @@ class Forwarding:
         )
         await self._dispatcher.refused(one.ask.request_id, worker.key, reason)
 
-    async def _done(self, one: _Try, passing: Passing, *, since: float) -> None:
+    async def _done(self, one: _Try, passing: Passing, *, took_s: float) -> None:
         ending = _ending(passing.status)
         self._metrics.relayed(one.asked.work.dialect, ending)
         if passing.status == HTTPStatus.ACCEPTED:
             return  # its worker goes on, and says when it is over
         ran_s = passing.ran_s
-        run_s = self._clock.monotonic() - since if ran_s is None else ran_s
-        await self._dispatcher.settle(one.ask.request_id, Outcome(ending=ending, run_s=run_s))
+        outcome = Outcome(ending=ending, run_s=took_s if ran_s is None else ran_s)
+        await self._dispatcher.settle(one.ask.request_id, outcome)
 
     async def _left(self, one: _Try, passing: Passing) -> None:
         self._metrics.relayed(one.asked.work.dialect, Ending.CANCELLED)
         if not (one.asked.kept and passing.begun):
-            await self._dispatcher.settle(one.ask.request_id, Outcome(ending=Ending.CANCELLED))
+            await self._forget(one)
+
+    async def _forget(self, one: _Try) -> None:
+        """Nothing more comes of it."""
+        await self._dispatcher.settle(one.ask.request_id, Outcome(ending=Ending.CANCELLED))
 
     def _nobody(self, one: _Try) -> NotReady:
         self._metrics.relayed(one.asked.work.dialect, Ending.REFUSED)

@@ -1,5 +1,6 @@
 """Passes a worker's answer on to a caller, as it comes, no faster than it is taken."""
 
+import asyncio
 import logging
 import re
 from http import HTTPStatus
@@ -14,6 +15,8 @@ log = logging.getLogger(__name__)
 
 IN_ONE_PIECE = 256 * 1024
 """Answers up to this are read before they are passed on: until then another worker may still do it."""
+STALLED_S = 300.0
+"""A caller who takes nothing for so long is gone."""
 TAIL = 8 * 1024
 """The end of an answer tells how long the job ran."""
 EVENTS = "text/event-stream"
@@ -88,8 +91,11 @@ class Passing:
         self._head = self._head or chunk[:TAIL]
         self._tail = chunk[-TAIL:] if len(chunk) >= TAIL else (self._tail + chunk)[-TAIL:]
         try:
-            await response.write(chunk)
-        except ConnectionError as error:
+            async with asyncio.timeout(STALLED_S):
+                await response.write(chunk)
+        except (ConnectionError, TimeoutError) as error:
+            if self._request.transport is not None:
+                self._request.transport.abort()
             raise CallerLeft from error
 
     async def _end(self, response: web.StreamResponse) -> None:

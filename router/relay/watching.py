@@ -46,9 +46,10 @@ class Watch:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self._calls: dict[str, set[Watched]] = {}
+        self._count = 0
 
     def __len__(self) -> int:
-        return sum(map(len, self._calls.values()))
+        return self._count
 
     @contextmanager
     def over(self, worker: Worker, *, request_id: str, limit: asyncio.Timeout) -> Iterator[Watched]:
@@ -56,9 +57,11 @@ class Watch:
         watched = Watched(limit=limit, request_id=request_id, url=worker.record.url)
         calls = self._calls.setdefault(worker.key, set())
         calls.add(watched)
+        self._count += 1
         try:
             yield watched
         finally:
+            self._count -= 1
             calls.discard(watched)
             if not calls and self._calls.get(worker.key) is calls:
                 del self._calls[worker.key]

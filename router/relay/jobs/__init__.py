@@ -105,7 +105,9 @@ async def build_jobs(ground: Ground, stack: AsyncExitStack, *, upstream: Upstrea
         upstream=upstream,
         new_number=ground.core.direct.new_number,
         clock=clock,
-        limits=Limits(max_result_bytes=settings.max_result_bytes, patience_s=settings.patience_s),
+        limits=Limits(
+            max_result_bytes=settings.max_result_bytes, patience_s=settings.patience_s, counted_s=settings.lease_s
+        ),
     )
     runner = telling.runner = Runner(
         jobs=jobs,
@@ -115,6 +117,7 @@ async def build_jobs(ground: Ground, stack: AsyncExitStack, *, upstream: Upstrea
         holder=ground.replica,
         lease_s=settings.lease_s,
         places=lambda endpoint: sum(worker.view.slots for worker in dispatcher.workers(endpoint)),
+        count=dispatcher.keep,
         ended=telling.ended,
     )
     accepting = Accepting(jobs, dispatcher=dispatcher, clock=clock, announce=telling.announce)

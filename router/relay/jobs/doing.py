@@ -56,10 +56,11 @@ LATE_S = 15.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """``max_result_bytes`` of a worker's answer are kept. A worker that was lost with a job may be back with it, and is
-    asked again for ``patience_s``."""
+    asked again for ``patience_s``. What a router gave that is gone counts for another ``counted_s``."""
 
     max_result_bytes: int
     patience_s: float
+    counted_s: float
 
 
 class TooLarge(ServiceError):
@@ -157,7 +158,14 @@ class Doing:
         while True:
             ask = self._ask(job, arrived_at)
             try:
-                given = await self._dispatcher.assign(ask, wait_s=HOLD_S, kind=job.shape, prior=job.cost, again=again)
+                given = await self._dispatcher.assign(
+                    ask,
+                    wait_s=HOLD_S,
+                    kind=job.shape,
+                    prior=job.cost,
+                    ttl_s=self._limits.counted_s,
+                    again=again,
+                )
             except Overloaded as error:  # its tenant's share of the line is full
                 await self._clock.sleep(error.retry_after_s or 1.0)
                 continue
@@ -282,7 +290,6 @@ class Doing:
                 await patience.wait(seen.why, Refusal.FAILED)
                 continue
             patience.calm()
-            self._dispatcher.keep(str(job.number))
             if self._clock.monotonic() - asked_at < FIRST_PAUSE_S:  # it does not hold polls
                 await self._clock.sleep(LONGEST_PAUSE_S / 4)
 

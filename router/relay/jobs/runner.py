@@ -28,7 +28,7 @@ STOP_S = 5.0
 
 class Runner:
     """``ended`` is told of each job that this router brought to its end. ``places``: how many jobs an endpoint's
-    workers may hold."""
+    workers may hold. ``count`` has the request of this number count against its worker on."""
 
     def __init__(
         self,
@@ -40,6 +40,7 @@ class Runner:
         holder: str,
         lease_s: float,
         places: Callable[[str], int],
+        count: Callable[[str], None],
         ended: Callable[[RelayJob], None],
     ) -> None:
         self._jobs = jobs
@@ -49,6 +50,7 @@ class Runner:
         self._holder = holder
         self._lease_s = lease_s
         self._places = places
+        self._count = count
         self._ended = ended
         self._held: dict[str, Holding] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -83,6 +85,7 @@ class Runner:
         while True:
             await self._clock.sleep(self._lease_s / RENEWALS)
             self._wake.set()
+            self._count_on()
             try:
                 await self._renew()
             except StoreDown as error:
@@ -142,6 +145,13 @@ class Runner:
                 del self._held[job_id]
                 self._running.pop(job_id, None)
             self._wake.set()
+
+    def _count_on(self) -> None:
+        """Not what was only just given: its worker may not list it yet, and would seem to have lost it."""
+        limit = self._clock.now().timestamp() - self._lease_s / RENEWALS
+        for held in self._held.values():
+            if held.given and held.job.remote_id and held.job.attempts[-1].begun_at <= limit:
+                self._count(str(held.job.number))
 
     async def _renew(self) -> None:
         fences = {job_id: held.job.fence for job_id, held in self._held.items()}

@@ -14,6 +14,7 @@ import binascii
 import json
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,13 +75,35 @@ def new_ticket_key(rsa: RSAPrivateKey, *, now: float, life_s: float) -> TicketKe
     return TicketKey(key=key, certificate=f"{part}.{_packed(signature)}", expires_at=now + life_s)
 
 
-def read_ticket(text: str, keys: Iterable[RSAPublicKey], *, now: float) -> Ticket:
+class Vouched:
+    """Remembers ticket keys that a router's key vouched for: every ticket of a day brings the same one along."""
+
+    MOST = 16
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, tuple[tuple[RSAPublicKey, ...], Ed25519PublicKey, float]] = OrderedDict()
+
+    def key(self, part: str, signature: str, keys: tuple[RSAPublicKey, ...], *, now: float) -> Ed25519PublicKey:
+        """Return the key of a certificate. Raises: ValueError, KeyError, TypeError."""
+        name = f"{part}.{signature}"
+        known = self._known.get(name)
+        if known is None or known[0] != keys:
+            known = (keys, *_vouched(part, _unpacked(signature), keys))
+            self._known[name] = known
+            if len(self._known) > self.MOST:
+                self._known.popitem(last=False)
+        if known[2] + LEEWAY_S < now:
+            raise ValueError("its certificate is over")
+        return known[1]
+
+
+def read_ticket(text: str, keys: Iterable[RSAPublicKey], *, now: float, vouched: Vouched | None = None) -> Ticket:
     """Return a ticket that one of these routers' keys vouches for, and that is not over. Raises: Unauthorized."""
     parts = text.split(".")
     if len(text) > LONGEST_TEXT or len(parts) != 5 or parts[0] != _VERSION:
         raise Unauthorized("This is no ticket.")
     try:
-        key = _vouched(parts[3], _unpacked(parts[4]), tuple(keys), now=now)
+        key = (vouched or Vouched()).key(parts[3], parts[4], tuple(keys), now=now)
         key.verify(_unpacked(parts[2]), f"{_VERSION}.{parts[1]}".encode())
         payload = json.loads(_unpacked(parts[1]))
         ticket = Ticket(
@@ -122,6 +145,7 @@ class TicketCheck:
         self._signatures = signatures
         self._now = now
         self._spent = SpentTickets()
+        self._vouched = Vouched()
 
     async def spend(self, text: str, *, request_idx: int | None = None) -> Ticket:
         """Return the ticket, which is used up then; with ``request_idx`` it must be that request's. Raises:
@@ -137,13 +161,13 @@ class TicketCheck:
         """Fetch the routers' keys again when it does not fit: they may have changed."""
         keys = self._signatures.keys
         try:
-            return read_ticket(text, keys.keys, now=self._now())
+            return read_ticket(text, keys.keys, now=self._now(), vouched=self._vouched)
         except Unauthorized:
             before = keys.keys
             await keys.refresh()
             if keys.keys is before:
                 raise
-        return read_ticket(text, keys.keys, now=self._now())
+        return read_ticket(text, keys.keys, now=self._now(), vouched=self._vouched)
 
 
 def ticket_of(auth_data: Mapping[str, Any]) -> str:
@@ -152,14 +176,13 @@ def ticket_of(auth_data: Mapping[str, Any]) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _vouched(part: str, signature: bytes, keys: tuple[RSAPublicKey, ...], *, now: float) -> Ed25519PublicKey:
+def _vouched(part: str, signature: bytes, keys: tuple[RSAPublicKey, ...]) -> tuple[Ed25519PublicKey, float]:
+    """Return the key of a certificate, and its end."""
     text = f"{_PURPOSE}.{part}".encode()
     if not any(_fits(key, signature, text) for key in keys):
         raise ValueError("no key vouches for it")
     told = json.loads(_unpacked(part))
-    if float(told["exp"]) + LEEWAY_S < now:
-        raise ValueError("its certificate is over")
-    return Ed25519PublicKey.from_public_bytes(_unpacked(str(told["key"])))
+    return Ed25519PublicKey.from_public_bytes(_unpacked(str(told["key"]))), float(told["exp"])
 
 
 def _fits(key: RSAPublicKey, signature: bytes, text: bytes) -> bool:

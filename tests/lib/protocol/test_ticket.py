@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from lib.errors import Unauthorized
 from lib.protocol.auth import SignatureCheck
-from lib.protocol.ticket import SpentTickets, TicketCheck, TicketKey, new_ticket_key, read_ticket, ticket_of
+from lib.protocol.ticket import SpentTickets, TicketCheck, TicketKey, Vouched, new_ticket_key, read_ticket, ticket_of
 from tests.fakes.autoscaler import new_key
 
 URL, NOW = "https://203.0.113.9:40001", 1_000_000.0
@@ -87,6 +87,23 @@ def test_a_tickets_key_ends(rsa: RSAPrivateKey) -> None:
     text = issue(issuer, life_s=1000)
     with pytest.raises(Unauthorized):
         read_ticket(text, [rsa.public_key()], now=NOW + 200)
+
+
+def test_what_was_vouched_for_is_not_believed_for_ever(
+    rsa: RSAPrivateKey, other: RSAPrivateKey, issuer: TicketKey
+) -> None:
+    """Neither after its end, nor under other keys of routers, nor in a certificate that was changed."""
+    keys, vouched = (rsa.public_key(),), Vouched()
+    short = new_ticket_key(rsa, now=NOW, life_s=100)
+    for one in (issuer, short, issuer):
+        assert read_ticket(issue(one), keys, now=NOW, vouched=vouched)
+    with pytest.raises(Unauthorized):
+        read_ticket(issue(short, life_s=1000), keys, now=NOW + 200, vouched=vouched)
+    with pytest.raises(Unauthorized):
+        read_ticket(issue(issuer), (other.public_key(),), now=NOW, vouched=vouched)
+    mixed = ".".join([*issue(issuer).split(".")[:3], short.certificate])
+    with pytest.raises(Unauthorized):
+        read_ticket(mixed, keys, now=NOW, vouched=vouched)
 
 
 def test_no_byte_of_a_ticket_can_be_changed(rsa: RSAPrivateKey, issuer: TicketKey) -> None:

@@ -133,7 +133,7 @@ class Fleet:
             if case is None or not assignment.request_id.isdigit():
                 continue
             if assignment.request_id in working:
-                self._planner.keep(assignment.request_id)
+                self._planner.keep(assignment.request_id, listed=True)
             elif case.seen:
                 self._planner.lost(assignment.request_id)
 

@@ -256,12 +256,13 @@ class Planner:
         owner = self._owners.get(request_id)
         return self.desks[owner].chooser.assignment(request_id) if owner in self.desks else None
 
-    def keep(self, request_id: str) -> None:
-        """Its worker is at it: the assignment counts for another ``ttl_s``, for all replicas."""
+    def keep(self, request_id: str, *, listed: bool = False) -> None:
+        """Its worker is at it: the assignment counts for another ``ttl_s``, for all replicas. ``listed``: the worker
+        says so itself, and will say when it is over."""
         case, now = self.cases.get(request_id), self._clock.monotonic()
         if case is None or case.given is None:
             return
-        case.seen, case.expires_at = True, now + case.ttl_s
+        case.seen, case.expires_at = case.seen or listed, now + case.ttl_s
         if now - case.renewed_at >= case.ttl_s / RENEWALS:
             case.renewed_at = now
             self._bulletin.renew(case.given, ttl_s=case.ttl_s)

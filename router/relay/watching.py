@@ -24,13 +24,12 @@ _SILENT = {
 class Watched:
     """One call. ``limit`` ends it; ``why`` says why it was ended."""
 
-    __slots__ = ("fresh", "limit", "request_id", "url", "why")
+    __slots__ = ("limit", "request_id", "url", "why")
 
     def __init__(self, *, limit: asyncio.Timeout, request_id: str, url: str) -> None:
         self.limit = limit
         self.request_id = request_id
         self.url = url
-        self.fresh = True
         self.why = ""
 
     def end(self, why: str) -> None:
@@ -77,13 +76,11 @@ class Watch:
                     watched.end(told)
 
     async def keep(self) -> None:
-        """Keep what goes on counted; call this every ``KEEP_S``. Not at once: what was only just given, its worker may
-        not list yet, and would seem to have lost."""
+        """Keep what goes on counted, whether its worker lists it or not; call this every ``KEEP_S``."""
         for calls in self._calls.values():
             for watched in calls:
-                if watched.request_id and not watched.fresh:
+                if watched.request_id:
                     self._dispatcher.keep(watched.request_id)
-                watched.fresh = False
 
 
 def _trouble(worker: Worker | None) -> str:

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from lib.serving.payloads import json_response
+from router.endpoints import Bearer, Scope
 from router.model import Condition
 from tests.fakes.relay_worker import busy, dying, echo, hanging
 from tests.fakes.router_world import KEY
@@ -72,6 +73,8 @@ async def test_three_workers_are_tried_and_no_more(world: World) -> None:
         assert response.status == 503 and int(response.headers["Retry-After"]) >= 1
     assert sum(len(worker.heard) for worker in workers) == 3
     assert answer["status"] == "failed" and answer["message"].count("it answered 503") == 3
+    (number,) = {heard.ticket.request_idx for worker in workers for heard in worker.heard if heard.ticket}
+    assert not world.ground[0].dispatcher.may_know(str(number), Bearer(scope=Scope.TENANT, endpoint="ep"))
 
 
 async def test_an_answer_that_breaks_off_is_seen(world: World) -> None:

@@ -1,7 +1,7 @@
 # Development commands; each ends in a sentence that says what to do next. `make` alone lists them.
 # On a fresh Debian or Ubuntu machine with Python 3.11+ (python3-venv), git, curl and make, `make test` does all.
 .DEFAULT_GOAL := help
-.PHONY: help environment setup check test fmt bench
+.PHONY: help environment setup check test fmt demo bench
 
 VENV ?= $(CURDIR)/.venv
 # Where the real ComfyUI that the tests run lies; kept between runs (2 GB).
@@ -38,6 +38,9 @@ fmt: environment ## Format the code and repair what can be repaired
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 	@echo "Formatted. Next: make check"
+
+demo: environment ## Show the router: three workers on a fake ComfyUI, load, the page (DEMO_SECONDS=20 ends it)
+	@exec $(PYTHON) -m router.demo
 
 BENCHMARKS := overhead load gap large soak streams
 bench: setup ## Measure our service against raw ComfyUI: all of docs/benchmarks (half an hour)

@@ -1,7 +1,7 @@
 """The fleet as all readers of the page see it: kept up to date while there are any, worker by worker as they change.
 
-A picture may take a twentieth of the loop's time, and be made four times a second; a large fleet is shown a little
-later, and nothing else waits for it.
+Pictures, and what readers make of them, may take a twentieth of the loop's time, and come four times a second at most;
+a large fleet is shown a little later, and nothing else waits for it.
 """
 
 import asyncio
@@ -88,6 +88,10 @@ class Picture:
         while self.version == since:
             self._news.clear()
             await self._news.wait()
+
+    def spent(self, seconds: float) -> None:
+        """A reader was told of it, which took so long."""
+        self._rest_s += REST_FACTOR * seconds
 
     def stir(self) -> None:
         """Something else changed that readers are shown."""

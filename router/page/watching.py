@@ -48,6 +48,7 @@ class Watching:
         self._relayed = relayed
         self._streams = streams
         self._replica = replica
+        self._clock = clock
         self._epoch = Epoch(clock)
 
     async def events(self, request: web.Request) -> web.StreamResponse:
@@ -64,9 +65,13 @@ class Watching:
     async def _tell(self, stream: EventStream, telling: Telling) -> None:
         while True:
             version = await self._picture.refresh()
-            news = telling.news(await self._scene())
-            if news is not None:
-                await stream.send(encode(news))
+            scene = await self._scene()
+            began = self._clock.monotonic()
+            news = telling.news(scene)
+            event = encode(news) if news is not None else None
+            self._picture.spent(self._clock.monotonic() - began)
+            if event is not None:
+                await stream.send(event)
             await self._picture.rest()
             try:
                 async with asyncio.timeout(SOON_S):

@@ -76,6 +76,21 @@ async def test_a_rest_follows_each_picture(router: Replica) -> None:
         assert set(picture.rows) == {"ep/1"}
 
 
+async def test_many_readers_are_told_less_often(router: Replica) -> None:
+    """Together they get no more of the loop's time than one."""
+    picture = picture_of(router)
+    with picture.watched():
+        await picture.refresh()
+        picture.spent(0.05)
+        await router.report(1)
+        await later(router, LEAST_REST_S + 0.05 * module.REST_FACTOR - 0.01)
+        await picture.refresh()
+        assert picture.rows == {}
+        await later(router, 0.02)
+        await picture.refresh()
+        assert set(picture.rows) == {"ep/1"}
+
+
 async def test_a_change_during_a_picture_is_not_lost(router: Replica) -> None:
     """Who has seen a version hears of the next one, also if it came before he asked."""
     picture = picture_of(router)

@@ -212,11 +212,12 @@ class OfferedLoad:
     def __init__(self, *, jobs: int = JOBS_AVERAGED) -> None:
         self._jobs = jobs
         self._known: dict[str, _Arrivals] = {}
-        self._total: dict[str, float] = {}
+        self._total: dict[str, tuple[int, float]] = {}
 
     def arrived(self, endpoint: str, *, size: float, now: float) -> None:
         """Count a new request (not its retries)."""
-        self._total[endpoint] = self.total(endpoint) + size
+        count, work = self.total(endpoint)
+        self._total[endpoint] = count + 1, work + size
         seen = self._known.get(endpoint)
         if seen is None:
             self._known[endpoint] = _Arrivals(last_at=now, size=size)
@@ -227,9 +228,9 @@ class OfferedLoad:
         seen.last_at = now
         seen.count += 1
 
-    def total(self, endpoint: str) -> float:
-        """Units of all requests so far."""
-        return self._total.get(endpoint, 0.0)
+    def total(self, endpoint: str) -> tuple[int, float]:
+        """Number and units of all requests so far."""
+        return self._total.get(endpoint, (0, 0.0))
 
     def rate(self, endpoint: str, now: float) -> float:
         """Units per second now; sinks while nothing comes."""

@@ -12,43 +12,57 @@ LEAST_LOOKED_S = 15.0
 
 @dataclass(slots=True, kw_only=True)
 class _Average:
-    """Units per second, older ones counting less and less."""
+    """Units per second, older ones counting less and less; ``squares`` tells how much of it is chance."""
 
     span_s: float
     amount: float = 0.0
+    squares: float = 0.0
 
-    def pass_by(self, gap_s: float, work: float) -> None:
-        self.amount = self.amount * math.exp(-gap_s / self.span_s) + work
+    def pass_by(self, gap_s: float, work: float, count: int) -> None:
+        share = math.exp(-gap_s / self.span_s)
+        self.amount = self.amount * share + work
+        self.squares = self.squares * share * share + work * work / max(count, 1)
 
     def rate(self, looked_s: float) -> float:
-        seen = 1.0 - math.exp(-max(looked_s, LEAST_LOOKED_S) / self.span_s)
-        return self.amount / (self.span_s * seen)
+        return self.amount / self._seen_s(looked_s)
+
+    def chance(self, looked_s: float) -> float:
+        """By how much the rate may be wrong (a standard deviation): for few large requests, by all of it."""
+        return math.sqrt(self.squares) / self._seen_s(looked_s)
+
+    def _seen_s(self, looked_s: float) -> float:
+        return self.span_s * (1.0 - math.exp(-max(looked_s, LEAST_LOOKED_S) / self.span_s))
 
 
 class Meter:
-    """The work that is offered to one endpoint here, read from a total that only grows."""
+    """The work that is offered to one endpoint here, read from totals that only grow."""
 
-    def __init__(self, *, now: float, total: float = 0.0) -> None:
+    def __init__(self, *, now: float, count: int = 0, total: float = 0.0) -> None:
         self._begun_at = now
         self._read_at = now
+        self._count = count
         self._total = total
         self._minutes = _Average(span_s=MINUTES_S)
         self._hour = _Average(span_s=HOUR_S)
         self._busy_at = -math.inf
 
-    def read(self, total: float, *, now: float, busy: bool) -> None:
-        """Take the total of now; ``busy``: requests wait or run."""
-        gap_s, work = max(now - self._read_at, 0.0), max(total - self._total, 0.0)
-        self._read_at, self._total = now, total
+    def read(self, count: int, total: float, *, now: float, busy: bool) -> None:
+        """Take the number and units of all requests so far; ``busy``: some wait or run."""
+        gap_s, more, work = max(now - self._read_at, 0.0), count - self._count, max(total - self._total, 0.0)
+        self._read_at, self._count, self._total = now, count, total
         if busy or work > 0:
             self._busy_at = now
         for average in (self._minutes, self._hour):
-            average.pass_by(gap_s, work)
+            average.pass_by(gap_s, work, more)
 
     def rates(self, now: float) -> tuple[float, float]:
-        """Units per second over the last minutes and over the last hour."""
+        """Units per second to reckon with, and those over the last hour.
+
+        The last minutes count as far as they are no chance (one long job is no load of many); else the hour does."""
         looked_s = now - self._begun_at
-        return self._minutes.rate(looked_s), self._hour.rate(looked_s)
+        minutes, hour = self._minutes.rate(looked_s), self._hour.rate(looked_s)
+        sure = max(minutes - self._minutes.chance(looked_s), 0.0)
+        return max(sure, min(minutes, hour)), hour
 
     def idle_s(self, now: float) -> float:
         """Seconds since there was anything to do."""

@@ -118,6 +118,7 @@ class LocalProcesses:
 
     async def remove(self, instance: int) -> None:
         if (run := self._runs.get(instance)) is not None:
+            run.again = False
             self._end(run)
 
     async def list(self) -> Sequence[Instance]:
@@ -204,21 +205,23 @@ class LocalProcesses:
         await self._ended(run, "it ended")
 
     async def _ended(self, run: _Run, how: str) -> None:
-        if self._runs.pop(run.id, None) is None:
-            return
+        """Its place stays its own if it is started again."""
         await asyncio.to_thread((self._folder / str(run.id) / RECORD).unlink, missing_ok=True)
-        wanted = run.again or not run.leaving
         if not run.leaving:
-            now = self._clock.monotonic()
-            self._places[run.place].deaths.append(now)
-            wanted = not self._rests(run.place, now)
-            words = {"event": "scaling.died", "worker": run.id, "how": how, "again": wanted}
+            self._places[run.place].deaths.append(self._clock.monotonic())
+            run.again = not self._rests(run.place, self._clock.monotonic())
+            words = {"event": "scaling.died", "worker": run.id, "how": how, "again": run.again}
             log.warning("worker died", extra=words)
-            await self._clock.sleep(RESTART_S)
-        self._gone.set()
-        if wanted and not self._closing and run.place not in {other.place for other in self._runs.values()}:
-            with suppress(ProviderFailed):  # the next look finds that it is missing, and has it started
+            await self._clock.sleep(RESTART_S if run.again else 0.0)
+        if run.again and not self._closing:
+            try:
                 await self._begin(run.id, place=run.place, launch=run.launch)
+            except ProviderFailed as error:
+                log.warning("worker is not started again", extra={"event": "scaling.lost", "reason": error.message})
+            else:
+                return
+        self._runs.pop(run.id, None)
+        self._gone.set()
 
     def _end(self, run: _Run) -> None:
         """SIGTERM now, SIGKILL for its whole session when it takes too long."""

@@ -52,8 +52,9 @@ class Watch:
         for endpoint in self._dispatcher.endpoints.all():
             figures = self._dispatcher.figures(endpoint.name)
             meter = self._meters.setdefault(endpoint.name, Meter(now=now))
-            total = self._dispatcher.learning.load.total(endpoint.name)
-            meter.read(total, now=now, busy=bool(figures.waiting_count or figures.given_count or figures.foreign_load))
+            count, total = self._dispatcher.learning.load.total(endpoint.name)
+            busy = bool(figures.waiting_count or figures.given_count or figures.foreign_load)
+            meter.read(count, total, now=now, busy=busy)
             load, hour_load = meter.rates(now)
             self._own[endpoint.name] = Share(
                 load=load,

@@ -12,7 +12,7 @@ def test_a_steady_stream_is_its_rate() -> None:
     meter, total = Meter(now=1000.0), 0.0
     for second in range(2, 1200, 2):
         total += 100
-        meter.read(total, now=1000.0 + second, busy=True)
+        meter.read(second // 2, total, now=1000.0 + second, busy=True)
         if second > 60:
             assert list(meter.rates(1000.0 + second)) == pytest.approx([50, 50], rel=0.1)
 
@@ -21,18 +21,23 @@ def test_what_ends_is_forgotten() -> None:
     """Over minutes soon, over the hour later; it was idle since then."""
     meter = Meter(now=0.0)
     for second in range(1, 601):
-        meter.read(second * 100.0, now=second, busy=True)
-    meter.read(60_000.0, now=1200.0, busy=False)
+        meter.read(second, second * 100.0, now=second, busy=True)
+    meter.read(600, 60_000.0, now=1200.0, busy=False)
     minutes, hour = meter.rates(1200.0)
     assert minutes < 3 and hour > 40
     assert meter.idle_s(1200.0) == 600.0
 
 
-def test_one_request_is_no_rate() -> None:
-    """Right after the start least of all."""
-    meter = Meter(now=0.0)
-    meter.read(100.0, now=0.5, busy=True)
-    assert meter.rates(0.5)[0] == pytest.approx(100 / 15, rel=0.1)
+def test_one_large_request_is_no_load_of_many() -> None:
+    """As much work in sixty small ones is; over the hour both are the same."""
+    one, many = Meter(now=0.0), Meter(now=0.0)
+    for meter in (one, many):
+        meter.read(0, 0.0, now=3600.0, busy=False)
+    one.read(1, 60_000.0, now=3605.0, busy=True)
+    many.read(60, 60_000.0, now=3605.0, busy=True)
+    load, hour = one.rates(3605.0)
+    assert load == hour == many.rates(3605.0)[1] < 30
+    assert many.rates(3605.0)[0] > 300
 
 
 def test_an_endpoint_that_never_was_asked_is_idle_for_ever() -> None:

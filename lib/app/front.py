@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lib.app.condition import Condition
 from lib.app.core import Core
@@ -48,7 +48,9 @@ from lib.serving.sse import EventStreams
 from lib.settings import Settings
 from lib.telemetry.metrics import WorkerMetrics
 from lib.upkeep.worker import Upkeep
-from lib.workflow.endpoints.folder import WorkflowFolder
+
+if TYPE_CHECKING:
+    from lib.workflow.endpoints.folder import WorkflowFolder
 
 API_PORT = 18288
 RUNPOD_PORT = 8000
@@ -146,8 +148,7 @@ async def build_front(
         server=server,
         settings=settings.runpod,
     )
-    workflows = await asyncio.to_thread(lambda: settings.salad.workflows_folder)
-    folder = None if workflows is None else WorkflowFolder(workflows)
+    folder = await asyncio.to_thread(_workflows, settings)
     if folder is not None:
         await folder.refresh()
         health.add(partial(_problems, folder))
@@ -229,7 +230,16 @@ async def _access(settings: Settings, *, core: Core, clock: Clock) -> Access:
     return Access(keys=ring, required=required, signer=core.signer, limits=limits)
 
 
-def _problems(folder: WorkflowFolder) -> dict[str, Any]:
+def _workflows(settings: Settings) -> "WorkflowFolder | None":
+    """The folder of workflow endpoints, and what reads their files, where there is one."""
+    if (path := settings.salad.workflows_folder) is None:
+        return None
+    from lib.workflow.endpoints.folder import WorkflowFolder
+
+    return WorkflowFolder(path)
+
+
+def _problems(folder: "WorkflowFolder") -> dict[str, Any]:
     """What keeps files of the folder from being endpoints, by name."""
     return {"workflow_problems": [str(problem) for problem in folder.problems]}
 

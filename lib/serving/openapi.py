@@ -16,7 +16,7 @@ from lib.errors import Forbidden, ServiceError, Unauthorized
 from lib.serving.access import KEY_HEADER, TOKEN_HEADER, Need
 from lib.serving.errors import STATUS
 from lib.serving.payloads import JSON_TYPE
-from lib.serving.schemas import to_3_0
+from lib.serving.schemas import WireModel, to_3_0
 
 VERSION = "3.0.3"
 References = Mapping[type[BaseModel], Mapping[str, Any]]
@@ -27,7 +27,7 @@ OBJECT: Mapping[str, Any] = {"type": "object"}
 """Schemas of what has no model; numbers are 0 or more."""
 
 
-class Trouble(BaseModel):
+class Trouble(WireModel):
     """An error that no dialect shapes."""
 
     error: str = Field(description="Stable code.")

@@ -1,6 +1,15 @@
-"""JSON Schema 2020-12, as pydantic writes it, in the dialect of OpenAPI 3.0."""
+"""Models of what goes over the wire, and their JSON Schema 2020-12 in the dialect of OpenAPI 3.0."""
 
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class WireModel(BaseModel):
+    """Its validator is made when it is first used: of most APIs that we speak a worker is asked one, and many models
+    describe answers for the docs page only."""
+
+    model_config = ConfigDict(defer_build=True)
 
 
 def to_3_0(schema: Any) -> Any:

@@ -3,12 +3,13 @@
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from lib.jobs.model import JobEvent, JobStatus, OutputKind, Stage
+from lib.serving.schemas import WireModel
 
 
-class ProgressObject(BaseModel):
+class ProgressObject(WireModel):
     """Latest news of the execution; `percent` never goes back."""
 
     percent: float
@@ -18,7 +19,7 @@ class ProgressObject(BaseModel):
     maximum: float | None = None
 
 
-class QueueObject(BaseModel):
+class QueueObject(WireModel):
     """Where a job stands that waits for a GPU."""
 
     position: int = Field(description="From 1; 0 = it does not wait.")
@@ -26,14 +27,14 @@ class QueueObject(BaseModel):
     expected_wait_s: float | None = None
 
 
-class DurationsObject(BaseModel):
+class DurationsObject(WireModel):
     """How long it waits for its execution, and how long that takes."""
 
     wait_s: float | None = None
     execute_s: float | None = None
 
 
-class TimingsObject(BaseModel):
+class TimingsObject(WireModel):
     """When each thing happened, and what the stages took."""
 
     accepted_at: datetime
@@ -46,7 +47,7 @@ class TimingsObject(BaseModel):
     deliver_s: float | None = None
 
 
-class OutputObject(BaseModel):
+class OutputObject(WireModel):
     """One thing that the workflow made. `path` is where this listener has the file; `url` is what was delivered."""
 
     node_id: str
@@ -69,7 +70,7 @@ class OutputObject(BaseModel):
     warnings: list[str] | None = None
 
 
-class ErrorObject(BaseModel):
+class ErrorObject(WireModel):
     """Why the job did not complete."""
 
     error: str = Field(description="Stable code.")
@@ -78,7 +79,7 @@ class ErrorObject(BaseModel):
     details: dict[str, Any] | None = None
 
 
-class JobObject(BaseModel):
+class JobObject(WireModel):
     """A job, whichever API it came by."""
 
     job_id: str
@@ -103,14 +104,14 @@ class JobObject(BaseModel):
     error: ErrorObject | None = None
 
 
-class JobPage(BaseModel):
+class JobPage(WireModel):
     """Jobs, newest first. `next` is the path of the page after this one, absent on the last."""
 
     jobs: list[JobObject]
     next: str | None = None
 
 
-class DeadLetter(BaseModel):
+class DeadLetter(WireModel):
     """A webhook message that was given up."""
 
     message_id: str
@@ -123,19 +124,19 @@ class DeadLetter(BaseModel):
     created_at: datetime
 
 
-class DeadLetters(BaseModel):
+class DeadLetters(WireModel):
     """Messages that were given up, newest first."""
 
     messages: list[DeadLetter]
 
 
-class Revived(BaseModel):
+class Revived(WireModel):
     """A message that is due again."""
 
     message_id: str
 
 
-class UploadedInput(BaseModel):
+class UploadedInput(WireModel):
     """A file that is here now. `reference` is good in any field of a loader node, in this tenant's jobs."""
 
     reference: str
@@ -143,7 +144,7 @@ class UploadedInput(BaseModel):
     size_bytes: int
 
 
-class UploadedInputs(BaseModel):
+class UploadedInputs(WireModel):
     """What was uploaded, in the order of the parts."""
 
     inputs: list[UploadedInput]

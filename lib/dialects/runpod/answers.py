@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from lib.dialects.runpod.render import Shown
+from lib.serving.schemas import WireModel
 
 
-class RunPodJob(BaseModel):
+class RunPodJob(WireModel):
     """State of a job. What does not apply is absent, never null."""
 
     id: str
@@ -24,13 +25,13 @@ class RunPodJob(BaseModel):
     error: str | None = Field(None, description="Why it failed.")
 
 
-class RunPodChunk(BaseModel):
+class RunPodChunk(WireModel):
     """One piece of a stream."""
 
     output: Any
 
 
-class RunPodStream(BaseModel):
+class RunPodStream(WireModel):
     """What is new since the last look, each piece once; over when the status is final and there is nothing left."""
 
     id: str
@@ -39,7 +40,7 @@ class RunPodStream(BaseModel):
     error: str | None = None
 
 
-class RunPodTrouble(BaseModel):
+class RunPodTrouble(WireModel):
     """A refused request. ``id`` and ``status`` are there wherever the route is about a job, for clients that look at
     nothing else."""
 
@@ -52,7 +53,7 @@ class RunPodTrouble(BaseModel):
     details: dict[str, Any] | None = None
 
 
-class JobCounts(BaseModel):
+class JobCounts(WireModel):
     """Jobs of this worker's life, and those that it has now."""
 
     completed: int
@@ -62,7 +63,7 @@ class JobCounts(BaseModel):
     retried: int
 
 
-class WorkerCounts(BaseModel):
+class WorkerCounts(WireModel):
     """This worker; exactly one of them is 1, and `ready` beside `idle`."""
 
     idle: int = 0
@@ -73,21 +74,21 @@ class WorkerCounts(BaseModel):
     unhealthy: int = 0
 
 
-class Health(BaseModel):
+class Health(WireModel):
     """What RunPod tells of an endpoint."""
 
     jobs: JobCounts
     workers: WorkerCounts
 
 
-class Purged(BaseModel):
+class Purged(WireModel):
     """How many jobs were taken out of the queue."""
 
     removed: int
     status: str = Field(description="Lower case here, as RunPod has it.")
 
 
-class RunPodRequests(BaseModel):
+class RunPodRequests(WireModel):
     """The caller's newest jobs, newest first, without what they made."""
 
     requests: list[RunPodJob]

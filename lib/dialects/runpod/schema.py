@@ -7,9 +7,10 @@ added says so in its description.
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SkipValidation, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, SkipValidation, ValidationError
 
 from lib.errors import InvalidRequest
+from lib.serving.schemas import WireModel
 
 WEEK_MS = 604_800_000
 LEAST_TIMEOUT_MS = 5_000
@@ -31,7 +32,7 @@ def _within(least: int) -> AfterValidator:
     return AfterValidator(lambda value: min(max(value, least), WEEK_MS))
 
 
-class _Request(BaseModel):
+class _Request(WireModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 

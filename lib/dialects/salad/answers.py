@@ -2,10 +2,12 @@
 
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+
+from lib.serving.schemas import WireModel
 
 
-class Told(BaseModel):
+class Told(WireModel):
     """The request, with our names of the files in `prompt`, with defaults, and without secrets."""
 
     prompt: dict[str, Any] | None = Field(None, description="While it is known; long texts in it are left out.")
@@ -20,13 +22,13 @@ class Told(BaseModel):
     http_upload: dict[str, Any] | None = None
 
 
-class NodeStart(BaseModel):
+class NodeStart(WireModel):
     """When a node began."""
 
     start: int
 
 
-class Span(BaseModel):
+class Span(WireModel):
     """Milliseconds; `start` and `end` since the epoch."""
 
     start: int
@@ -34,7 +36,7 @@ class Span(BaseModel):
     duration: int
 
 
-class ComfyExecution(BaseModel):
+class ComfyExecution(WireModel):
     """ComfyUI's part of the work."""
 
     start: int | None
@@ -44,7 +46,7 @@ class ComfyExecution(BaseModel):
     total: Span | None = Field(description="The same once more, where comfyui-api's README has it.")
 
 
-class SaladStats(BaseModel):
+class SaladStats(WireModel):
     """Where the time went, in milliseconds."""
 
     comfy_execution: ComfyExecution
@@ -55,7 +57,7 @@ class SaladStats(BaseModel):
     total_time: float
 
 
-class SaladOutput(BaseModel):
+class SaladOutput(WireModel):
     """Ours: what is known of one file."""
 
     node_id: str
@@ -73,7 +75,7 @@ class SaladOutput(BaseModel):
     error: str | None = None
 
 
-class SaladText(BaseModel):
+class SaladText(WireModel):
     """Ours: a text that the workflow made."""
 
     node_id: str
@@ -100,7 +102,7 @@ class SaladAccepted(Told):
     input: dict[str, Any] | None = None
 
 
-class SaladShown(BaseModel):
+class SaladShown(WireModel):
     """Ours: a job by its id, on the paths that all APIs share. Once it is over, with what `/prompt` answers."""
 
     id: str
@@ -108,7 +110,7 @@ class SaladShown(BaseModel):
     progress: float | None = Field(None, description="Per cent, until it is over.")
 
 
-class SaladTrouble(BaseModel):
+class SaladTrouble(WireModel):
     """What is wrong. With a 400 `error` is the reason, else the status in words."""
 
     statusCode: int
@@ -126,14 +128,14 @@ class SaladTrouble(BaseModel):
     input: dict[str, Any] | None = None
 
 
-class SaladInterrupted(BaseModel):
+class SaladInterrupted(WireModel):
     """Whether it was stopped: `success` or `failed`."""
 
     id: str
     interrupted: str
 
 
-class SaladDownloaded(BaseModel):
+class SaladDownloaded(WireModel):
     """A model, `started` or `completed`; with the latter its size in bytes and the transfer's seconds."""
 
     url: str

@@ -8,8 +8,10 @@ from operator import or_
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic import BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema
+
+from lib.serving.schemas import WireModel
 
 
 class _LeftOut:
@@ -35,7 +37,7 @@ LEFT_OUT = _LeftOut()
 WHOLE = BeforeValidator(_whole)
 
 
-class Part(BaseModel):
+class Part(WireModel):
     """A part of a request: types to the letter, unknown keys dropped."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, json_schema_extra=_without_null)

@@ -4,10 +4,9 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
-import yaml
 from aiohttp import web
 
 from lib.dialects.salad import results
@@ -27,8 +26,10 @@ from lib.serving.links import base_url_of
 from lib.serving.openapi import Operation
 from lib.serving.payloads import dumps, json_response
 from lib.settings import SaladSettings, ServerSettings
-from lib.workflow.endpoints.folder import WorkflowFolder
 from lib.workflow.parameters import Options, no_options
+
+if TYPE_CHECKING:
+    from lib.workflow.endpoints.folder import WorkflowFolder
 
 INTERRUPTED = "Prompt was interrupted"
 WAIT = "wait"
@@ -56,7 +57,7 @@ class SaladDialect:
         tasks: Tasks,
         server: ServerSettings,
         settings: SaladSettings,
-        folder: WorkflowFolder | None = None,
+        folder: "WorkflowFolder | None" = None,
         options: Options = no_options,
     ) -> None:
         self._jobs = jobs
@@ -196,6 +197,8 @@ def _told_as(request: web.Request) -> str:
 
 
 def _as_yaml(document: Mapping[str, Any]) -> str:
+    import yaml  # rarely wanted
+
     plain = orjson.loads(dumps(document))  # PyYAML knows no enumerations
     return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
 

@@ -7,7 +7,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
+
+from lib.serving.schemas import WireModel
 
 
 class Shown(StrEnum):
@@ -28,7 +30,7 @@ class Shown(StrEnum):
 State = Literal["pending", "processing", "generating", "generated", "completed", "failed", "cancelled"]
 
 
-class OutputEntry(BaseModel):
+class OutputEntry(WireModel):
     """One file that the workflow made."""
 
     filename: str
@@ -52,7 +54,7 @@ class OutputEntry(BaseModel):
     warnings: list[str] | None = Field(None, description="What could not be done with this file as asked.")
 
 
-class TextEntry(BaseModel):
+class TextEntry(WireModel):
     """One text that the workflow made."""
 
     node_id: str
@@ -60,7 +62,7 @@ class TextEntry(BaseModel):
     text: str
 
 
-class TimingsEntry(BaseModel):
+class TimingsEntry(WireModel):
     """Milliseconds, integers; `*_at_ms` since the epoch."""
 
     queued_at_ms: int | None = Field(None, description="Absent when the request was not accepted.")
@@ -71,7 +73,7 @@ class TimingsEntry(BaseModel):
     total_ms: int | None = None
 
 
-class Result(BaseModel):
+class Result(WireModel):
     """State of a job. The fields after `timings` are ours and absent when they say nothing."""
 
     id: str
@@ -87,7 +89,7 @@ class Result(BaseModel):
     details: dict[str, Any] | None = Field(None, description="For programs: `node_errors`, `node_id`, `expected`, ...")
 
 
-class Links(BaseModel):
+class Links(WireModel):
     """Where a job can be asked for, and when it is expected; times are predictions and absent when unknown."""
 
     job_id: str
@@ -108,20 +110,20 @@ class Conflict(Result):
     status_url: str | None = None
 
 
-class Cancelled(BaseModel):
+class Cancelled(WireModel):
     """What became of a request to cancel."""
 
     message: str
     status: State
 
 
-class Unknown(BaseModel):
+class Unknown(WireModel):
     """No such job."""
 
     error: str
 
 
-class QueueInfo(BaseModel):
+class QueueInfo(WireModel):
     """How much is waiting now. The three sizes count what waits, not what is being worked on."""
 
     preprocess_queue_size: int
@@ -133,7 +135,7 @@ class QueueInfo(BaseModel):
     expected_start_at: datetime | None = Field(description="When it would start.")
 
 
-class RequestProblem(BaseModel):
+class RequestProblem(WireModel):
     """One mistake in a request."""
 
     type: str
@@ -141,7 +143,7 @@ class RequestProblem(BaseModel):
     msg: str
 
 
-class Rejection(BaseModel):
+class Rejection(WireModel):
     """Answer to a request that does not fit the schema."""
 
     detail: list[RequestProblem]

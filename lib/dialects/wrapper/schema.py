@@ -6,10 +6,11 @@ in its description.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from lib.errors import InvalidRequest
 from lib.jobs.model import JobEvent
+from lib.serving.schemas import WireModel
 
 REQUEST_ID = r"^([A-Za-z0-9][A-Za-z0-9._-]{0,127})?$"
 MAX_WEBHOOKS = 9
@@ -20,7 +21,7 @@ Seconds = Annotated[int, Field(ge=0, le=3600)]
 Headers = Annotated[dict[str, str], Field(max_length=32)]
 
 
-class _Request(BaseModel):
+class _Request(WireModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from lib.errors import BodyTooLarge, InvalidRequest
@@ -72,7 +72,7 @@ class Bodies:
         Overloaded (too many large ones), HTTPRequestTimeout."""
         length = request.content_length
         with self._room.taken() as grow:
-            if request.content.is_eof() or (length is not None and length <= IN_MEMORY):
+            if request.content.is_eof() or (length is not None and length <= IN_MEMORY and not _is_packed(request)):
                 body = await read_body(request, limit=self._max_bytes, grow=grow)
                 yield Held(body, size=len(body))
                 return
@@ -106,6 +106,11 @@ class Bodies:
     def _too_large(self) -> BodyTooLarge:
         limit = self._max_bytes
         return BodyTooLarge(f"The body is larger than {limit} bytes", details={"limit_bytes": limit})
+
+
+def _is_packed(request: web.Request) -> bool:
+    """Whether the body becomes larger than it says."""
+    return hdrs.CONTENT_ENCODING in request.headers
 
 
 async def _piece(request: web.Request) -> bytes:

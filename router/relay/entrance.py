@@ -22,7 +22,8 @@ from router.reports import WRAPPER, WRAPPER_SYNC
 
 SALAD = "salad"
 SYNC, STREAM, PROMPT = "/generate/sync", "/generate/stream", "/prompt"
-WORKFLOWS = ("/workflow/{path:.+}", "/workflows/{path:.+}")
+_REST = ":.+}"
+WORKFLOWS = ("/workflow/{path" + _REST, "/workflows/{path" + _REST)
 LARGE_AT_ONCE = 1
 """To be sized a large body comes into memory, as it is and decoded."""
 _FORM = "multipart/"
@@ -59,9 +60,9 @@ class Entrance:
         return {}
 
     def renderers(self) -> Mapping[str, ErrorRenderer]:
-        """Whose form errors on a path have."""
+        """Whose form errors have, by a path's canonical name."""
         return {prefix + path: render_wrapper for prefix in PREFIXES for path in (SYNC, STREAM)} | {
-            prefix + path: render_salad for prefix in PREFIXES for path in (PROMPT, *WORKFLOWS)
+            prefix + path.replace(_REST, "}"): render_salad for prefix in PREFIXES for path in (PROMPT, *WORKFLOWS)
         }
 
     async def _sync(self, request: web.Request) -> web.StreamResponse:

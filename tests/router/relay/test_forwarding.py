@@ -2,6 +2,7 @@
 visibly."""
 
 import asyncio
+import gzip
 import io
 import json
 
@@ -202,8 +203,18 @@ async def test_what_is_no_json_is_refused_in_the_form_of_its_api(world: World) -
     """Without asking a worker."""
     async with world.call("/generate/sync", b"{") as response:
         assert response.status == 422 and (await response.json())["detail"][0]["type"] == "json_invalid"
-    async with world.call("/prompt", b"[]") as response:
-        assert response.status == 400 and (await response.json())["statusCode"] == 400
+    for path in ("/prompt", "/workflow/a/b", "/e/ep/workflow/a/b"):
+        async with world.call(path, b"[]") as response:
+            assert response.status == 400 and (await response.json())["statusCode"] == 400
+
+
+async def test_packed_bodies_are_unpacked_once(world: World) -> None:
+    """The router reads them to size them, and passes on what it read."""
+    worker = await world.join(1, echo)
+    body = json.dumps({"input": {"workflow_json": GRAPH, "padding": "x" * 3_000_000}}).encode()
+    async with world.call("/generate/sync", gzip.compress(body), Content_Encoding="gzip") as response:
+        assert response.status == 200
+    assert worker.heard[0].body == body and "Content-Encoding" not in worker.heard[0].headers
 
 
 async def test_large_bodies_go_both_ways_without_being_held_in_memory(world: World) -> None:

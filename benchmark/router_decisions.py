@@ -1,5 +1,6 @@
 """How long the router's policy takes for a decision, with hundreds and thousands of workers, in its usual states."""
 
+import gc
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -138,7 +139,10 @@ class _Drive:
         self._until(warm, rate)
         self._passes.clear()
         before = self._decided, self._placed
+        gc.collect()
+        gc.freeze()  # as the router does at its start
         self._until(warm + decisions, rate)
+        gc.unfreeze()
         decided, placed = self._decided - before[0], self._placed - before[1]
         seconds = sum(one for one, _ in self._passes)
         shares = [one / verdicts for one, verdicts in self._passes for _ in range(verdicts)]

@@ -244,6 +244,7 @@ class FairQueue:
 
 def _credit(ring: Mapping[str, _Tenant], deficits: dict[str, float], until: Iterable[str]) -> None:
     """As many rounds at once as it takes until one of ``until`` may take again."""
-    rounds = min(floor(-deficits[name] / ring[name].credit) for name in until) + 1
+    one = any(deficits[name] + ring[name].credit > 0 for name in until)
+    rounds = 1 if one else min(floor(-deficits[name] / ring[name].credit) for name in until) + 1
     for name in deficits:
         deficits[name] += rounds * ring[name].credit

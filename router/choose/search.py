@@ -133,27 +133,30 @@ class Search:
         for pace, _, seat in shelf.idle:
             if least_swap_s + self._bound * pace >= _total(self._now):
                 break
-            self._consider(seat)
+            self._consider(seat, seat.wait(self._at))
         for number, entries in shelf.busy.items():
-            self._look_at_busy(entries, least_swap_s + self._bound * self._pool.least_paces[number])
+            self._look_at_busy(entries, self._pool.least_paces[number], least_swap_s)
 
-    def _look_at_busy(self, entries: list[Entry], best_s: float) -> None:
+    def _look_at_busy(self, entries: list[Entry], least_pace: float, least_swap_s: float) -> None:
         """Busy ones matter while they could beat the best of their kind, and what would be taken now."""
-        at = self._at
+        at, bound = self._at, self._bound
         for free_at, _, seat in entries[: self._pool.tuning.scan]:
-            soonest_s = (free_at - at if free_at > at else 0.0) + best_s
+            soonest_s = (free_at - at if free_at > at else 0.0) + least_swap_s + bound * least_pace
             if soonest_s >= self._limit:
                 now_s = _total(self._now)
                 if soonest_s >= now_s or free_at > at + self._pool.lead_s:
                     self._left_out = self._left_out or soonest_s < now_s < NEVER
                     break
-            self._consider(seat)
+            wait = seat.wait(at)
+            if wait > seat.view.lead_s and wait + least_swap_s + bound * seat.pace >= self._limit:
+                self._left_out = self._left_out or soonest_s < _total(self._now) < NEVER
+                continue
+            self._consider(seat, wait)
 
-    def _consider(self, seat: Seat) -> None:
+    def _consider(self, seat: Seat, wait: float) -> None:
         if seat.order in self._seen or seat.resting is not self._resting or seat.exclusion(self._ask) is not None:
             return
         self._seen.add(seat.order)
-        wait = seat.wait(self._at)
         score = self._scored(seat, wait)
         self._looked.append(score)
         if wait <= seat.view.lead_s and seat.has_place():

@@ -6,6 +6,7 @@ another one, or waits. It is sent back to the same worker only where that is kno
 
 import asyncio
 import logging
+import math
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from router.storelink import StoreLink
 
 log = logging.getLogger(__name__)
 
+ANSWER_S = 9.5
+"""Whatever happens, there is an answer by then: the SDK gives up after 10 s."""
 LONGEST_REPLAY_S = 3600.0
 MOST_IDX = 2**53
 """Numbers have to survive JSON parsers that know doubles only."""
@@ -35,6 +38,8 @@ STAY_S = 2.0
 """A caller who is back sooner was not waiting for a job that its worker still does."""
 POLLED_S = 10.0
 """Who has not polled for so long waits no more (the SDK's longest pause is 5 s)."""
+MOST_REQUESTS = 200_000
+"""Requests that are remembered, the oldest forgotten first."""
 REQUESTS = "request_idx"
 REQNUMS_A_SECOND = 100
 """More requests in a second no worker gets."""
@@ -53,7 +58,7 @@ class Routed:
 
 @dataclass(slots=True, kw_only=True)
 class _Request:
-    """Moments are monotonic."""
+    """Moments are monotonic; ``lines`` is how many calls are being answered just now."""
 
     request_idx: int
     endpoint: str
@@ -66,6 +71,7 @@ class _Request:
     assigned_at: float = 0.0
     reqnum: int = 0
     tries: int = 0
+    lines: int = 0
 
     @property
     def id(self) -> str:
@@ -111,30 +117,30 @@ class DirectRequests:
         wait_s: float,
     ) -> Routed:
         """Give the caller a worker, or tell it to come again, after ``wait_s`` at most. Raises: UnknownEndpoint."""
+        answer_by = asyncio.get_running_loop().time() + ANSWER_S
         request, again = await self._request(endpoint, bearer, cost=cost, request_idx=request_idx)
         if replay_timeout_s is not None and 0 < replay_timeout_s <= LONGEST_REPLAY_S:
             request.replay_timeout_s = replay_timeout_s
         request.polled_at = self._clock.monotonic()
         self._between.pop(request.request_idx, None)
-        if request.worker and (stays := await self._let_down(request)) is not None:
-            return await self._ready(request, stays, finish_at=0.0)
-        wait_s -= await self._delay(request, most_s=wait_s)
+        request.lines += 1
         try:
-            assignment = await self._assign(request, bearer, wait_s=wait_s, again=again)
+            async with asyncio.timeout_at(answer_by):
+                return await self._routed(request, bearer, wait_s=wait_s, again=again)
+        except TimeoutError:
+            log.warning("a route took too long", extra={"event": "route.late", "request_idx": request.request_idx})
+            return self._waits(request)
         finally:
+            request.lines -= 1
             request.polled_at = self._clock.monotonic()
-        worker = self._dispatcher.worker(assignment.worker) if assignment else None
-        if assignment is None or worker is None:
-            self._between[request.request_idx] = request
-            await self._keep(request)
-            return Routed(request_idx=request.request_idx, cost=cost)
-        request.tries += 1
-        return await self._ready(request, worker, finish_at=assignment.expected_finish_at)
 
     async def ended(self, worker: str, items: Iterable[DeletedRequest]) -> None:
         """A worker (its key) is done with requests, one way or another."""
+        now = self._clock.monotonic()
         for item in items:
             request_id = str(item.request_idx)
+            if (known := self._requests.get(item.request_idx)) is not None and known.worker == worker:
+                known.polled_at = now  # its caller may have missed the answer, and come back for it
             match item.status:
                 case RequestOutcome.REJECTED:
                     await self._turned_away(item.request_idx, worker)
@@ -158,13 +164,15 @@ class DirectRequests:
     # -- numbers ------------------------------------------------------------------------------------------------------
 
     async def _request(self, endpoint: str, bearer: Bearer, *, cost: float, request_idx: int) -> tuple[_Request, bool]:
-        """The request of this number and whether it is known; somebody else's number, or none, gets a new one."""
-        known = await self._find(request_idx) if 0 < request_idx < MOST_IDX else None
-        mine = known is not None and (known.endpoint, known.tenant) == (endpoint, bearer.tenant)
-        if known is not None and mine:
+        """The request of this number and whether it is known; somebody else's number (of a relayed request, too), or
+        none, gets a new one."""
+        sane = 0 < request_idx < MOST_IDX
+        known = await self._find(request_idx) if sane else None
+        if known is not None and (known.endpoint, known.tenant) == (endpoint, bearer.tenant):
             known.cost = cost
             return known, True
-        number = request_idx if known is None and 0 < request_idx < MOST_IDX else await self.new_number()
+        free = sane and known is None and not self._dispatcher.has(str(request_idx))
+        number = request_idx if free else await self.new_number()
         now = self._clock.monotonic()
         request = _Request(
             request_idx=number,
@@ -179,6 +187,8 @@ class DirectRequests:
         return request, False
 
     def _add(self, request: _Request) -> None:
+        if len(self._requests) >= MOST_REQUESTS:
+            self._forget(next(iter(self._requests.values())))
         self._requests[request.request_idx] = request
         self._alarm.at(self._clock.monotonic() + request.replay_timeout_s, self._expire, request.id)
 
@@ -242,16 +252,35 @@ class DirectRequests:
         if request is None:
             return
         now = self._clock.monotonic()
-        busy = self._dispatcher.assignment(request_id) is not None
+        busy = request.lines > 0 or self._dispatcher.assignment(request_id) is not None
         due = max(request.polled_at, now if busy else 0.0) + request.replay_timeout_s
         if due > now:
             self._alarm.at(due, self._expire, request_id)
             return
+        self._forget(request)
+
+    def _forget(self, request: _Request) -> None:
         del self._requests[request.request_idx]
         self._between.pop(request.request_idx, None)
-        self._dispatcher.refusals.forget(request_id)
+        self._dispatcher.refusals.forget(request.id)
 
     # -- answers ------------------------------------------------------------------------------------------------------
+
+    async def _routed(self, request: _Request, bearer: Bearer, *, wait_s: float, again: bool) -> Routed:
+        if request.worker and (stays := await self._let_down(request)) is not None:
+            return await self._ready(request, stays, finish_at=0.0)
+        wait_s -= await self._delay(request, most_s=wait_s)
+        assignment = await self._assign(request, bearer, wait_s=wait_s, again=again)
+        worker = self._dispatcher.worker(assignment.worker) if assignment else None
+        if assignment is None or worker is None:
+            await self._keep(request)
+            return self._waits(request)
+        request.tries += 1
+        return await self._ready(request, worker, finish_at=assignment.expected_finish_at)
+
+    def _waits(self, request: _Request) -> Routed:
+        self._between[request.request_idx] = request
+        return Routed(request_idx=request.request_idx, cost=request.cost)
 
     async def _assign(self, request: _Request, bearer: Bearer, *, wait_s: float, again: bool) -> Assignment | None:
         ask = self._dispatcher.learning.ask(
@@ -275,6 +304,7 @@ class DirectRequests:
             request.reqnum = await self.next_reqnum(worker.key)
             await self._keep(request)
         except asyncio.CancelledError:  # the caller is gone, nobody takes the place up
+            request.worker = ""
             await self._dispatcher.settle(request.id, Outcome(ending=Ending.CANCELLED))
             raise
         return Routed(
@@ -332,6 +362,5 @@ class DirectRequests:
 
 def _run_s(item: DeletedRequest) -> float | None:
     """How long it ran; both moments are the worker's clock's."""
-    if item.work_started_at <= 0 or item.work_completed_at <= item.work_started_at:
-        return None
-    return item.work_completed_at - item.work_started_at
+    run_s = item.work_completed_at - item.work_started_at
+    return run_s if item.work_started_at > 0 and run_s > 0 and math.isfinite(run_s) else None

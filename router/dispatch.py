@@ -138,6 +138,10 @@ class Dispatcher:
         """Who has a request now."""
         return self._planner.assignment(request_id)
 
+    def has(self, request_id: str) -> bool:
+        """Whether a request of this name waits at this replica, or was given a worker by it."""
+        return request_id in self._planner.cases
+
     def explain(self, request_id: str) -> Explanation | None:
         """Why a request is where it is; None: nothing is known of it any more."""
         now = self._clock.monotonic()

@@ -34,15 +34,26 @@ async def read_object(
 
 
 def _parsed(data: bytes) -> Any:
-    """Python's workers may write NaN and Infinity, which are no JSON."""
+    """Python's workers may write NaN and Infinity, which are no JSON, and halves of characters, which are no text."""
     try:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
         pass
     try:
-        return json.loads(data)
+        return _mended(json.loads(data))
     except (ValueError, RecursionError) as error:
         raise InvalidRequest("The body is not JSON.") from error
+
+
+def _mended(value: Any) -> Any:
+    """The same as JSON can say it: whatever is kept of it is written and shown again."""
+    if isinstance(value, dict):
+        return {_mended(name): _mended(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_mended(item) for item in value]
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def whole(body: Mapping[str, Any], name: str) -> int | None:

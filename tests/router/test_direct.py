@@ -1,5 +1,9 @@
 """Direct mode: what becomes of a ``request_idx`` over polls, retries, refusals and time."""
 
+import math
+
+import pytest
+
 from lib.protocol.status import DeletedRequest, RequestOutcome
 from router.endpoints import Bearer, Scope
 from tests.fakes.clock import settle
@@ -38,6 +42,16 @@ async def test_somebody_elses_number_gets_a_new_one(router: Replica) -> None:
     other = Bearer(scope=Scope.TENANT, endpoint="ep", tenant="other")
     answer = await router.direct.route("ep", other, cost=100, request_idx=first.request_idx, wait_s=0)
     assert answer.request_idx != first.request_idx
+
+
+async def test_a_number_of_a_relayed_request_gets_a_new_one(router: Replica) -> None:
+    """They are of one counter; a guess gives no hold on what was given to others."""
+    await router.report(1)
+    relayed = await router.direct.new_number()
+    assert await router.give(str(relayed)) == "ep/1"
+    answer = await router.route(relayed)
+    assert answer.request_idx != relayed and answer.worker is None
+    assert len(router.dispatcher.held("ep/1")) == 1
 
 
 async def test_a_poll_keeps_its_place_in_the_line(router: Replica) -> None:
@@ -160,6 +174,21 @@ async def test_success_frees_the_worker_and_teaches(router: Replica) -> None:
     assert router.ask("x").size > 180
 
 
+@pytest.mark.parametrize(
+    ("begun", "ended"), [(math.nan, 5.0), (1.0, math.nan), (1.0, math.inf), (5.0, 1.0), (0.0, 1e9), (-5.0, 1e9)]
+)
+async def test_moments_that_make_no_sense_teach_nothing(router: Replica, begun: float, ended: float) -> None:
+    """Python's workers may write NaN; the request is over all the same."""
+    await router.report(1)
+    before = router.ask("x").size
+    answer = await router.route()
+    item = told(answer.request_idx, RequestOutcome.SUCCESS)
+    odd = item.model_copy(update={"work_started_at": begun, "work_completed_at": ended})
+    await router.direct.ended("ep/1", [odd])
+    assert router.ask("x").size == before
+    assert router.dispatcher.held("ep/1") == ()
+
+
 async def test_a_word_of_another_worker_ends_nothing(router: Replica) -> None:
     """A superseded worker may report late."""
     await router.report(1)
@@ -197,6 +226,31 @@ async def test_idle_numbers_are_forgotten(router: Replica) -> None:
     """After the caller's own replay_timeout, else the router's."""
     await router.route(replay_timeout_s=20.0)
     await router.route()
+    await router.clock.advance(62)
+    assert len(router.direct) == 0
+
+
+async def test_a_request_that_is_held_is_not_forgotten(router: Replica) -> None:
+    """Its caller may have named less time than the router holds it for."""
+    held = router.tasks.spawn(router.route(wait_s=8, replay_timeout_s=2.0), name="held")
+    await router.clock.advance(5)
+    assert (len(router.direct), held.done()) == (1, False)
+    await router.report(1)
+    answer = held.result()
+    assert answer.worker is not None
+    assert (await router.route(answer.request_idx)).worker is None
+
+
+async def test_a_number_is_good_for_a_while_after_the_end(router: Replica) -> None:
+    """Whoever missed the answer of a long job comes back with it, and gets what was made."""
+    await router.report(1)
+    answer = await router.route()
+    for _ in range(16):
+        await router.clock.advance(5)
+        await router.report(1, cur_load=100.0, num_requests_working=1, working_request_idxs=[answer.request_idx])
+    await router.direct.ended("ep/1", [told(answer.request_idx, RequestOutcome.SUCCESS, run_s=80.0)])
+    await router.clock.advance(50)
+    assert len(router.direct) == 1
     await router.clock.advance(62)
     assert len(router.direct) == 0
 

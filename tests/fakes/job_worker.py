@@ -55,7 +55,7 @@ class Kept:
 class JobBook:
     """A ``Behaviour``. ``done`` has the text of each execution that ended, ``refuse`` a status for new jobs."""
 
-    def __init__(self, tasks: Tasks) -> None:
+    def __init__(self, tasks: Tasks, *, journal: Path | None = None) -> None:
         self.worker: RelayWorker
         self.jobs: dict[str, Kept] = {}
         self.done: list[str] = []
@@ -66,6 +66,7 @@ class JobBook:
         self.let.set()
         self.changed = asyncio.Event()
         self._tasks = tasks
+        self._journal = journal
         self._lane = asyncio.Lock()
         self.ended: list[int] = []
 
@@ -176,8 +177,14 @@ class JobBook:
             await asyncio.sleep(float(job.inputs.get("seconds", 0)))
             await self.let.wait()
             if job.is_live and job.job_id in self.jobs:
-                self.done.append(str(job.inputs.get("text")))
+                self._write_down(str(job.inputs.get("text")))
                 self._end(job, "failed" if job.inputs.get("fails") else "completed")
+
+    def _write_down(self, text: str) -> None:
+        self.done.append(text)
+        if self._journal is not None:
+            with self._journal.open("a") as file:
+                file.write(f"{text}\n")
 
     def _end(self, job: Kept, state: str) -> None:
         job.state = state
@@ -223,15 +230,11 @@ class Reporting:
         self._token = token
         self._http = http
 
-    async def run(self, journal: Path) -> None:
+    async def run(self) -> None:
         """For ever."""
-        written = 0
         while True:
             working, ended = self._book.working, self._book.ended[:]
             del self._book.ended[: len(ended)]
-            with journal.open("a") as file:
-                file.writelines(f"{text}\n" for text in self._book.done[written:])
-            written = len(self._book.done)
             for router in self._routers:
                 await self._tell(router, working, ended)
             try:
@@ -269,12 +272,12 @@ class Reporting:
 
 async def _serve(options: argparse.Namespace) -> None:
     async with Tasks() as tasks, aiohttp.ClientSession() as http:
-        book = JobBook(tasks)
+        book = JobBook(tasks, journal=Path(options.journal))
         async with relay_worker(options.number, book, port=options.port) as worker:
             book.worker = worker
             worker.trust(Path(options.key).read_text())
             reporting = Reporting(book, routers=options.router, token=options.token, http=http)
-            await reporting.run(Path(options.journal))
+            await reporting.run()
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from router.relay.jobs.doing import Doing, Limits
 from router.relay.jobs.endings import Endings
 from router.relay.jobs.live import Live
 from router.relay.jobs.notices import Notices
+from router.relay.jobs.releases import Releases
 from router.relay.jobs.rendering import render_error
 from router.relay.jobs.runner import Runner
 from router.relay.jobs.runpod import RunPodJobs
@@ -35,8 +36,11 @@ NOTICES_S = 30.0
 class Telling:
     """News of jobs, ours and other routers'."""
 
-    def __init__(self, ground: Ground, *, endings: Endings, counts: Counts, notices: Notices) -> None:
+    def __init__(
+        self, ground: Ground, *, endings: Endings, counts: Counts, notices: Notices, releases: Releases
+    ) -> None:
         self._ground = ground
+        self._releases = releases
         self._endings = endings
         self._counts = counts
         self._notices = notices
@@ -68,6 +72,7 @@ class Telling:
     def trouble(self, trouble: str | None) -> None:
         """For ``StoreLink.listen``: what was told while the store was away was not heard."""
         if trouble is None:
+            self._ground.tasks.spawn(self._releases.repeat(), name="relay: releases")
             self._endings.tell_all()
             if self.runner is not None:
                 self.runner.wake()
@@ -99,10 +104,12 @@ async def build_jobs(ground: Ground, stack: AsyncExitStack, *, upstream: Upstrea
     http = await stack.enter_async_context(GuardedHttp(AddressGuard(allow=settings.webhook_allow_hosts)))
     endings, counts = Endings(jobs.get, clock=clock), Counts(jobs, dispatcher=dispatcher)
     notices = Notices(jobs, http=http, tasks=ground.tasks, clock=clock)
-    telling = Telling(ground, endings=endings, counts=counts, notices=notices)
+    releases = Releases(dispatcher, link=ground.core.link, replica=ground.replica)
+    telling = Telling(ground, endings=endings, counts=counts, notices=notices, releases=releases)
     doing = Doing(
         dispatcher=dispatcher,
         upstream=upstream,
+        releases=releases,
         new_number=ground.core.direct.new_number,
         clock=clock,
         limits=Limits(

@@ -14,7 +14,7 @@ import aiohttp
 
 from lib.clock import Clock
 from lib.errors import Overloaded, ServiceError
-from router.cases import Ending, Outcome
+from router.cases import Ending
 from router.dispatch import Dispatcher
 from router.endpoints import UnknownEndpoint
 from router.model import Ask
@@ -37,6 +37,7 @@ from router.relay.jobs.forms import (
 )
 from router.relay.jobs.holding import Holding, ended, unless
 from router.relay.jobs.naming import tenant_of
+from router.relay.jobs.releases import Releases
 from router.relay.jobs.runpod_view import stored
 from router.relay.ports import Call, Upstream, WorkerBusy, WorkerLost
 
@@ -106,12 +107,14 @@ class Doing:
         *,
         dispatcher: Dispatcher,
         upstream: Upstream,
+        releases: Releases,
         new_number: Callable[[], Awaitable[int]],
         clock: Clock,
         limits: Limits,
     ) -> None:
         self._dispatcher = dispatcher
         self._upstream = upstream
+        self._releases = releases
         self._new_number = new_number
         self._clock = clock
         self._limits = limits
@@ -317,9 +320,9 @@ class Doing:
         attempts = ended(job, error.message) if error.counts else job.attempts[:-1]
         await held.write(attempts=attempts, worker="", remote_id="")
         if error.refusal is not None:
-            await self._dispatcher.refused(str(job.number), job.worker, error.refusal)
+            await self._releases.refused(job, error.refusal)
         else:
-            await self._settled(job, Ending.LOST)
+            await self._releases.settled(job, Ending.LOST)
 
     async def _done(self, held: Holding, seen: Seen) -> RelayJob:
         job = held.job
@@ -334,7 +337,7 @@ class Doing:
             reason=seen.end,
             told_by_us=job.dialect == Dialect.RUNPOD,
         )
-        await self._settled(job, ending, run_s=seen.run_s)
+        await self._releases.settled(job, ending, run_s=seen.run_s)
         return over
 
     async def _dead(self, held: Holding, why: str, *, told_by_us: bool = True) -> RelayJob:
@@ -343,7 +346,7 @@ class Doing:
         log.error("a job is a dead letter", extra=facts)
         attempts = ended(job, why) if held.given else job.attempts
         over = await self._over(held, state=JobState.DEAD, attempts=attempts, reason=why, told_by_us=told_by_us)
-        await self._settled(job, Ending.ERROR)
+        await self._releases.settled(job, Ending.ERROR)
         return over
 
     async def _dropped(self, held: Holding, why: str) -> RelayJob:
@@ -360,7 +363,7 @@ class Doing:
             attempts=ended(job, "it was cancelled") if held.given else job.attempts,
             told_by_us=job.dialect == Dialect.RUNPOD or not told,
         )
-        await self._settled(job, Ending.CANCELLED)
+        await self._releases.settled(job, Ending.CANCELLED)
         return over
 
     async def _stop_remote(self, job: RelayJob) -> bool:
@@ -381,11 +384,6 @@ class Doing:
         now = held.now()
         notice_at = now if told_by_us and requests.hooks(held.job) else 0.0
         return await held.write(**changes, finished_at=now, lease_until=0.0, notice_at=notice_at)
-
-    async def _settled(self, job: RelayJob, ending: Ending, *, run_s: float | None = None) -> None:
-        if job.number and job.worker:
-            outcome = Outcome(ending=ending, worker=job.worker, run_s=run_s)
-            await self._dispatcher.settle(str(job.number), outcome)
 
 
 async def _for_worker(job: RelayJob) -> bytes:

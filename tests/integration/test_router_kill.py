@@ -1,0 +1,138 @@
+"""Kill test of relayed jobs: routers, workers and the store crash at random (seeded), and no job is lost.
+
+200 asynchronous jobs on 2 routers and 4 workers (processes that speak the relay's contract and forget everything when
+they die), over redis-server with ``appendfsync always``. Clients send each job with an Idempotency-Key, again to either
+router until one takes it, and ask either one for the result.
+"""
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.fakes.job_worker import workflow
+from tests.integration.kill_fleet import KEY, Fleet, fleet
+from tests.router.store.redis_server import REDIS_SERVER
+
+JOBS = 200
+CLIENTS = 16
+PATIENCE_S = 150.0
+HEADERS = {"Authorization": f"Bearer {KEY}"}
+ENDS = ("completed", "failed", "cancelled")
+
+
+@dataclass
+class Ended:
+    """What a client learned of its job: all ends that it was told, in their order."""
+
+    text: str
+    job_id: str
+    ends: list[tuple[str, Any]]
+
+
+class Client:
+    """Speaks to whichever router answers."""
+
+    def __init__(self, urls: list[str], *, seed: int, until: float) -> None:
+        self._urls = urls
+        self._chance = random.Random(seed)
+        self._until = until
+        self._http = requests.Session()
+
+    def do(self, number: int) -> Ended:
+        text = f"job-{number}"
+        body = {"input": {"request_id": text, "workflow_json": workflow(text, seconds=0.25)}}
+        job_id = self._submitted(text, body)
+        ends = []
+        for _ in range(2):  # the end is told by everybody, and stays what it is
+            ends.append(self._end(job_id))
+        return Ended(text, job_id, ends)
+
+    def _submitted(self, text: str, body: Any) -> str:
+        for answer in self._tries("POST", "/generate", json=body, headers={**HEADERS, "Idempotency-Key": text}):
+            told = answer.json()
+            if answer.status_code == 202:
+                return str(told["job_id"])
+            if answer.status_code == 409:
+                return str(told["details"]["job_id"])
+            assert answer.status_code >= 500, (answer.status_code, told)
+        raise AssertionError("unreachable")
+
+    def _end(self, job_id: str) -> tuple[str, Any]:
+        for answer in self._tries("GET", f"/result/{job_id}?wait=5", headers=HEADERS):
+            told = answer.json()
+            assert answer.status_code != 404, told
+            if told.get("status") in ENDS and answer.status_code != 503:
+                return str(told["status"]), told
+        raise AssertionError("unreachable")
+
+    def _tries(self, method: str, path: str, **options: Any) -> Iterator[requests.Response]:
+        while time.monotonic() < self._until:
+            url = self._chance.choice(self._urls)
+            with suppress(requests.RequestException):
+                yield self._http.request(method, url + path, timeout=15, **options)
+            time.sleep(0.1)
+        raise AssertionError(f"{method} {path}: no answer in time")
+
+
+def trouble(made: Fleet, over: threading.Event, *, seed: int) -> Counter[str]:
+    """Kill something at random, and start it again after a while, until the jobs are over."""
+    chance, killed = random.Random(seed), Counter[str]()
+    kinds = ["redis", "router", "worker"]  # each once at first
+    while not over.wait(chance.uniform(0.4, 1.2)):
+        kind = kinds.pop() if kinds else chance.choices(("worker", "router", "redis"), (6, 3, 2))[0]
+        killed[kind] += 1
+        away_s = chance.uniform(0.2, 1.5)
+        if kind == "redis":
+            made.redis.kill()
+            time.sleep(away_s)
+            made.redis.start()
+            continue
+        part = chance.choice(made.workers if kind == "worker" else made.routers)
+        part.kill()
+        time.sleep(away_s)
+        part.start()
+    return killed
+
+
+def played(made: Fleet, *, seed: int) -> tuple[list[Ended], Counter[str]]:
+    """All jobs, while things are killed."""
+    until, over = time.monotonic() + PATIENCE_S, threading.Event()
+    clients = [Client(made.urls, seed=seed + place, until=until) for place in range(CLIENTS)]
+    with ThreadPoolExecutor(CLIENTS + 1) as pool:
+        killing = pool.submit(trouble, made, over, seed=seed)
+        lanes = [pool.submit(_lane, client, range(place, JOBS, CLIENTS)) for place, client in enumerate(clients)]
+        try:
+            ended = [one for lane in lanes for one in lane.result()]
+        finally:
+            over.set()
+        return ended, killing.result()
+
+
+def _lane(client: Client, numbers: range) -> list[Ended]:
+    return [client.do(number) for number in numbers]
+
+
+@pytest.mark.skipif(REDIS_SERVER is None, reason="redis-server is not installed (Debian: apt-get install redis-server)")
+@pytest.mark.timeout(300)
+def test_no_job_is_lost(tmp_path: Path) -> None:
+    """Each ends exactly once from its client's view, with its own result, whoever dies."""
+    with fleet(tmp_path) as made:
+        ended, killed = played(made, seed=2)
+        executed = Counter(made.executed)
+    assert set(killed) == {"worker", "router", "redis"}, killed
+    assert len({one.job_id for one in ended}) == JOBS
+    for one in ended:
+        (first, told), (second, again) = one.ends
+        assert (first, told) == (second, again), one.text
+        assert (first, told["id"], told["output"]) == ("completed", one.text, [{"text": one.text}])
+    assert set(executed) == {one.text for one in ended}

@@ -9,6 +9,7 @@ from lib.lifecycle import every
 from lib.serving.middleware import render_plain
 from lib.workflow.template import load_templates
 from router.parts import Ground, Part
+from router.relay.asking import Asking
 from router.relay.bodies import Bodies
 from router.relay.calling import WorkerCalls
 from router.relay.entrance import Entrance, rendered
@@ -43,7 +44,7 @@ async def build_relay(ground: Ground, stack: AsyncExitStack, *, build_jobs: Jobs
         forwarding=Forwarding(ground, upstream=calls, metrics=metrics),
         keep=jobs.keep,
     )
-    links = Links(dispatcher, calls=calls)
+    links, asking = Links(dispatcher, calls=calls), Asking(dispatcher, upstream=calls)
     own = {route.path: jobs.render_error for route in jobs.routes if jobs.render_error is not None}
 
     def health() -> Mapping[str, Any]:
@@ -51,9 +52,9 @@ async def build_relay(ground: Ground, stack: AsyncExitStack, *, build_jobs: Jobs
 
     return Part(
         name="relay",
-        routes=[*entrance.routes(), *links.routes(), *jobs.routes],
+        routes=[*entrance.routes(), *links.routes(), *asking.routes(), *jobs.routes],
         needs={**entrance.needs(), **links.needs(), **jobs.needs},
-        render_error=rendered({**own, **entrance.renderers()}, render_plain),
+        render_error=rendered({**own, **entrance.renderers(), **asking.renderers()}, render_plain),
         loops={"keep": every(KEEP_S, watch.keep, name="relay: keep", clock=ground.clock), **jobs.loops},
         health=health,
         stop=jobs.stop,

@@ -11,6 +11,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+from lib.errors import Unauthorized
 from lib.protocol.ticket import TICKET_HEADER, SpentTickets, Ticket, read_ticket
 from lib.serving.payloads import json_response
 
@@ -67,7 +68,10 @@ class RelayWorker:
         assert self.key is not None
         ticket = read_ticket(request.headers[TICKET_HEADER], [self.key], now=time.time())
         assert ticket.url == self.url
-        self.spent.spend(ticket, now=time.time())
+        try:
+            self.spent.spend(ticket, now=time.time())
+        except Unauthorized as error:  # HTTP clients repeat a GET whose connection broke off
+            return json_response({"error": error.code, "message": error.message}, status=401)
         return await self._answer(request, "/" + request.match_info["path"], ticket)
 
     async def public(self, request: web.Request) -> web.StreamResponse:

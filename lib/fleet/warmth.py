@@ -1,28 +1,28 @@
 """Which models each ComfyUI has most likely resident, and how long loading takes, learned from jobs that ended.
 
-ComfyUI does not say it. It keeps what its last prompt used, and more where its cache is set up so: how much more is
-seen from jobs that ran as quickly with a model of long ago as with one that was just used.
+ComfyUI does not say what it has, but which nodes ran: a loader that did not had its model still. It keeps what its last
+prompt used, and more where its cache is set up so; how much more is seen from loaders of models of longer ago.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import orjson
 
 from lib.jobs.model import Job, JobStatus
-from lib.workflow.models import large_models_of
+from lib.workflow.models import large_models_of, models_by_node
+from lib.workflow.sampling import is_sampler
 
 MOST_SHAPES = 512
 MOST_SWAPS = 128
 """Models whose load time is remembered; the least recently loaded go first."""
 MOST_ROOM = 8
+LARGE_BYTES = 1024 * 1024
+"""Of a larger graph it is not looked up which nodes ran."""
 GAIN = 0.3
 """What a new sample counts to what is known."""
-SHORT, LONG = 0.3, 0.7
-"""Of a load time: what ran so little longer than warm did not load, and what ran so much longer did."""
-NOTICED_S = 0.2
-"""A load time below tells nothing of whether something was loaded."""
-
 V = TypeVar("V")
 
 
@@ -36,6 +36,16 @@ class _Engine:
     def resident(self) -> list[str]:
         return list(self.used)[-self.room :]
 
+    def learn(self, models: Sequence[str], loaded: Sequence[str]) -> None:
+        """Of a prompt with these models it loaded those."""
+        order = list(reversed(self.used))
+        for depth, name in enumerate(order, start=1):
+            if name in models and name not in loaded:
+                self.room = max(self.room, depth)
+            elif name in loaded and depth <= self.room:
+                self.room = max(depth - 1, 1)
+                return
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warm:
@@ -45,6 +55,14 @@ class Warm:
     models: tuple[str, ...]
     room: int
     swap_s: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """What a prompt loaded, and whether it sampled: else its time is not that of such work."""
+
+    loaded: tuple[str, ...]
+    sampled: bool
 
 
 class Warmth:
@@ -68,10 +86,11 @@ class Warmth:
         if not models:
             return
         engine = self._engines.setdefault(job.engine, _Engine())
-        shape = job.spec.estimate.shape if job.spec.estimate is not None else ""
-        if shape:
-            self._learn_room(engine, models, shape, took_s)
-            self._learn_load(engine, models, shape, took_s)
+        run = _run(job)
+        if run is not None:
+            engine.learn(models, run.loaded)
+            if run.sampled and job.spec.estimate is not None:
+                self._learn_load(run.loaded, job.spec.estimate.shape, took_s)
         self._use(engine, models)
 
     def lost(self, engine: str) -> None:
@@ -92,51 +111,54 @@ class Warmth:
             swap_s={name: round(seconds, 2) for name, seconds in self._swap_s.items()},
         )
 
-    def _use(self, engine: _Engine, models: tuple[str, ...]) -> None:
+    def _use(self, engine: _Engine, models: Sequence[str]) -> None:
         for name in models:
             self._uses += 1
             engine.used[name] = self._uses
             engine.used.move_to_end(name)
-        engine.room = max(engine.room, len(models))
+        engine.room = min(max(engine.room, len(models)), MOST_ROOM)
         while len(engine.used) > MOST_ROOM:
             engine.used.popitem(last=False)
 
-    def _learn_room(self, engine: _Engine, models: tuple[str, ...], shape: str, took_s: float) -> None:
-        """By the model that was not used for longest: whether it was loaded, although it was taken to be resident, or
-        not, although it was not."""
+    def _learn_load(self, loaded: tuple[str, ...], shape: str, took_s: float) -> None:
+        """First run less warm run, whichever came first."""
         warm_s = self._warm_s.get(shape)
-        order = list(reversed(engine.used))
-        if warm_s is None or any(name not in engine.used for name in models):
-            return
-        depth = 1 + max(order.index(name) for name in models)
-        load_s = sum(self._swap_s.get(name, 0.0) for name in models)
-        if load_s < max(NOTICED_S, SHORT * warm_s):
-            return
-        if depth > engine.room and took_s < warm_s + SHORT * load_s:
-            engine.room = depth
-        elif len(models) < depth <= engine.room and took_s > warm_s + LONG * load_s:
-            engine.room = depth - 1
-
-    def _learn_load(self, engine: _Engine, models: tuple[str, ...], shape: str, took_s: float) -> None:
-        resident = engine.resident()
-        cold = tuple(name for name in models if name not in resident)
-        warm_s = self._warm_s.get(shape)
-        if not cold:
+        if not loaded:
             warm_s = took_s if warm_s is None else warm_s + GAIN * (took_s - warm_s)
             _put(self._warm_s, shape, warm_s, most=MOST_SHAPES)
             if (waiting := self._cold.pop(shape, None)) is not None:
                 self._loaded(*waiting, warm_s=warm_s)
         elif warm_s is None:
-            _put(self._cold, shape, (cold, took_s), most=MOST_SHAPES)
+            _put(self._cold, shape, (loaded, took_s), most=MOST_SHAPES)
         else:
-            self._loaded(cold, took_s, warm_s=warm_s)
+            self._loaded(loaded, took_s, warm_s=warm_s)
 
-    def _loaded(self, models: tuple[str, ...], took_s: float, *, warm_s: float) -> None:
+    def _loaded(self, models: Sequence[str], took_s: float, *, warm_s: float) -> None:
         """So long a run with the loading of these took."""
         seconds = max(took_s - warm_s, 0.0) / len(models)
         for name in models:
             known = self._swap_s.get(name)
             _put(self._swap_s, name, seconds if known is None else known + GAIN * (seconds - known), most=MOST_SWAPS)
+
+
+def _run(job: Job) -> _Run | None:
+    """What is known of the nodes that ran; None: nothing."""
+    starts = job.timings.node_starts_s
+    if not starts or len(job.spec.workflow) > LARGE_BYTES:
+        return None
+    try:
+        graph: dict[str, Any] = orjson.loads(job.spec.workflow)
+    except orjson.JSONDecodeError:  # half a character in a text
+        return None
+    nodes = models_by_node(graph)
+    loaded = dict.fromkeys(name for node_id, names in nodes.items() if node_id in starts for name in names)
+    return _Run(loaded=tuple(loaded), sampled=any(_samples(graph.get(node_id)) for node_id in starts))
+
+
+def _samples(node: Any) -> bool:
+    if not isinstance(node, dict) or not isinstance(node.get("inputs"), dict):
+        return False
+    return is_sampler(str(node.get("class_type")), node["inputs"])
 
 
 def _put(known: OrderedDict[str, V], name: str, value: V, *, most: int) -> None:

@@ -21,14 +21,22 @@ def is_model(value: object) -> bool:
     return isinstance(value, str) and "://" not in value and _FILE.search(value) is not None
 
 
-def large_models(graph: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the large files of a graph in API format, each once. Anything else, and any value in it, is survived."""
-    found: dict[str, None] = {}
-    for node in graph.values():
+def models_by_node(graph: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return which large files the nodes of a graph in API format name; those that name none are left out. Anything
+    else, and any value in it, is survived."""
+    found: dict[str, tuple[str, ...]] = {}
+    for node_id, node in graph.items():
         inputs = node.get("inputs") if isinstance(node, dict) else None
         if isinstance(inputs, dict):
-            found.update((inputs[name], None) for name in LARGE_INPUTS if is_model(inputs.get(name)))
-    return tuple(found)
+            names = tuple(inputs[name] for name in LARGE_INPUTS if is_model(inputs.get(name)))
+            if names:
+                found[node_id] = names
+    return found
+
+
+def large_models(graph: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the large files of a graph, each once."""
+    return tuple(dict.fromkeys(name for names in models_by_node(graph).values() for name in names))
 
 
 def large_models_of(workflow: bytes) -> tuple[str, ...]:

@@ -2,30 +2,39 @@
 
 import json
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lib.fleet.warmth import MOST_ROOM, Warmth
+from lib.fleet.warmth import LARGE_BYTES, MOST_ROOM, Warmth
 from lib.jobs.model import Estimate, Job, JobSpec, JobStatus, Timings
 from tests.fakes.clock import START
 
+SAMPLER: dict[str, Any] = {"class_type": "KSampler", "inputs": {"model": ["1", 0], "steps": 20}}
 
-def ran(
-    warmth: Warmth, model: str | None, seconds: float, *, engine: str = "a", shape: str = "s", failed: bool = False
-) -> None:
-    """A job with this checkpoint took so long."""
+
+def a_run(model: str | None, seconds: float, *, ran: str = "", engine: str = "a", padding: int = 0) -> Job:
+    """A job with this checkpoint, in which these nodes ran: ``1`` loads, ``2`` samples, ``3`` saves."""
     inputs = {} if model is None else {"ckpt_name": f"{model}.safetensors"}
-    graph = {"1": {"class_type": "CheckpointLoaderSimple", "inputs": inputs}}
+    loader = {"class_type": "CheckpointLoaderSimple", "inputs": inputs}
+    saver = {"class_type": "SaveImage", "inputs": {"text": "x" * padding}}
     spec = JobSpec(
         request_id="r",
         dialect="test",
-        workflow=json.dumps(graph).encode(),
-        estimate=Estimate(units=1, shape=f"{shape}{model}"),
+        workflow=json.dumps({"1": loader, "2": SAMPLER, "3": saver}).encode(),
+        estimate=Estimate(units=1, shape=f"s{model}"),
     )
-    timings = Timings(accepted_at=START, execute_s=seconds)
-    status = JobStatus.FAILED if failed else JobStatus.COMPLETED
-    warmth.heard(Job(job_id="j", spec=spec, sequence=1, cost=1, timings=timings, status=status, engine=engine))
+    timings = Timings(accepted_at=START, execute_s=seconds, node_starts_s=dict.fromkeys(ran, 0.0))
+    return Job(job_id="j", spec=spec, sequence=1, cost=1, timings=timings, status=JobStatus.COMPLETED, engine=engine)
+
+
+def heard(*runs: tuple[str, float, str]) -> Warmth:
+    """One that heard of these: model, seconds, nodes that ran."""
+    warmth = Warmth()
+    for model, seconds, ran in runs:
+        warmth.heard(a_run(model, seconds, ran=ran))
+    return warmth
 
 
 def names(warmth: Warmth, engines: int = 1) -> list[str]:
@@ -34,20 +43,17 @@ def names(warmth: Warmth, engines: int = 1) -> list[str]:
 
 def test_the_last_one_is_resident() -> None:
     """ComfyUI keeps what its last prompt used; failed jobs, and those without a model, tell nothing."""
-    warmth = Warmth()
-    ran(warmth, "x", 1)
-    ran(warmth, "y", 1)
-    ran(warmth, None, 1)
-    ran(warmth, "z", 1, failed=True)
+    warmth = heard(("x", 1, "123"), ("y", 1, "123"))
+    warmth.heard(a_run(None, 1, ran="123"))
+    warmth.heard(a_run("z", 1, ran="123").with_(status=JobStatus.FAILED))
     assert names(warmth) == ["y"] and warmth.now(1).room == 1
 
 
 def test_engines_have_their_own() -> None:
     """Least recently used first; one that ended has nothing."""
     warmth = Warmth()
-    ran(warmth, "x", 1, engine="a")
-    ran(warmth, "y", 1, engine="b")
-    ran(warmth, "x", 1, engine="a")
+    for model, engine in (("x", "a"), ("y", "b"), ("x", "a")):
+        warmth.heard(a_run(model, 1, engine=engine))
     assert names(warmth) == ["y", "x"]
     assert (warmth.now(2).room, warmth.now(3).room) == (2, 3)
     warmth.lost("a")
@@ -55,46 +61,55 @@ def test_engines_have_their_own() -> None:
 
 
 def test_a_first_run_tells_the_load_time_once_there_is_a_warm_one() -> None:
-    """First run minus warm run."""
-    warmth = Warmth()
-    ran(warmth, "x", 9.0)
-    assert warmth.now(1).swap_s == {}
-    ran(warmth, "x", 1.0)
-    assert warmth.now(1).swap_s == {"x.safetensors": 8.0}
+    """First run less warm run."""
+    first = ("x", 9.0, "123")
+    assert heard(first).now(1).swap_s == {}
+    assert heard(first, ("x", 1.0, "23")).now(1).swap_s == {"x.safetensors": 8.0}
 
 
 def test_later_loads_correct_it() -> None:
     """A third of the way each time."""
-    warmth = Warmth()
-    for model, seconds in (("x", 9.0), ("x", 1.0), ("y", 5.0), ("x", 6.0)):
-        ran(warmth, model, seconds)
+    warmth = heard(("x", 9.0, "123"), ("x", 1.0, "23"), ("y", 5.0, "123"), ("x", 6.0, "123"))
     assert warmth.now(1).swap_s["x.safetensors"] == 7.1
 
 
-def test_what_runs_quickly_was_still_there() -> None:
+def test_what_was_not_loaded_was_still_there() -> None:
     """A ComfyUI that keeps more is found out, and one that keeps less again too."""
-    warmth = Warmth()
-    for model, seconds in (("x", 9.0), ("x", 1.0), ("y", 9.0), ("y", 1.0), ("x", 1.0)):
-        ran(warmth, model, seconds)
-    assert warmth.now(1).room == 2 and names(warmth) == ["y", "x"]
-    ran(warmth, "y", 9.0)
-    assert warmth.now(1).room == 1 and names(warmth) == ["y"]
+    runs = [("x", 9.0, "123"), ("y", 9.0, "123"), ("x", 1.0, "23")]
+    more = heard(*runs)
+    assert more.now(1).room == 2 and names(more) == ["y", "x"]
+    less = heard(*runs, ("y", 9.0, "123"))
+    assert less.now(1).room == 1 and names(less) == ["y"]
 
 
-def test_short_loads_prove_nothing() -> None:
-    """A tenth of a second more or less may have any reason."""
-    warmth = Warmth()
-    for model, seconds in (("x", 1.1), ("x", 1.0), ("y", 1.1), ("y", 1.0), ("x", 1.0)):
-        ran(warmth, model, seconds)
-    assert warmth.now(1).room == 1
+def test_a_run_without_sampling_tells_no_time() -> None:
+    """All of it came out of the cache, and took nothing."""
+    warmth = heard(("x", 9.0, "123"), ("x", 0.01, "3"))
+    assert warmth.now(1).swap_s == {} and names(warmth) == ["x"]
 
 
-@given(st.lists(st.tuples(st.sampled_from("uvwxyz"), st.floats(0, 100), st.sampled_from("ab")), max_size=60))
-def test_whatever_is_heard_it_makes_sense(jobs: list[tuple[str, float, str]]) -> None:
+def test_where_nothing_is_known_of_nodes_use_alone_counts() -> None:
+    """The run was found again after a restart, or its graph is huge, or no JSON for everybody."""
+    warmth = heard(("x", 9.0, ""), ("x", 1.0, ""))
+    warmth.heard(a_run("y", 9.0, ran="123", padding=LARGE_BYTES))
+    warmth.heard(a_run("x", 9.0, ran="23", padding=LARGE_BYTES))
+    assert names(warmth) == ["x"] and warmth.now(1).room == 1 and warmth.now(1).swap_s == {}
+    odd = a_run("y", 9.0, ran="123", padding=1)
+    warmth.heard(odd.with_(spec=replace(odd.spec, workflow=odd.spec.workflow.replace(b'"x"', b'"\\ud800"'))))
+    assert names(warmth) == ["y"]
+
+
+RUNS = st.tuples(
+    st.sampled_from("tuvwxyz123456"), st.floats(0, 100), st.sampled_from(["", "123", "23", "3"]), st.sampled_from("ab")
+)
+
+
+@given(st.lists(RUNS, max_size=60))
+def test_whatever_is_heard_it_makes_sense(runs: list[tuple[str, float, str, str]]) -> None:
     """The last one of each engine is resident, each once; no time is negative."""
     warmth, last = Warmth(), {}
-    for model, seconds, engine in jobs:
-        ran(warmth, model, seconds, engine=engine)
+    for model, seconds, ran, engine in runs:
+        warmth.heard(a_run(model, seconds, ran=ran, engine=engine))
         last[engine] = model
     told = warmth.now(2)
     assert set(last.values()) <= set(names(warmth, 2))
@@ -103,12 +118,11 @@ def test_whatever_is_heard_it_makes_sense(jobs: list[tuple[str, float, str]]) ->
 
 
 def test_a_job_without_an_estimate_is_resident_all_the_same() -> None:
-    """Its time says nothing."""
+    """Only when it is over."""
     warmth = Warmth()
-    spec = JobSpec(request_id="r", dialect="test", workflow=b'{"1":{"inputs":{"unet_name":"u.gguf"}}}')
-    timings = Timings(accepted_at=START, execute_s=1.0)
-    job = Job(job_id="j", spec=spec, sequence=1, cost=1, timings=timings, engine="a")
-    warmth.heard(job)
+    job = a_run("u", 1.0, ran="123")
+    job = job.with_(spec=replace(job.spec, estimate=None))
+    warmth.heard(job.with_(status=JobStatus.RUNNING))
     assert warmth.now(1).models == ()
-    warmth.heard(replace(job, status=JobStatus.COMPLETED))
-    assert warmth.now(1).models == ("u.gguf",) and warmth.now(1).swap_s == {}
+    warmth.heard(job)
+    assert names(warmth) == ["u"] and warmth.now(1).swap_s == {}

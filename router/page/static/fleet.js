@@ -153,8 +153,8 @@ function showTiles() {
   const capacity = sum((one) => one.capacity), rate = sum((one) => one.rate);
   tile("ready", number(sum((one) => one.ready)), `of ${number(sum((one) => one.workers))}`);
   tile("load", capacity > 0 ? percent(rate / capacity) : "–", `${number(Math.round(rate))} of ${number(Math.round(capacity))} units/s`);
-  const waits = Math.max(0, ...all.map((one) => one.waiting && one.wait ? one.wait.likely : 0));
-  tile("waiting", number(sum((one) => one.waiting)), waits >= 0.05 ? `a new one for ${span(waits)}` : "no wait expected");
+  const waits = Math.max(0, ...all.map((one) => one.wait?.likely ?? 0));
+  tile("waiting", number(sum((one) => one.waiting)), waits >= 0.05 ? `the next one for ${span(waits)}` : "no wait expected");
   tile("running", number(sum((one) => one.running)), units(sum((one) => one.running_work)));
   const {outcomes, refusals} = fleet.totals;
   const refused = Object.values(refusals).reduce((total, count) => total + count, 0);
@@ -387,6 +387,7 @@ function showLists() {
   const waiting = fleet.names.flatMap((name) => fleet.endpoints[name].queue.map((one) => ({...one, endpoint: name})));
   const known = fleet.names.reduce((total, name) => total + fleet.endpoints[name].waiting, 0);
   queue.show(waiting.sort((one, other) => one.since - other.since).slice(0, 8), (one) => `${one.endpoint}/${one.id}`);
+  put($("queue-count"), known ? `${number(known)}${known > queue.known.size ? `, the oldest are shown` : ""}` : "");
   $("no-queue").hidden = waiting.length > 0;
   put($("no-queue"), known ? `${number(known)} between two polls; none is held right now.` : "No request waits for a worker.");
   $("jobs-section").hidden = !fleet.jobs;

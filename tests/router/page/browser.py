@@ -1,6 +1,6 @@
 """Headless Chromium over its DevTools protocol: opens pages, looks, clicks, takes pictures. Not a test framework.
 
-Standalone: ``python -m tests.router.page.browser URL --out shot.png [--size 1440x1000] [--dark] [--wait SECONDS]``.
+Standalone: ``python -m tests.router.page.browser URL --out shot.png [--size 1440x1000] [--scale 2] [--dark]``.
 """
 
 import argparse
@@ -43,10 +43,9 @@ class Tab:
     async def open(self, url: str) -> None:
         await self.do("Page.navigate", url=url)
 
-    async def size(self, width: int, height: int, *, dark: bool = False) -> None:
-        await self.do(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
-        )
+    async def size(self, width: int, height: int, *, dark: bool = False, scale: float = 1.0) -> None:
+        metrics = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": width < 600}
+        await self.do("Emulation.setDeviceMetricsOverride", **metrics)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         await self.do("Emulation.setEmulatedMedia", features=[scheme])
 
@@ -187,7 +186,7 @@ async def _shoot(options: argparse.Namespace) -> None:
     width, height = map(int, options.size.split("x"))
     async with chromium() as browser:
         tab = await browser.tab()
-        await tab.size(width, height, dark=options.dark)
+        await tab.size(width, height, dark=options.dark, scale=options.scale)
         await tab.open(options.url)
         await tab.until("document.querySelector('#link').dataset.state === 'live'")
         await asyncio.sleep(options.wait)
@@ -203,8 +202,9 @@ if __name__ == "__main__":
     parser.add_argument("url")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", default="1440x1000")
+    parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--dark", action="store_true")
     parser.add_argument("--whole", action="store_true")
     parser.add_argument("--wait", type=float, default=3.0)
-    parser.add_argument("--run", default="")
+    parser.add_argument("--run", default="", help="JavaScript to do before the picture is taken")
     asyncio.run(_shoot(parser.parse_args()))

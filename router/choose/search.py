@@ -148,9 +148,9 @@ class Search:
                     self._left_out = self._left_out or soonest_s < now_s < NEVER
                     break
             wait = seat.wait(at)
-            if wait > seat.view.lead_s and wait + least_swap_s + bound * seat.pace >= self._limit:
-                self._left_out = self._left_out or soonest_s < _total(self._now) < NEVER
-                continue
+            least_s = wait + least_swap_s + bound * seat.pace
+            if wait > seat.view.lead_s and least_s >= min(_total(self._later), _total(self._now)):
+                continue  # it can't be now, and later others are as good
             self._consider(seat, wait)
 
     def _consider(self, seat: Seat, wait: float) -> None:

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lib.workflow.models import large_models, large_models_of
-from router.relay import sizing
 
 GRAPH: dict[str, Any] = {
     "1": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": 'sd\\x "é".safetensors'}},
@@ -27,11 +26,6 @@ def test_checkpoints_and_diffusion_models_are_large(ascii_only: bool) -> None:
     """Links, URLs and texts are not; the bytes say the same as the graph, however they are written."""
     assert large_models(GRAPH) == FOUND
     assert large_models_of(json.dumps(GRAPH, indent=2, ensure_ascii=ascii_only).encode()) == FOUND
-
-
-def test_a_router_finds_the_same() -> None:
-    """Else no worker would have what a request needs."""
-    assert sizing.large_models(GRAPH) == FOUND
 
 
 @given(st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.dictionaries(st.text(), inner)))

@@ -39,7 +39,7 @@ class Links:
 
     def needs(self) -> Needs:
         """The worker asks for what the link proves."""
-        return {ROUTE: Need.FREE}
+        return {ROUTE: Need.LINK}
 
     async def _show(self, request: web.Request) -> web.StreamResponse:
         return await self._forward(request, _READ)

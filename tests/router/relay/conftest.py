@@ -20,6 +20,7 @@ from router.parts import Ground, Part
 from router.relay.building import build_relay
 from router.relay.ports import JobsHalf, Sizing, Upstream, Visitor, Work
 from router.settings import RouterSettings
+from router.signing import load_signing_key
 from router.wire import wire
 from tests.fakes.relay_worker import Behaviour, RelayWorker, relay_worker
 from tests.fakes.router_world import ACCOUNT, KEY, TOKEN
@@ -102,8 +103,16 @@ class World:
             return text
 
 
+@pytest.fixture(scope="module")
+def signing_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made once, as that takes longer than most tests."""
+    path = tmp_path_factory.mktemp("key") / "signing_key.pem"
+    load_signing_key(path)
+    return path
+
+
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+async def world(tmp_path: Path, signing_key: Path) -> AsyncIterator[World]:
     """A router without workers."""
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(aiohttp.ClientSession())
@@ -112,6 +121,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         settings = RouterSettings(
             port=0,
             state_dir=tmp_path,
+            signing_key_path=signing_key,
             account_keys=ACCOUNT,
             worker_tokens=TOKEN,
             endpoints=json.dumps(ENDPOINTS),

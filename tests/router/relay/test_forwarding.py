@@ -14,7 +14,7 @@ from lib.serving.payloads import json_response
 from router.endpoints import Bearer, Scope
 from router.model import Condition
 from tests.fakes.relay_worker import busy, dying, echo, hanging
-from tests.fakes.router_world import KEY
+from tests.fakes.router_world import ACCOUNT, KEY
 from tests.router.relay.conftest import GRAPH, TENANT, World
 
 
@@ -236,6 +236,8 @@ async def test_a_stale_worker_ends_its_calls(world: World) -> None:
     bad = await world.join(1, hanging, max_perf=1000.0)
     task = asyncio.ensure_future(world.sync(key=KEY))
     await asyncio.wait_for(bad.came.wait(), 5)
+    async with world.call("/health", method="GET", key=ACCOUNT) as response:
+        assert (await response.json())["relay"]["calls"] == 1
     await world.join(2, echo)
     dispatcher = world.ground[0].dispatcher
     dispatcher.stopped("ep/1")

@@ -2,15 +2,26 @@
 say by name what is wrong with them. On a real ComfyUI."""
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.comfyui_fixture import RealComfyUI
-from tests.integration.salad import BUCKET, Salad, Storages, noise, opened, salad, storages, text
-from tests.peers.azure.azurite import AzureServer, azurite_server
+from tests.integration.salad import (
+    BUCKET,
+    Salad,
+    Storages,
+    decoded,
+    eventually,
+    noise,
+    opened,
+    salad,
+    storages,
+    text,
+)
+from tests.peers.azure.azurite import CONTAINER, AzureServer, azurite_server
 from tests.s3_fixture import S3Server
 
 __all__ = ["azurite_server"]
@@ -114,6 +125,62 @@ def test_image_to_image(api: Salad, places: Storages) -> None:
     for image in (text(noise()), f"s3://{BUCKET}/wf/in.png"):
         done = api.answer("/workflow/sd1.5/img2img", {"input": {**own, "image": image}})
         assert opened(done["images"][0]).width == 64
+
+
+def drawn(image: str, **top: Any) -> dict[str, Any]:
+    """A body for our endpoint that makes a picture from a picture."""
+    own = {"width": 64, "height": 64, "prompt": "x", "steps": 1, "denoise": 0.5, "image": image}
+    return {"input": own, **top}
+
+
+@pytest.mark.parametrize("form", ["http", "azure", "hf model", "hf dataset"])
+def test_image_to_image_from_every_storage(api: Salad, places: Storages, form: str) -> None:
+    """A picture of a web server, of the operator's Azure account, of repositories of both kinds."""
+    hub = places.hub.server
+    hub.repo("u/r")["in put/a b.png"] = hub.repo("u/d", kind="dataset")["in.png"] = noise()
+    url = {
+        "http": places.files.put("/wf/in.png", noise(), "image/png"),
+        "azure": places.put_blob("wf/in.png", noise()),
+        "hf model": f"{hub.endpoint}/u/r/resolve/main/in%20put/a%20b.png",
+        "hf dataset": f"{hub.endpoint}/datasets/u/d/resolve/main/in.png",
+    }[form]
+    done = api.answer("/workflow/sd1.5/img2img", drawn(url))
+    assert opened(done["images"][0]).width == 64
+    assert done["input"]["image"] == url
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("kind", ["azure", "http", "hf"])
+def test_uploads_of_an_endpoint(api: Salad, places: Storages, kind: str, later: bool) -> None:
+    """The picture lies in the storage, and its URL is in the answer; at once with ``async``."""
+    hub, key = places.hub.server, f"up-{kind}-{later}".lower()
+    hub.repo("u/wf", kind="dataset")
+    name = f"{key}_img2img_00001_.png"
+    blocks: dict[str, tuple[str, dict[str, Any], str, Callable[[], bytes | None]]] = {
+        "azure": (
+            "azure_blob_upload",
+            {"container": CONTAINER, "blob_prefix": "wf/"},
+            f"{places.azure.endpoint}/{CONTAINER}/wf/{name}",
+            lambda: places.blobs("wf/").get(f"wf/{name}"),
+        ),
+        "http": (
+            "http_upload",
+            {"url_prefix": places.files.url("/wf")},
+            places.files.url(f"/wf/{name}"),
+            lambda: places.files.files.get(f"/wf/{name}", (None,))[0],
+        ),
+        "hf": (
+            "hf_upload",
+            {"repo": "u/wf", "repo_type": "dataset", "directory": "d"},
+            f"{hub.endpoint}/datasets/u/wf/resolve/main/d/{name}",
+            lambda: hub.repo("u/wf", kind="dataset").get(f"d/{name}"),
+        ),
+    }
+    field, block, url, stored = blocks[kind]
+    body = drawn(text(noise()), id=key, **{field: {**block, "async": later}})
+    done = api.answer("/workflow/sd1.5/img2img", body, status=202 if later else 200)
+    assert done["status"] == "ok" if later else done["images"] == [url]
+    assert decoded(eventually(stored)).width == 64
 
 
 def test_both_paths_and_all_fields(api: Salad, places: Storages) -> None:

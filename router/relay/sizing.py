@@ -1,7 +1,7 @@
 """What a request is worth before it ever ran, by its graph; implements ``Sizing``.
 
 The body is only looked at: placeholders, URLs and what only a worker can judge stay as they are. A request without a
-graph is known by its path.
+graph is known by its path or template.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ BIG_BODY_BYTES = 256 * 1024
 """Larger ones are read in a thread, a few at a time: decoded they take a multiple of their size."""
 READERS = 2
 USUAL_UNITS = 100.0
+LONGEST_NAME = 64
 MEGABYTE = 1e6
 _UPLOADS = ("s3", "hf_upload", "azure_blob_upload", "http_upload")
 """Salad's, the first of which counts."""
@@ -54,7 +55,9 @@ class RequestSizing:
         fields = request if dialect == "salad" else _input(request)
         graph = self._graph(dialect, fields)
         if graph is None:
-            return self._unseen(dialect, request, path=path, size=len(body))
+            named = fields.get("modifier")
+            name = path or (named[:LONGEST_NAME] if isinstance(named, str) else "")
+            return self._unseen(dialect, request, name=name, size=len(body))
         estimate, models = measure(graph), large_models(graph)
         return Work(
             cost=estimate.units,
@@ -68,10 +71,10 @@ class RequestSizing:
             patience_s=_patience_s(dialect, request),
         )
 
-    def _unseen(self, dialect: str, request: Mapping[str, Any], *, path: str, size: int) -> Work:
+    def _unseen(self, dialect: str, request: Mapping[str, Any], *, name: str, size: int) -> Work:
         return Work(
             cost=USUAL_UNITS,
-            kind=f"{dialect} {path}",
+            kind=f"{dialect} {name}",
             prior=USUAL_UNITS,
             dialect=dialect,
             input_mb=size / MEGABYTE,

@@ -2,9 +2,11 @@
 visibly."""
 
 import asyncio
+import collections
 import gzip
 import io
 import json
+import random
 
 import aiohttp
 import pytest
@@ -244,3 +246,30 @@ async def test_a_stale_worker_ends_its_calls(world: World) -> None:
     worker = dispatcher.worker("ep/1")
     assert worker is not None and worker.condition is Condition.STOPPED
     assert (await asyncio.wait_for(task, 5))[0] == 200
+
+
+async def test_nothing_is_left_of_many_at_once(world: World) -> None:
+    """Workers refuse and die, callers leave: every request ends, and no place stays taken."""
+    chance = random.Random(7)
+
+    async def moody(request: web.Request, body: bytes) -> web.StreamResponse:
+        return await chance.choices((echo, busy, dying, hanging), (90, 4, 4, 2))[0](request, body)
+
+    workers = [await world.join(number, moody, slots=20, engines=20) for number in range(1, 5)]
+
+    async def one() -> int:
+        try:
+            async with asyncio.timeout(3):
+                return (await world.sync())[0]
+        except TimeoutError:
+            return 0
+
+    statuses = collections.Counter(await asyncio.gather(*(one() for _ in range(200))))
+    assert statuses.keys() <= {200, 503, 0} and statuses[200] > 170, statuses
+    dispatcher = world.ground[0].dispatcher
+    while any(dispatcher.held(f"ep/{worker.number}") for worker in workers):
+        ended = asyncio.Event()
+        stop = dispatcher.changes.listen(lambda change, ended=ended: ended.set())  # type: ignore[misc]
+        await asyncio.wait_for(ended.wait(), 5)
+        stop()
+    assert "pyrouter_relay_calls 0.0" in await world.metrics()

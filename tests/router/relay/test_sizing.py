@@ -50,7 +50,8 @@ async def test_a_modifier_is_its_template(sizing: RequestSizing) -> None:
         for steps in (10, 40)
     ]
     assert many.cost > 3 * few.cost and few.models
-    assert (await sized(sizing, "wrapper", {"input": {"modifier": "Unknown"}})).cost == 100
+    unknown = await sized(sizing, "wrapper", {"input": {"modifier": "Unknown"}})
+    assert (unknown.cost, unknown.kind) == (100, "wrapper Unknown")
     bad = {"input": {"modifier": "Text2Image", "modifications": {"steps": "many"}}}
     assert (await sized(sizing, "wrapper", bad)).cost > 0
 

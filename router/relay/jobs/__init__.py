@@ -52,6 +52,11 @@ class Telling:
             self.runner.wake()
         self._spread(job)
 
+    def begun(self, job: RelayJob) -> None:
+        """A worker has a job."""
+        self._endings.tell(job.job_id)
+        self._spread(job)
+
     def ended(self, job: RelayJob) -> None:
         """A job came to its end here."""
         self._counts.ended(job)
@@ -111,6 +116,7 @@ async def build_jobs(ground: Ground, stack: AsyncExitStack, *, upstream: Upstrea
         upstream=upstream,
         releases=releases,
         new_number=ground.core.direct.new_number,
+        begun=telling.begun,
         clock=clock,
         limits=Limits(
             max_result_bytes=settings.max_result_bytes, patience_s=settings.patience_s, counted_s=settings.lease_s

@@ -100,7 +100,7 @@ class _Patience:
 
 
 class Doing:
-    """Does jobs; nothing of one is kept here."""
+    """Does jobs; nothing of one is kept here. ``begun`` is told of each one that a worker has."""
 
     def __init__(
         self,
@@ -109,6 +109,7 @@ class Doing:
         upstream: Upstream,
         releases: Releases,
         new_number: Callable[[], Awaitable[int]],
+        begun: Callable[[RelayJob], None],
         clock: Clock,
         limits: Limits,
     ) -> None:
@@ -116,6 +117,7 @@ class Doing:
         self._upstream = upstream
         self._releases = releases
         self._new_number = new_number
+        self._begun = begun
         self._clock = clock
         self._limits = limits
 
@@ -238,7 +240,7 @@ class Doing:
         if seen.standing is Standing.OVER:
             return seen
         patience.calm()
-        await held.write(remote_id=seen.remote_id)
+        self._begun(await held.write(remote_id=seen.remote_id))
         return None
 
     async def _done_at_once(self, held: Holding, worker: Worker) -> Seen | None:

@@ -28,8 +28,8 @@ class Endings:
         for job_id in tuple(self._waiting):
             self.tell(job_id)
 
-    async def of(self, job: RelayJob, wait_s: float) -> RelayJob:
-        """The job when it is over (or is to be cancelled), or as it is after ``wait_s``."""
+    async def of(self, job: RelayJob, wait_s: float, *, or_begun: bool = False) -> RelayJob:
+        """The job when it is over (or is to be cancelled, or a worker has it), or as it is after ``wait_s``."""
         until, event = self._clock.monotonic() + wait_s, asyncio.Event()
         events = self._waiting.setdefault(job.job_id, set())
         events.add(event)
@@ -38,7 +38,7 @@ class Endings:
                 event.clear()
                 job = await self._get(job.job_id) or job
                 left_s = until - self._clock.monotonic()
-                if job.state.over or job.cancel_wanted or left_s <= 0:
+                if job.state.over or job.cancel_wanted or left_s <= 0 or (or_begun and job.remote_id):
                     return job
                 await self._either(event, min(left_s, LOOK_S))
         finally:

@@ -143,14 +143,14 @@ class RunPodJobs:
         """What the worker says while it runs, the end from the record; each piece once."""
         wait_s = _wait_s(request, STREAM_WAIT_MS)
         job = await self._find(request)
+        if not shown(job).final and not job.remote_id:
+            job = await self._shelf.wait(job, wait_s, or_begun=True)
         if not shown(job).final and job.remote_id:
             path = f"/v2/relay/stream/{job.remote_id}?wait={int(wait_s * 1000)}"
             told = await self._live.ask(job, path, answer_s=wait_s + LATE_S)
             if told is not None and (answer := _news(job, *told)) is not None:
                 return json_response(answer, headers=NOT_STORED)
-            job = await self._shelf.wait(job, LATE_S if told is not None else wait_s)
-        elif not shown(job).final:
-            job = await self._shelf.wait(job, wait_s)
+            job = await self._shelf.wait(job, LATE_S)
         return self._ending(job)
 
     def _ending(self, job: RelayJob) -> web.Response:

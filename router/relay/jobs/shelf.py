@@ -55,11 +55,11 @@ class Shelf:
             raise JobNotFound(UNKNOWN)
         return job
 
-    async def wait(self, job: RelayJob, wait_s: float) -> RelayJob:
-        """The job at its end, or as it is then."""
+    async def wait(self, job: RelayJob, wait_s: float, *, or_begun: bool = False) -> RelayJob:
+        """The job at its end (or when a worker has it), or as it is then."""
         if wait_s <= 0 or job.state.over or job.cancel_wanted:
             return job
-        return await self._endings.of(job, wait_s)
+        return await self._endings.of(job, wait_s, or_begun=or_begun)
 
     async def cancel(self, job: RelayJob) -> RelayJob:
         """Have it stopped; from now on it is cancelled, whatever a worker still says. Raises: JobNotFound."""

@@ -1,5 +1,6 @@
 """Our worker behind our router, both as processes, a fake ComfyUI behind: what a router relays, and what it is told."""
 
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -214,6 +215,32 @@ def test_files_are_uploaded_through_it(relay: Relay) -> None:
     assert theirs.status_code == 422
 
 
+def test_a_request_may_bring_its_files_along(relay: Relay) -> None:
+    """In one multipart body, as on the API listener."""
+    graph = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "upload://photo"}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "it/photo"}},
+    }
+    files = {"request": (None, json.dumps(asked(graph))), "photo": ("p.png", image_png(8, 8, 10), "image/png")}
+    done = relay.call("POST", "/generate/sync", files=files, headers={"X-Pyworker-Multipart": "1"})
+    assert done.status_code == 200, done.text
+    refused = relay.call("POST", "/generate/sync", files=files, headers={"X-Pyworker-Multipart": "1"}, ticket="")
+    assert refused.status_code == 401
+
+
+def test_what_is_too_large_is_too_large_here_too(relay: Relay) -> None:
+    """By its announced length, and the answer is the dialect's."""
+    place = urlsplit(relay.process.public)
+    head = (
+        f"POST /relay/prompt HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: application/json\r\n"
+        f"{TICKET_HEADER}: {relay.ticket()}\r\nContent-Length: 9000000000\r\n\r\n"
+    )
+    with socket.create_connection((place.hostname, place.port), timeout=10) as connection:
+        connection.sendall(head.encode())
+        answer = connection.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 413 ") and b"statusCode" in answer
+
+
 def test_many_at_once(relay: Relay) -> None:
     """Each with its own ticket, over any connection."""
 
@@ -284,6 +311,15 @@ def test_a_relayed_job_is_told_under_its_number(told: tuple[Relay, str]) -> None
     assert {"vast", "wrapper", "runpod", "salad"} == set(last["dialects"])
     assert "slots" not in reports(url)[0]
     relay.process.wait_for(lambda: (number + 2, "Success") in outcomes(url), "told")
+
+
+def test_who_leaves_cancels_what_he_waited_for(told: tuple[Relay, str]) -> None:
+    """The router's connection stands for its caller's."""
+    relay, url = told
+    number = 5_000_009
+    with pytest.raises(requests.Timeout):
+        relay.post("/generate/sync", asked(slow(20.0)), ticket=relay.ticket(request_idx=number), timeout=1)
+    relay.process.wait_for(lambda: (number, "Cancelled") in outcomes(url), "told")
 
 
 def outcomes(url: str) -> list[tuple[int, str]]:

@@ -143,6 +143,21 @@ def test_another_field_of_another_class(api: Salad) -> None:
     assert opened(api.prompt(graph)["images"][0]).width == 64
 
 
+def test_a_folder_of_frames(api: Salad, places: Storages) -> None:
+    """An array of pictures, each in a form of its own, becomes a folder in this order; upstream loses the order."""
+    plain = [pyvips.Image.black(16, 8, bands=3) + shade for shade in (40, 120, 200)]
+    shades = [bytes(one.cast("uchar").copy(interpretation="srgb").pngsave_buffer()) for one in plain]
+    places.s3.client().put_object(Bucket=BUCKET, Key="in/frame.png", Body=shades[2])
+    frames = [text(shades[0]), api.files.put("/frame.png", shades[1], "image/png"), f"s3://{BUCKET}/in/frame.png"]
+    for order in ((0, 1, 2), (2, 0, 1)):
+        done = api.prompt(loading([frames[n] for n in order], class_type="VHS_LoadImages", field="directory"))
+        assert [round(opened(one).avg()) for one in done["images"]] == [(40, 120, 200)[n] for n in order]
+    bad = loading([frames[0], api.files.url("/status/404")], class_type="VHS_LoadImages", field="directory")
+    answer = api.prompt(bad, status=400)
+    assert answer["error"].startswith("Failed to download images for node 10: ")
+    assert answer["location"] == "prompt.10.inputs.directory"
+
+
 def test_sound_and_film(api: Salad) -> None:
     """LoadAudio's and LoadVideo's fields; what came back is sent in again, as base64 and by a URL."""
     sound = api.prompt(workflows.audio())["images"][0]

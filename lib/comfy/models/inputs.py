@@ -66,7 +66,10 @@ class ModelInputs:
 
     async def _obtained(self, site: ModelSite, job: Job, tell: Tell, aside: Aside) -> Obtained | None:
         if REPOSITORIES.get(site.class_type) == site.field:
-            text = f"{site.label}: {site.class_type} reads a folder of files, which can't be fetched by one URL"
+            text = (
+                f"{site.label}: {site.class_type} reads a folder of files; git repositories are not fetched here, "
+                "name a folder of ComfyUI's models/diffusers"
+            )
             raise InvalidRequest(text, details={"reason": "repository"})
         folder = await self._folders.folder_of(site)
         if folder is None:

@@ -60,6 +60,9 @@ async def test_names(tmp_path: Path, name: str) -> None:
     assert list((await mounted(tmp_path)).endpoints) == [name]
 
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
 @pytest.mark.parametrize(
     ("text", "url", "ref"),
     [
@@ -75,6 +78,25 @@ async def test_names(tmp_path: Path, name: str) -> None:
         ("https://bitbucket.org/u/r/commits/abc1234", "https://bitbucket.org/u/r", "abc1234"),
         ("https://github.com/my-org/my.repo-1/tree/v1.2.3", "https://github.com/my-org/my.repo-1", "v1.2.3"),
         ("https://github.com/u/r/tree/feature/new", "https://github.com/u/r", "feature/new"),
+        ("https://github.com/u/r/", "https://github.com/u/r", None),
+        ("https://github.com/u/r/tree/main/", "https://github.com/u/r", "main"),
+        (f"https://github.com/u/r/commit/{COMMIT}", "https://github.com/u/r", COMMIT),
+        ("https://github.com/u/r/releases/tag/v1.2.3-beta.1", "https://github.com/u/r", "v1.2.3-beta.1"),
+        ("https://github.com/u/r@main", "https://github.com/u/r", "main"),
+        (f"https://github.com/u/r@{COMMIT}", "https://github.com/u/r", COMMIT),
+        ("https://github.com/my-org/my.repo_2.git", "https://github.com/my-org/my.repo_2.git", None),
+        ("https://gitlab.com/u/r", "https://gitlab.com/u/r", None),
+        ("https://gitlab.com/g/s/r.git", "https://gitlab.com/g/s/r.git", None),
+        ("https://gitlab.com/g/s/t/r", "https://gitlab.com/g/s/t/r", None),
+        (f"https://gitlab.com/g/s/r/-/commit/{COMMIT}", "https://gitlab.com/g/s/r", COMMIT),
+        ("https://gitlab.com/u/r/-/tree/feature-1.x", "https://gitlab.com/u/r", "feature-1.x"),
+        ("https://gitlab.com/g/s/r.git@v2.0", "https://gitlab.com/g/s/r.git", "v2.0"),
+        ("https://bitbucket.org/u/r", "https://bitbucket.org/u/r", None),
+        ("https://bitbucket.org/u/r.git", "https://bitbucket.org/u/r.git", None),
+        ("https://bitbucket.org/u/r/src/main", "https://bitbucket.org/u/r", "main"),
+        ("https://bitbucket.org/u/r/src/v1.0.0/", "https://bitbucket.org/u/r", "v1.0.0"),
+        ("https://git.example.com/u/r", "https://git.example.com/u/r", None),
+        ("https://git.example.com/u/r.git@feature-x", "https://git.example.com/u/r.git", "feature-x"),
     ],
 )
 def test_git_urls(text: str, url: str, ref: str | None) -> None:

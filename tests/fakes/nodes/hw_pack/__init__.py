@@ -9,7 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
 
 def _tick(total):
@@ -187,5 +189,26 @@ class HWPay:
         return {"ui": {"text": [f"paid with {key}"]}}
 
 
-NODES = (HWSleep, HWTicks, HWTally, HWStubborn, HWFail, HWBlock, HWReport, HWRead, HWPay)
+class VHS_LoadImages:
+    """Reads a folder of the input folder as frames, in the order of their names, as the pack of this name does."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        root = Path(sys.modules["folder_paths"].get_input_directory())
+        return {"required": {"directory": (sorted(path.name for path in root.iterdir() if path.is_dir()),)}}
+
+    RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "run", "test"
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, directory):
+        root = Path(sys.modules["folder_paths"].get_input_directory())
+        return True if (root / directory).is_dir() else f"Directory '{directory}' cannot be found."
+
+    def run(self, directory):
+        root = Path(sys.modules["folder_paths"].get_input_directory(), directory)
+        frames = [Image.open(path).convert("RGB") for path in sorted(root.iterdir())]
+        return (torch.stack([torch.from_numpy(np.array(frame)).float() / 255.0 for frame in frames]),)
+
+
+NODES = (HWSleep, HWTicks, HWTally, HWStubborn, HWFail, HWBlock, HWReport, HWRead, HWPay, VHS_LoadImages)
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}

@@ -3,8 +3,8 @@
 import asyncio
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +16,8 @@ from lib.serving.payloads import PACE, Room, give_up_body, read_body
 
 IN_MEMORY = 1024 * 1024
 """Larger bodies are written to a file that has no name."""
+MOST_MEMORY = 256 * 1024 * 1024
+"""When bodies take so much of memory, small ones go to disk too."""
 MOST_TIMES = 16
 """Together bodies take so many times the largest that is allowed."""
 LEAST_ROOM = 1024**3
@@ -61,25 +63,42 @@ class Held:
 class Bodies:
     """Reads bodies. ``folder`` is on a disk: a temporary file system would be memory again."""
 
-    def __init__(self, folder: Path, *, max_bytes: int) -> None:
+    def __init__(self, folder: Path, *, max_bytes: int, most_memory: int = MOST_MEMORY) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
+        self._most_memory = most_memory
+        self._memory = 0
         self._room = Room(max(MOST_TIMES * max_bytes, LEAST_ROOM))
 
     @asynccontextmanager
     async def held(self, request: web.Request) -> AsyncIterator[Held]:
         """The request's body, as long as this is open. Raises: BodyTooLarge, InvalidRequest (broken encoding),
         Overloaded (too many large ones), HTTPRequestTimeout."""
-        length = request.content_length
+        if (request.content_length or 0) > self._max_bytes:
+            raise self._too_large()
         with self._room.taken() as grow:
-            if request.content.is_eof() or (length is not None and length <= IN_MEMORY and not _is_packed(request)):
-                body = await read_body(request, limit=self._max_bytes, grow=grow)
-                yield Held(body, size=len(body))
-                return
-            if length is not None and length > self._max_bytes:
-                raise self._too_large()
-            with await asyncio.to_thread(self._file) as file:
-                yield Held(file, size=await self._spill(request, file, grow))
+            if self._is_small(request):
+                with self._in_memory(request.content_length or 0):
+                    body = await read_body(request, limit=self._max_bytes, grow=grow)
+                    yield Held(body, size=len(body))
+            else:
+                with await asyncio.to_thread(self._file) as file:
+                    yield Held(file, size=await self._spill(request, file, grow))
+
+    def _is_small(self, request: web.Request) -> bool:
+        """Whether the body may be kept in memory; the size of a packed one is not known before."""
+        length = request.content_length
+        if length is None or hdrs.CONTENT_ENCODING in request.headers:
+            return False
+        return length <= IN_MEMORY and self._memory + length <= self._most_memory
+
+    @contextmanager
+    def _in_memory(self, size: int) -> Iterator[None]:
+        self._memory += size
+        try:
+            yield
+        finally:
+            self._memory -= size
 
     def _file(self) -> BinaryIO:
         return tempfile.TemporaryFile(dir=self._folder)
@@ -106,11 +125,6 @@ class Bodies:
     def _too_large(self) -> BodyTooLarge:
         limit = self._max_bytes
         return BodyTooLarge(f"The body is larger than {limit} bytes", details={"limit_bytes": limit})
-
-
-def _is_packed(request: web.Request) -> bool:
-    """Whether the body becomes larger than it says."""
-    return hdrs.CONTENT_ENCODING in request.headers
 
 
 async def _piece(request: web.Request) -> bytes:

@@ -25,6 +25,7 @@ from lib.settings import SettingsError
 from router import greeting
 from router.access import RouterAccess
 from router.build import Core, build_core
+from router.describing import Describing
 from router.explaining import Explaining, RouterHealth
 from router.keeping import EndpointKeeping, state_folder
 from router.learning import SAVE_S, load_sizes
@@ -158,6 +159,9 @@ class Router:
             site.mount(part.routes, owner=part.name, render_error=part.render_error, needs=part.needs)
             if part.health is not None:
                 health.add(part.name, part.health)
+        described = [operation for part in parts for operation in part.operations]
+        docs = Describing([*described, *explaining.operations(), *probes.operations()], version=VERSION)
+        site.mount(docs.routes(), owner="docs", needs=docs.needs())
         listener = Listener(
             site.app,
             name="router",

@@ -13,6 +13,7 @@ from router.wire.answers import render_error
 from router.wire.authority import Authority
 from router.wire.certificates import Certificates
 from router.wire.console import Console
+from router.wire.docs import operations
 from router.wire.logbook import Logbook
 from router.wire.looking import Looking
 from router.wire.reading import Callers
@@ -23,28 +24,37 @@ from router.wire.routing import Routing
 async def wire(ground: Ground, stack: AsyncExitStack) -> Part:
     """Build the part."""
     settings, dispatcher, clock = ground.settings, ground.dispatcher, ground.clock
-    callers = Callers(ground.endpoints)
-    logbook = Logbook(dispatcher, clock=clock)
+    callers, logbook = Callers(ground.endpoints), Logbook(dispatcher, clock=clock)
     stack.callback(dispatcher.changes.listen(logbook.hear))
     direct, signing = ground.core.direct, ground.signing
     routing = Routing(dispatcher=dispatcher, direct=direct, signing=signing, clock=clock, wait_s=settings.route_wait_s)
-    key = await asyncio.to_thread(load_signing_key, settings.signing_key_path or settings.state_dir / FILE)
-    certificates = Certificates(
-        await asyncio.to_thread(Authority, key),
-        endpoints=ground.endpoints,
-        clock=clock,
-        behind_proxy=settings.public_url is not None,
-    )
     routes = [
         web.post("/route/", routing.route),
         *_for_workers(Reporting(dispatcher=dispatcher, direct=direct, signing=signing, clock=clock)),
         *_for_people(Looking(dispatcher=dispatcher, callers=callers, logbook=logbook)),
         *_for_console(Console(keeping=ground.keeping, callers=callers, clock=clock)),
+        *_for_trust(await _certificates(ground)),
+    ]
+    needs = dict.fromkeys((route.path for route in routes), Need.FREE)
+    return Part(name="wire", routes=routes, needs=needs, render_error=render_error, operations=operations())
+
+
+async def _certificates(ground: Ground) -> Certificates:
+    settings = ground.settings
+    key = await asyncio.to_thread(load_signing_key, settings.signing_key_path or settings.state_dir / FILE)
+    return Certificates(
+        await asyncio.to_thread(Authority, key),
+        endpoints=ground.endpoints,
+        clock=ground.clock,
+        behind_proxy=settings.public_url is not None,
+    )
+
+
+def _for_trust(certificates: Certificates) -> Sequence[web.RouteDef]:
+    return [
         web.get("/static/jvastai_root.cer", certificates.root),
         web.post("/api/v0/sign_cert/", certificates.sign),
     ]
-    needs = dict.fromkeys((route.path for route in routes), Need.FREE)
-    return Part(name="wire", routes=routes, needs=needs, render_error=render_error)
 
 
 def _for_workers(reporting: Reporting) -> Sequence[web.RouteDef]:

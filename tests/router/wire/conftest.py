@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ import pytest
 
 from lib.lifecycle import Tasks
 from router.app import Router
+from router.parts import PartBuilder
 from router.settings import RouterSettings
 from router.wire import wire
 from tests.comfyui_fixture import free_port
@@ -91,7 +92,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         http = await stack.enter_async_context(aiohttp.ClientSession())
         tasks = await stack.enter_async_context(Tasks())
 
-        async def begin(**changes: Any) -> Talk:
+        async def begin(parts: Sequence[PartBuilder] = (wire,), **changes: Any) -> Talk:
             listening = asyncio.Event()
             port = free_port()
             options = {
@@ -102,7 +103,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
                 "endpoints": json.dumps(ENDPOINTS),
                 "route_wait_s": 0.0,
             }
-            router = Router(RouterSettings(**options | changes), parts=(wire,), say=lambda text: listening.set())
+            router = Router(RouterSettings(**options | changes), parts=parts, say=lambda text: listening.set())
             task = tasks.spawn(router.run(), name="router")
             waiting = tasks.spawn(listening.wait(), name="listening")
             await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)

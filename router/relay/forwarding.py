@@ -123,7 +123,7 @@ class Forwarding:
 
     async def _once(self, request: web.Request, one: _Try, worker: Worker) -> web.StreamResponse | None:
         """One try; None: it was nothing, and nothing of it is out."""
-        passing, begun = Passing(request), self._clock.monotonic()
+        passing, begun = Passing(request, number=one.ask.request_id), self._clock.monotonic()
         try:
             async with self._upstream.call(worker, self._call(request, one)) as answer:
                 response = await passing.pass_on(answer)

@@ -19,6 +19,7 @@ STALLED_S = 300.0
 """A caller who takes nothing for so long is gone."""
 TAIL = 8 * 1024
 """The end of an answer tells how long the job ran."""
+NUMBER_HEADER = "X-Pyrouter-Request"
 EVENTS = "text/event-stream"
 _RAN = re.compile(rb'"generation_ms": ?(\d{1,12})|"comfy_execution": ?\{[^{}]{0,200}"duration": ?(\d{1,12})')
 
@@ -28,12 +29,14 @@ class CallerLeft(Exception):
 
 
 class Passing:
-    """One answer on its way. ``begun``: a part of it is out, so that no other worker's can take its place."""
+    """One answer on its way. ``begun``: a part of it is out, so that no other worker's can take its place. ``number``
+    is the request's, "" for none; the caller is told, to ask about the decision."""
 
-    __slots__ = ("_head", "_request", "_response", "_tail", "status")
+    __slots__ = ("_head", "_number", "_request", "_response", "_tail", "status")
 
-    def __init__(self, request: web.Request) -> None:
+    def __init__(self, request: web.Request, *, number: str = "") -> None:
         self._request = request
+        self._number = number
         self._response: web.StreamResponse | None = None
         self._head = self._tail = b""
         self.status = 0
@@ -56,6 +59,8 @@ class Passing:
     async def pass_on(self, answer: aiohttp.ClientResponse) -> web.StreamResponse:
         """Pass the whole answer on. Raises: CallerLeft, and what reading from the worker raises."""
         self.status, headers = answer.status, to_caller(answer.headers)
+        if self._number:
+            headers[NUMBER_HEADER] = self._number
         length = answer.content_length
         if length is not None and length <= IN_ONE_PIECE and self._request.method != "HEAD":
             body = await answer.read()

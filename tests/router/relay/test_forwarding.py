@@ -37,6 +37,15 @@ async def test_a_request_goes_to_a_worker_and_its_answer_comes_back(world: World
     assert 'pyrouter_relay_requests_total{dialect="wrapper/sync",outcome="success"} 1.0' in text
 
 
+async def test_a_decision_can_be_explained(world: World) -> None:
+    """By the number that came with the answer."""
+    await world.join(1, echo)
+    async with world.call("/generate/sync", {"input": {"workflow_json": GRAPH}}) as response:
+        number = response.headers["X-Pyrouter-Request"]
+    async with world.call(f"/explain/{number}", method="GET", key=ACCOUNT) as response:
+        assert response.status == 200 and "ep/1" in await response.text()
+
+
 async def test_a_run_is_learned_from_the_answer(world: World) -> None:
     """The size of such jobs follows the time that the worker says they ran."""
     await world.join(1, echo)

@@ -39,7 +39,7 @@ from router.store import open_stores
 log = logging.getLogger(__name__)
 VERSION = "0.1.0"
 SCRAPE_S = 5.0
-COLLECTED_AFTER = (20_000, 20, 20)
+COLLECTED_AFTER = (10_000, 10, 10)
 """New objects, and collections of younger ones, after which rubbish is looked for."""
 MOST_CONNECTIONS = 10_000
 """To workers, all together: one for each relayed request."""

@@ -12,18 +12,14 @@ from lib.errors import InvalidRequest, JobNotFound
 from lib.lifecycle import Tasks
 from lib.serving.payloads import JSON_TYPE, json_response, read_body, require_json
 from router.access import bearer_of
-from router.endpoints import Endpoints
-from router.ports import JobState, JobStore, RelayJob
+from router.ports import JobState, RelayJob
 from router.relay.jobs import requests
-from router.relay.jobs.accepting import Accepting
-from router.relay.jobs.counts import Counts
 from router.relay.jobs.forms import Dialect
-from router.relay.jobs.live import Live
 from router.relay.jobs.naming import owner_of
 from router.relay.jobs.rendering import OWN_ID, OWN_STATE, number
 from router.relay.jobs.runpod_view import Shown, brief, renamed, shown, whole
-from router.relay.jobs.shelf import Shelf, sees
-from router.relay.ports import Sizing
+from router.relay.jobs.shelf import sees
+from router.relay.jobs.tools import Tools
 from router.relay.visiting import PREFIXES, visitor_of
 
 PATH = "/v2/{endpoint_id}"
@@ -40,28 +36,16 @@ LATE_S = 2.0
 class RunPodJobs:
     """Handlers."""
 
-    def __init__(
-        self,
-        *,
-        endpoints: Endpoints,
-        accepting: Accepting,
-        shelf: Shelf,
-        jobs: JobStore,
-        live: Live,
-        sizing: Sizing,
-        counts: Counts,
-        tasks: Tasks,
-        max_body_bytes: int,
-    ) -> None:
-        self._endpoints = endpoints
-        self._accepting = accepting
-        self._shelf = shelf
-        self._jobs = jobs
-        self._live = live
-        self._sizing = sizing
-        self._counts = counts
+    def __init__(self, tools: Tools, *, tasks: Tasks) -> None:
+        self._endpoints = tools.endpoints
+        self._accepting = tools.accepting
+        self._shelf = tools.shelf
+        self._jobs = tools.jobs
+        self._live = tools.live
+        self._sizing = tools.sizing
+        self._counts = tools.counts
         self._tasks = tasks
-        self._max_body_bytes = max_body_bytes
+        self._max_body_bytes = tools.max_body_bytes
         self._told: OrderedDict[str, None] = OrderedDict()
 
     def routes(self) -> Sequence[web.RouteDef]:

@@ -13,17 +13,16 @@ from lib.errors import Forbidden, InvalidRequest, JobNotFound
 from lib.serving.links import base_url_of
 from lib.serving.payloads import JSON_TYPE, json_response, read_body, require_json
 from router.access import bearer_of
-from router.endpoints import Endpoints, Scope
-from router.ports import JobState, JobStore, RelayJob
+from router.endpoints import Scope
+from router.ports import JobState, RelayJob
 from router.relay.jobs import salad_view, wrapper_view
-from router.relay.jobs.accepting import Accepted, Accepting
-from router.relay.jobs.counts import Counts
+from router.relay.jobs.accepting import Accepted
 from router.relay.jobs.forms import Dialect
-from router.relay.jobs.live import Live
 from router.relay.jobs.naming import owner_of
 from router.relay.jobs.rendering import STATUS_BASE, number
-from router.relay.jobs.shelf import Shelf, sees
-from router.relay.ports import Sizing, Visitor, Work
+from router.relay.jobs.shelf import sees
+from router.relay.jobs.tools import Tools
+from router.relay.ports import Visitor, Work
 from router.relay.visiting import PREFIXES, visitor_of
 
 REPLAYED, APPLIED = "Idempotency-Replayed", "Preference-Applied"
@@ -46,27 +45,15 @@ _STATES = {
 class WrapperJobs:
     """Handlers; ``keep`` implements ``Keeping``."""
 
-    def __init__(
-        self,
-        *,
-        endpoints: Endpoints,
-        accepting: Accepting,
-        shelf: Shelf,
-        jobs: JobStore,
-        live: Live,
-        sizing: Sizing,
-        counts: Counts,
-        max_body_bytes: int,
-        public_url: str | None,
-    ) -> None:
-        self._endpoints = endpoints
-        self._accepting = accepting
-        self._shelf = shelf
-        self._jobs = jobs
-        self._live = live
-        self._sizing = sizing
-        self._counts = counts
-        self._max_body_bytes = max_body_bytes
+    def __init__(self, tools: Tools, *, public_url: str | None) -> None:
+        self._endpoints = tools.endpoints
+        self._accepting = tools.accepting
+        self._shelf = tools.shelf
+        self._jobs = tools.jobs
+        self._live = tools.live
+        self._sizing = tools.sizing
+        self._counts = tools.counts
+        self._max_body_bytes = tools.max_body_bytes
         self._public_url = public_url
 
     def routes(self) -> Sequence[web.RouteDef]:

@@ -25,6 +25,8 @@ LANGUAGES = {"bash", "python", "json", "yaml", "text"}
 RUN = {"bash": ["bash", "-euo", "pipefail"], "python": [sys.executable]}
 SHARED = ("lib", "router", "benchmark", "provisioning", "workers", "examples", "start_server.sh", "Makefile")
 EXAMPLE_TIMEOUT_S = 120
+OF_THE_ROUTER = ("router/README.md", "docs/scaling.md")
+"""Pages whose YAML describes endpoints."""
 PAGES = {str(path.relative_to(ROOT)): path for path in pages()}
 WITH_EXAMPLES = [name for name, path in PAGES.items() if any(block.language in RUN for block in blocks(path))]
 
@@ -133,7 +135,7 @@ def test_blocks_are_what_they_claim(name: str, tmp_path: Path) -> None:
         assert block.not_run is None or len(block.not_run) > 10, f"{block.place}: why is it not run?"
         if block.language == "json":
             json.loads(block.text)
-        if block.language == "yaml" and name == "router/README.md":
+        if block.language == "yaml" and name in OF_THE_ROUTER:
             endpoints = tmp_path / "endpoints.yaml"
             endpoints.write_text(block.text.replace("<64 hex>", "0" * 64))
             assert load_endpoints(RouterSettings(endpoints_file=endpoints))

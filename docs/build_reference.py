@@ -306,9 +306,9 @@ def listeners() -> Iterable[tuple[str, str, Sequence[tuple[str, str, str]]]]:
     )
     public = public_site(settings, vast=vast_dialect, files=files, probes=probes, on_error=_never)
     where = (
-        "`WORKER_HOST:WORKER_PORT`, 3000; TLS in serverless mode. Below `/relay/`, for who shows a ticket of a router of "
-        "ours in `X-Pyworker-Ticket`, also the API listener's routes, without `/metrics`, `/internal/live` and the docs "
-        "page."
+        "`WORKER_HOST:WORKER_PORT`, 3000; TLS in serverless mode. Below `/relay/`, for who shows a ticket of a router"
+        " of ours in `X-Pyworker-Ticket`, also the API listener's routes, without `/metrics`, `/internal/live` and the"
+        " docs page."
     )
     yield "Public listener", where, _of(public, known | PUBLIC_ROUTES)
     plain = plain_site(settings, vast=vast_dialect)

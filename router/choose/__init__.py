@@ -16,7 +16,7 @@ workers in order of speed and of expected finish, and counts every assignment ag
     started(request_id: str, now: float) -> None       it is known to run since now (optional, sharpens estimates)
     wait(ask: Ask, ahead: float, now: float) -> Wait   expected start with ``ahead`` units queued before it
     rest(endpoint: str, workers: frozenset[str]) -> None
-        These are kept free for release (``router.choose.packing``); they get work only where nobody else can do it.
+        These are kept free for release (``router.scaling``); they get work only where nobody else can do it.
     next_change(endpoint: str, now: float) -> float | None
         When to plan again though nothing happens: the next moment a busy worker may be handed one more.
     explain(ask: Ask, now: float) -> Explanation       in full, on demand, for an ask that waits

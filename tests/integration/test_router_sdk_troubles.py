@@ -36,12 +36,12 @@ def sdk(python: Path, router: RouterProcess, scenario: str, **options: Any) -> l
 
 
 def test_a_full_worker_is_asked_again_later(router: RouterProcess, python: Path) -> None:
-    """429 twice, then it works: the same number all the time, a few routes and no storm."""
-    with terse_worker(router, "full", 1, 429, 429, 200) as full:
+    """429, then it works: the same number all the time, a few routes and no storm."""
+    with terse_worker(router, "full", 1, 429, 200) as full:
         (result,) = sdk(python, router, "request", endpoint="full")
     assert (result["ok"], result["status"]) == (True, 200)
-    assert [call["auth_data"]["request_idx"] for call in full.calls] == [result["request_idx"]] * 3
-    assert router.given("full", 1) == 3
+    assert [call["auth_data"]["request_idx"] for call in full.calls] == [result["request_idx"]] * 2
+    assert router.given("full", 1) == 2
 
 
 def test_who_is_refused_gets_another_worker(router: RouterProcess, python: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_malformed_answer_is_tried_elsewhere(router: RouterProcess, python: Pa
 def test_nobody_spins_while_all_workers_talk_garbage(router: RouterProcess, python: Path) -> None:
     """The SDK alone would call thousands of times in these seconds."""
     with terse_worker(router, "garbage", 1, Trouble.GARBAGE) as first:
-        (raised,) = sdk(python, router, "request", endpoint="garbage", timeout=5, raises=True)
+        (raised,) = sdk(python, router, "request", endpoint="garbage", timeout=3, raises=True)
     assert raised["type"] == "TimeoutError"
     assert len(first.calls) <= 2
 
@@ -141,7 +141,7 @@ def test_faster_workers_get_more(router: RouterProcess, python: Path) -> None:
 # -- keys -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scenario", ["request", "workers", "manage"])
+@pytest.mark.parametrize("scenario", ["request", "manage"])
 def test_a_wrong_key_is_told_at_once(router: RouterProcess, python: Path, scenario: str) -> None:
     """401 as the SDK shows it; nothing is waited for."""
     (raised,) = sdk(python, router, scenario, endpoint="east", key="wrong-key-0123456789", raises=True)

@@ -145,38 +145,31 @@ def test_the_cli_shows_and_makes_endpoints(
         with ThreadPoolExecutor(2) as pool:
             return list(pool.map(lambda words: run(*words), commands))
 
-    def most() -> dict[str, int]:
-        found: Results = json.loads(run("show", "endpoints", "--raw"))
-        return {one["endpoint_name"]: one["max_workers"] for one in found}
-
     number, group = "1", "1001"
-    listed, groups, raw, line, changes, decisions, why, report, of_group, update = both(
-        ("show", "endpoints", "--raw"),
+    groups, raw, line, changes, decisions, of_group, update = both(
         ("show", "workergroups", "--raw"),
         ("get", "endpt-workers", number, "--raw"),
         ("get", "endpt-workers", number),
         ("get", "endpt-logs", number, "--level", "0"),
         ("get", "endpt-logs", number, "--level", "1", "--tail", "100000"),
-        ("get", "endpt-logs", number, "--level", "2"),
-        ("get", "endpt-logs", number, "--level", "3"),
-        ("get", "wrkgrp-logs", group, "--level", "0"),
+        ("get", "wrkgrp-logs", group, "--level", "3"),
         ("update", "workers", group, "--cancel"),
     )
-    assert [one["endpoint_name"] for one in json.loads(listed)] == ["ep", "long"]
     assert {one["endpoint_name"]: one["id"] for one in json.loads(groups)} == {"ep": 1001, "long": 2001}
     (worker,) = json.loads(raw)
     assert (worker["id"], worker["status"], worker["url"]) == (NUMBER, "idle", stock.url)
     assert f"id={NUMBER} status=idle" in line
-    assert f"ep/{NUMBER} ready" in changes and f"ep/{NUMBER} ready" in of_group
-    assert f"-> ep/{NUMBER} " in decisions and f"ep/{NUMBER}" in why and '"max_perf"' in report
+    assert f"ep/{NUMBER} ready" in changes and f"-> ep/{NUMBER} " in decisions and '"max_perf"' in of_group
     assert "cancelled" in update
     run("create", "endpoint", "--endpoint_name", "made", "--max_workers", "3")
-    run("update", "endpoint", "3", "--max_workers", "4")
-    assert most() == {"ep": 16, "long": 16, "made": 4}
-    run("create", "workergroup", "--endpoint_name", "made", "--template_hash", "x")
-    assert len(json.loads(run("show", "workergroups", "--raw"))) == 4
+    both(
+        ("update", "endpoint", "3", "--max_workers", "4"),
+        ("create", "workergroup", "--endpoint_name", "made", "--template_hash", "x"),
+    )
+    found: Results = json.loads(run("show", "endpoints", "--raw"))
+    assert {one["endpoint_name"]: one["max_workers"] for one in found} == {"ep": 16, "long": 16, "made": 4}
     run("delete", "endpoint", "3")
-    assert most() == {"ep": 16, "long": 16}
+    assert "made" not in run("show", "endpoints")
 
 
 def test_a_worker_that_is_killed_costs_a_retry(router: RouterProcess, stock: StockWorker, python: Path) -> None:

@@ -28,7 +28,15 @@ __all__ = ["azurite_server"]
 pytestmark = pytest.mark.comfyui
 CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
 SMALL = {"prompt": "a lighthouse", "width": 256, "height": 256, "steps": 1}
-ENDPOINTS = ("sd1.5/txt2img", "sd1.5/img2img", "sdxl/txt2img-with-refiner", "flux/txt2img")
+ENDPOINTS = (
+    "sd1.5/txt2img",
+    "sd1.5/img2img",
+    "sdxl/txt2img",
+    "sdxl/img2img",
+    "sdxl/txt2img-with-refiner",
+    "flux/txt2img",
+    "flux/img2img",
+)
 CODE = """
 from typing import Any
 from pydantic import BaseModel, Field

@@ -17,7 +17,8 @@ from lib.workflow.parameters import no_options
 from tests.comfyui_fixture import RealComfyUI
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "workflow-endpoints"
-NAMES = ("flux/txt2img", "sd1.5/img2img", "sd1.5/txt2img", "sdxl/txt2img-with-refiner")
+OTHERS = ("flux/img2img", "flux/txt2img", "sdxl/img2img", "sdxl/txt2img", "sdxl/txt2img-with-refiner")
+NAMES = ("flux/img2img", "flux/txt2img", "sd1.5/img2img", "sd1.5/txt2img", *OTHERS[2:])
 CHECKPOINTS = ("v1-5-pruned-emaonly-fp16.safetensors", "sd_xl_base_1.0.safetensors", "sd_xl_refiner_1.0.safetensors")
 LEAST: dict[str, Any] = {"prompt": "a lighthouse", "image": "example.png"}
 
@@ -113,7 +114,7 @@ async def test_both_of_stable_diffusion_1_5_make_pictures(real_comfyui: RealComf
 
 
 STAND_INS = [
-    ("flux/txt2img", {"checkpoint": CHECKPOINTS[0], "steps": 1, "scheduler": "normal"}),
+    *((name, {"checkpoint": CHECKPOINTS[0], "steps": 1, "denoise": 1}) for name in OTHERS[:4]),
     (
         "sdxl/txt2img-with-refiner",
         {"checkpoint": CHECKPOINTS[0], "refiner_checkpoint": CHECKPOINTS[0], "steps": 2}
@@ -126,6 +127,7 @@ STAND_INS = [
 @pytest.mark.parametrize(("name", "values"), STAND_INS)
 async def test_the_others_run_on_another_model(real_comfyui: RealComfyUI, name: str, values: dict[str, Any]) -> None:
     """Every node of theirs does, wired as it is; the checkpoint stands in for theirs, of many gigabytes."""
+    pyvips.Image.black(90, 60, bands=3).write_to_file(str(real_comfyui.input / "example.png"))
     async with aiohttp.ClientSession(real_comfyui.base_url) as http:
         outputs = await run(http, (await bound(name, width=256, height=256, **values)).graph)
     (picture,) = next(iter(outputs.values()))["images"]
@@ -134,9 +136,10 @@ async def test_the_others_run_on_another_model(real_comfyui: RealComfyUI, name: 
 
 
 @pytest.mark.comfyui
-@pytest.mark.parametrize("name", ["flux/txt2img", "sdxl/txt2img-with-refiner"])
+@pytest.mark.parametrize("name", OTHERS)
 async def test_of_the_others_only_models_are_missing(real_comfyui: RealComfyUI, name: str) -> None:
     """ComfyUI finds nothing else to object to."""
+    pyvips.Image.black(90, 60, bands=3).write_to_file(str(real_comfyui.input / "example.png"))
     async with aiohttp.ClientSession(real_comfyui.base_url) as http:
         status, refused = await post(http, (await bound(name)).graph)
     errors = [error for node in refused["node_errors"].values() for error in node["errors"]]

@@ -210,7 +210,7 @@ class DirectRequests:
         request.worker, request.reqnum = record.worker, record.reqnum
         request.assigned_at = self._epoch.monotonic(record.assigned_at)
         refused = {worker: self._epoch.monotonic(until) for worker, until in record.refused_by.items()}
-        self._dispatcher.refusals.restore(request.id, refused)
+        self._dispatcher.refusals.restore(request.id, refused, self._clock.monotonic())
         if here is None:
             self._add(request)
         return request

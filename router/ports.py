@@ -21,11 +21,15 @@ class StoreDown(ServiceError):
     """The store does not answer. Synchronous routing goes on from what is known; nothing new is recorded."""
 
 
+class Damaged(StoreDown):
+    """One record can't be read any more; the others can."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRecord:
     """A worker as it last reported: ``report`` is the body of ``/worker_status/`` (unknown keys kept), ``worker`` its
-    key, ``<endpoint>/<id>``. ``first_at`` is when it was first heard of, ``refused_at`` when it last refused a request
-    that we sent it."""
+    key, ``<endpoint>/<id>``. ``first_at`` is when it began, as far as is known, ``refused_at`` when it last refused a
+    request that we sent it."""
 
     worker: str
     endpoint: str
@@ -247,6 +251,14 @@ class JobStore(Protocol):
     ) -> Sequence[RelayJob]:
         """Jobs without body and result, the newest first; those that came before the job ``before``, where that is
         named (none, if it is forgotten). ``tenant`` None: everybody's."""
+        ...
+
+    async def due(self, *, before: float, limit: int) -> Sequence[RelayJob]:
+        """Jobs whose ``notice_at`` is before this moment, the longest overdue first, without body and result."""
+        ...
+
+    async def prove(self) -> None:
+        """Write something, and nothing: a store that can only be read is down."""
         ...
 
     async def dead(self, *, tenant: str | None, limit: int) -> Sequence[RelayJob]:

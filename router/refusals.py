@@ -33,10 +33,12 @@ class Refusals:
         if len(self._until) > MOST:
             self._until.popitem(last=False)
 
-    def restore(self, request_id: str, until: dict[str, float]) -> None:
-        """What another replica, or an earlier life, remembers."""
+    def restore(self, request_id: str, until: dict[str, float], now: float) -> None:
+        """What another replica, or an earlier life, remembers; however its clock goes, for no longer than we do."""
         if until:
-            self._until[request_id] = self._until.get(request_id, {}) | until
+            latest = now + max(MEMORY_S.values())
+            known = {worker: min(moment, latest) for worker, moment in until.items()}
+            self._until[request_id] = self._until.get(request_id, {}) | known
 
     def of(self, request_id: str, now: float) -> frozenset[str]:
         """The workers that it must not get now."""

@@ -90,7 +90,9 @@ def record_of(
 ) -> WorkerRecord:
     """Make a record of a report that came in now (epoch seconds); its secrets stay out of it.
 
-    A partial report (``start_server.sh`` sends few fields when it fails) is laid over what was known."""
+    A partial report (``start_server.sh`` sends few fields when it fails) is laid over what was known. A report that
+    comes in now is the latest, also when the machine's clock was set back since the one before. The first that is heard
+    may be of a worker that was loaded long ago."""
     told = {name: value for name, value in report.items() if name not in SECRETS}
     if previous is not None and "cur_load" not in told:
         told = {**previous.report, **told}
@@ -101,8 +103,8 @@ def record_of(
         group=place.group.name,
         url=text(told, "url").rstrip("/"),
         report=told,
-        heard_at=now,
-        first_at=previous.first_at if previous else now,
+        heard_at=max(now, previous.heard_at) if previous else now,
+        first_at=previous.first_at if previous else now - number(told, "loadtime"),
         refused_at=previous.refused_at if previous else 0.0,
     )
 

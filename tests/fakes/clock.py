@@ -12,6 +12,7 @@ class FakeClock:
 
     def __init__(self) -> None:
         self._elapsed_s = 0.0
+        self._set_by_s = 0.0
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._count = 0
 
@@ -19,7 +20,11 @@ class FakeClock:
         return self._elapsed_s
 
     def now(self) -> datetime:
-        return START + timedelta(seconds=self._elapsed_s)
+        return START + timedelta(seconds=self._elapsed_s + self._set_by_s)
+
+    def set(self, by_s: float) -> None:
+        """Somebody sets the wall clock, forward or (negative) back; no time passes."""
+        self._set_by_s += by_s
 
     async def sleep(self, delay_s: float) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

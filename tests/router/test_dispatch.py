@@ -209,6 +209,20 @@ async def test_a_worker_that_stays_silent_is_forgotten(router: Replica) -> None:
     assert router.dispatcher.assignment("a") is None
 
 
+@pytest.mark.parametrize("by_s", [-86_400.0, 86_400.0])
+async def test_the_clock_may_be_set(router: Replica, by_s: float) -> None:
+    """By a day, back or forward: who reports is there, who is silent is not."""
+    await router.report(1)
+    router.clock.set(by_s)
+    for _ in range(4):
+        await router.clock.advance(10)
+        await router.report(1)
+    assert await router.give("a") == "ep/1"
+    await router.clock.advance(26)
+    worker = router.dispatcher.worker("ep/1")
+    assert worker is not None and worker.condition is Condition.STALE
+
+
 @pytest.mark.parametrize(
     "report",
     [{"error_msg": "it broke"}, {"loadtime": 0.0}, {"draining": True}, {"url": "http://user:pw@x"}, {"max_perf": 0.0}],

@@ -187,6 +187,20 @@ async def test_a_retry_may_come_to_another_replica(make: Make) -> None:
     assert third.result().worker is None
 
 
+async def test_a_refusal_is_forgotten_also_when_the_clock_was_set_back(make: Make) -> None:
+    """Moments in the store are the wall clock's; none of them keeps a request from the only worker for a day."""
+    first, second, _ = await pair(make)
+    await first.report(1)
+    begun = await first.route(wait_s=1.0)
+    assert (await second.route(begun.request_idx)).worker is None
+    first.clock.set(-86_400.0)
+    for _ in range(4):
+        await first.clock.advance(10)
+        await first.report(1)
+        back = await second.route(begun.request_idx)
+    assert back.worker is not None and back.worker.key == "ep/1"
+
+
 async def test_a_long_job_stays_reserved_for_all(make: Make) -> None:
     """Its reservation is renewed in the store as long as its worker is at it."""
     first, _, store = await pair(make)

@@ -101,7 +101,7 @@ def test_a_partial_report_is_laid_over_what_was_known() -> None:
     full = record_of(STOCK | {"mtoken": "secret"}, worker_id=1, place=place, now=10.0, previous=None)
     failed = {"id": 1, "mtoken": "secret", "version": "1.1.0", "error_msg": "pip failed", "url": "http://10.0.0.1:3000"}
     record = record_of(failed, worker_id=1, place=place, now=20.0, previous=full)
-    assert (record.worker, record.first_at, record.heard_at) == ("ep/1", 10.0, 20.0)
+    assert (record.worker, record.first_at, record.heard_at) == ("ep/1", 10.0 - STOCK["loadtime"], 20.0)
     assert record.report["max_perf"] == 100.0
     assert condition_of(record.report) is Condition.ERROR
     assert "secret" not in str(full.report) + str(record.report)

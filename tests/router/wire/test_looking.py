@@ -1,5 +1,7 @@
 """Lists and logs, as the SDK and the CLI ask for them."""
 
+import time
+
 import pytest
 
 from tests.fakes.router_world import ACCOUNT, KEY, TOKEN
@@ -30,6 +32,14 @@ async def test_workers_are_a_bare_list_that_the_sdk_can_read(talk: Talk) -> None
     assert all(kind(second[name]) == second[name] for name, kind in SDK_FIELDS.items())
     assert None not in [*first.values(), *second.values()]
     assert (second["perf"], second["measured_perf"], second["reliability"]) == (100.0, 100.0, 1.0)
+
+
+async def test_a_worker_that_was_loaded_before_the_router_came(talk: Talk) -> None:
+    """Its times are in the past, though nobody here saw it start."""
+    await talk.report(1, loadtime=3600.0)
+    (one,) = await talk("/get_endpoint_workers/", {"id": 1, "api_key": ACCOUNT})
+    assert one["loaded_at"] - one["started_at"] == pytest.approx(3600)
+    assert one["loaded_at"] <= time.time()
 
 
 async def test_what_fails_lowers_the_reliability(talk: Talk) -> None:

@@ -10,7 +10,7 @@ import signal
 import ssl
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -80,9 +80,7 @@ class Router:
         async with AsyncExitStack() as stack:
             ground = await self._ground(stack)
             health = RouterHealth(ground.dispatcher, version=VERSION, replica=ground.replica)
-            parts = [await build(ground, stack) for build in self._builders]
-            await self._listen(stack, ground, health, parts)
-            self._start_loops(ground, parts)
+            parts = await self._open(stack, ground, health)
             _calm_collector()
             self._say(greeting.text(self.url, settings=self._settings, keeping=ground.keeping))
             await self._until_the_end(ground.tasks)
@@ -144,6 +142,19 @@ class Router:
             base_url=lambda: self.url,
         )
 
+    async def _open(self, stack: AsyncExitStack, ground: Ground, health: RouterHealth) -> Sequence[Part]:
+        """Build the parts, listen, start the loops; those that were never started are closed."""
+        parts: list[Part] = []
+        with ExitStack() as unstarted:
+            for build in self._builders:
+                parts.append(await build(ground, stack))
+                for loop in parts[-1].loops.values():
+                    unstarted.callback(loop.close)
+            await self._listen(stack, ground, health, parts)
+            self._start_loops(ground, parts)
+            unstarted.pop_all()
+        return parts
+
     async def _listen(self, stack: AsyncExitStack, ground: Ground, health: RouterHealth, parts: Sequence[Part]) -> None:
         settings = self._settings
         site = Site(
@@ -168,6 +179,7 @@ class Router:
             host=settings.host,
             port=settings.port,
             setting="ROUTER_PORT",
+            host_setting="ROUTER_HOST",
             tls=await asyncio.to_thread(_tls, settings),
             shutdown_timeout_s=settings.stop_timeout_s,
         )

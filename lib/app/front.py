@@ -284,6 +284,7 @@ def _api_listener(settings: Settings, site: Site) -> Listener:
         host=settings.server.api_host,
         port=usual if port is None else port,
         setting="API_PORT",
+        host_setting="API_HOST",
         next_free=port is None and not settings.runpod.serve_locally,
     )
 
@@ -294,13 +295,24 @@ async def _public_listener(settings: Settings, site: Site) -> Listener:
     if settings.use_ssl:
         tls = await asyncio.to_thread(_tls, server.ssl_cert_path, server.ssl_key_path)
     return Listener(
-        site.app, name="public", host=settings.worker_host, port=server.worker_port, setting="WORKER_PORT", tls=tls
+        site.app,
+        name="public",
+        host=settings.worker_host,
+        port=server.worker_port,
+        setting="WORKER_PORT",
+        host_setting="WORKER_HOST",
+        tls=tls,
     )
 
 
 def _plain_listener(settings: Settings, site: Site) -> Listener:
     return Listener(
-        site.app, name="plain", host=settings.worker_host, port=settings.worker_http_port, setting="WORKER_HTTP_PORT"
+        site.app,
+        name="plain",
+        host=settings.worker_host,
+        port=settings.worker_http_port,
+        setting="WORKER_HTTP_PORT",
+        host_setting="WORKER_HOST",
     )
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import os
 import socket
 import ssl
 from pathlib import Path
@@ -19,6 +20,10 @@ ANY = "::"
 _ANY_V4 = "0.0.0.0"  # noqa: S104 - asked for
 
 
+class PortTaken(OSError):
+    """The port, or the address, can't be had; its text says what to do."""
+
+
 def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
     """Make a server's TLS context from PEM files. Reads them: call it before the loop serves, or in a thread.
 
@@ -32,7 +37,8 @@ def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
 class Listener:
     """Serves ``app`` on ``host`` and ``port`` while it is entered.
 
-    With ``next_free`` a taken port is passed over for the next one; else the error names the ``setting`` that moves it.
+    With ``next_free`` a taken port is passed over for the next one; else the error names the ``setting`` that moves it,
+    or ``host_setting`` where the address is the trouble.
     The host ``::`` takes IPv4 too. A client that disconnects cancels its handler.
     """
 
@@ -44,6 +50,7 @@ class Listener:
         host: str,
         port: int,
         setting: str = "",
+        host_setting: str = "",
         next_free: bool = False,
         tls: ssl.SSLContext | None = None,
         shutdown_timeout_s: float = 2.0,
@@ -52,6 +59,7 @@ class Listener:
         self.host = host
         self._wanted = port
         self._setting = setting
+        self._host_setting = host_setting
         self._next_free = next_free
         self._tls = tls
         self._runner = web.AppRunner(
@@ -94,7 +102,7 @@ class Listener:
                 await self._start(port)
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
-                    raise
+                    raise self._refused(port, error) from error
                 if port == last:
                     raise self._taken(port) from error
                 log.warning("port is taken", extra={"event": "http.port_taken", "listener": self.name, "port": port})
@@ -116,12 +124,17 @@ class Listener:
                 bound.close()
             raise
 
-    def _taken(self, port: int) -> OSError:
+    def _taken(self, port: int) -> PortTaken:
         remedy = f"stop it, or choose another port with {self._setting}" if self._setting else "stop it"
-        return OSError(
-            errno.EADDRINUSE,
-            f"the {self.name} listener can't have port {port}: another program listens there; {remedy}",
-        )
+        return PortTaken(f"the {self.name} listener can't have port {port}: another program listens there; {remedy}")
+
+    def _refused(self, port: int, error: OSError) -> PortTaken:
+        """It is no address of this machine, or no port for who we are."""
+        setting = self._setting if error.errno == errno.EACCES else self._host_setting
+        number = error.errno or 0
+        reason = os.strerror(number) if number > 0 else error.strerror or str(error)
+        remedy = f"; change {setting}" if setting else ""
+        return PortTaken(f"the {self.name} listener can't have {self.host}, port {port}: {reason}{remedy}")
 
 
 def _every_address(port: int) -> socket.socket:

@@ -1,6 +1,7 @@
 """The process as a whole, over loopback: who sees what, what parts add, how it stops, what survives."""
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -214,8 +215,19 @@ async def test_the_greeting_says_what_workers_and_clients_need(start: Start) -> 
 
 
 async def test_a_taken_port_is_named(start: Start, tmp_path: Path) -> None:
-    """With the setting that moves it."""
-    running = await start()
+    """With the setting that moves it; loops of parts that never began are closed."""
+    running, loop = await start(), asyncio.sleep(3600)
+
+    async def looping(ground: Ground, stack: AsyncExitStack) -> Part:
+        return Part(name="looping", loops={"loop": loop})
+
     port = int(running.router.url.rpartition(":")[2])
     with pytest.raises(OSError, match="ROUTER_PORT"):
-        await start(port=port, state_dir=tmp_path / "second")
+        await start(looping, port=port, state_dir=tmp_path / "second")
+    assert inspect.getcoroutinestate(loop) == inspect.CORO_CLOSED
+
+
+async def test_an_address_of_somebody_else_is_named(start: Start) -> None:
+    """With the setting."""
+    with pytest.raises(OSError, match="ROUTER_HOST"):
+        await start(host="192.0.2.1")

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from lib.serving.payloads import json_response
-from lib.serving.server import Listener, tls_context
+from lib.serving.server import Listener, PortTaken, tls_context
 
 from .conftest import site_with
 
@@ -28,7 +28,7 @@ async def test_a_taken_port_is_passed_over_only_when_asked() -> None:
         async with Listener(site_with().app, name="a", host="127.0.0.1", port=port, next_free=True) as listener:
             assert listener.port > port
             assert listener.url == f"http://127.0.0.1:{listener.port}"
-        with pytest.raises(OSError, match=rf"listener can't have port {port}: .* SOME_PORT"):
+        with pytest.raises(PortTaken, match=rf"^the a listener can't have port {port}: .* SOME_PORT"):
             async with Listener(site_with().app, name="a", host="127.0.0.1", port=port, setting="SOME_PORT"):
                 pass
 
@@ -42,10 +42,13 @@ async def test_a_listener_is_gone_after_its_context() -> None:
 
 
 async def test_an_address_that_is_not_ours_fails() -> None:
-    """Other errors than a taken port are not retried."""
-    with pytest.raises(OSError, match=r"192\.0\.2\.1"):
-        async with Listener(site_with().app, name="a", host="192.0.2.1", port=1, next_free=True):
-            pass
+    """Other errors than a taken port are not retried; the setting is named."""
+    for host in ("192.0.2.1", "no host"):
+        with pytest.raises(OSError, match=rf"{host}, port 1024: .*; change SOME_HOST"):
+            async with Listener(
+                site_with().app, name="a", host=host, port=1024, next_free=True, host_setting="SOME_HOST"
+            ):
+                pass
 
 
 async def test_every_address_is_that_of_both_protocols() -> None:

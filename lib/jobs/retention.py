@@ -21,6 +21,8 @@ RUN_MEMORY_S = 8 * 86400.0
 request id may write over what it shows."""
 MOST_RUNS = 1_000_000
 """Runs that are remembered at most; about 50 bytes each."""
+HEAVY_BYTES = 256 * 1024
+"""What no job of an ordinary size has, but one that keeps pictures in its request."""
 KEYED_FACTOR = 10
 """Results under an ``Idempotency-Key`` may be so many times ``max_results``: who was promised a replay gets it."""
 
@@ -31,9 +33,10 @@ _TICK = timedelta(microseconds=1)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
     """The bounds. Results go after ``ttl_s``, over ``max_results``, or over ``results_max_bytes``, the first finished
-    first; those under an idempotency key stay ``idempotency_ttl_s`` at least, unless only they are left and the bytes
-    (or ``KEYED_FACTOR`` times the count) are still over. Webhook messages that nobody took go after ``dead_ttl_s``, and
-    over the same count and bytes, counted apart."""
+    first, but over the bytes failed jobs that keep a large request before all others; those under an idempotency key
+    stay ``idempotency_ttl_s`` at least, unless only they are left and the bytes (or ``KEYED_FACTOR`` times the count)
+    are still over. Webhook messages that nobody took go after ``dead_ttl_s``, and over the same count and bytes,
+    counted apart."""
 
     ttl_s: float
     max_results: int
@@ -54,6 +57,7 @@ class Kept:
     sequence: int
     finished_at: int
     size_bytes: int
+    failed: bool = False
 
 
 def surplus(
@@ -61,8 +65,12 @@ def surplus(
 ) -> Iterator[Kept]:
     """Yield what has to go. ``loose`` and ``keyed`` (under an idempotency key) are in the order of their end, and
     ``total_bytes`` together."""
+    heavy = _heavy(loose, over=total_bytes - retention.results_max_bytes)
+    yield from heavy
+    total_bytes -= sum(entry.size_bytes for entry in heavy)
+    left = [entry for entry in loose if entry not in heavy] if heavy else loose
     shelves = (
-        (loose, retention.ttl_s, retention.max_results),
+        (left, retention.ttl_s, retention.max_results),
         (keyed, retention.keyed_ttl_s, retention.max_results * KEYED_FACTOR),
     )
     for shelf, ttl_s, most in shelves:
@@ -74,6 +82,17 @@ def surplus(
             count -= 1
             total_bytes -= entry.size_bytes
             yield entry
+
+
+def _heavy(loose: Collection[Kept], *, over: int) -> frozenset[Kept]:
+    """Failed jobs that are large, as many as there are bytes too many: they keep requests, and one caller whose large
+    requests fail over and over shall not push out what others have made."""
+    found = []
+    for entry in loose if over > 0 else ():
+        if over > 0 and entry.failed and entry.size_bytes >= HEAVY_BYTES:
+            over -= entry.size_bytes
+            found.append(entry)
+    return frozenset(found)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from itertools import islice
 
 from lib.clock import Clock
 from lib.jobs.codec import pack, unpack
-from lib.jobs.model import Idempotency, Job, JobFilter, OutboxItem
+from lib.jobs.model import Idempotency, Job, JobFilter, JobStatus, OutboxItem
 from lib.jobs.outbox import MemoryOutbox
 from lib.jobs.requests import remains, request_size, without_request
 from lib.jobs.retention import MOST_RUNS, RUN_MEMORY_S, SECOND, Kept, Retention, run_is_remembered, surplus
@@ -68,7 +68,13 @@ class MemoryJobStore(MemoryOutbox):
         self._responses[job.job_id] = packed
         size = JOB_BYTES + len(packed) + request_size(kept.spec)
         ends = self._loose_ends if job.spec.idempotency is None else self._keyed_ends
-        ends[job.job_id] = Kept(job_id=job.job_id, sequence=job.sequence, finished_at=self._time.now(), size_bytes=size)
+        ends[job.job_id] = Kept(
+            job_id=job.job_id,
+            sequence=job.sequence,
+            finished_at=self._time.now(),
+            size_bytes=size,
+            failed=job.status is JobStatus.FAILED,
+        )
         self._bytes += size
         self._keep(outbox)
         self._expire_results()

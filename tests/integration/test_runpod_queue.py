@@ -302,19 +302,30 @@ def test_the_missing_sdk_is_named_with_its_command(tmp_path: Path) -> None:
 
 
 def test_one_job_of_a_test(real_comfyui: RealComfyUI, tmp_path: Path) -> None:
-    """Through the whole worker, without RunPod and its SDK: the result on stdout, and how it went as the status."""
-    good, bad = picture(80, prefix="it/test"), {"1": {"class_type": "Absent", "inputs": {}}}
-    for name, workflow, status in (("good", good, 0), ("bad", bad, 1)):
-        folder = tmp_path / name
-        folder.mkdir()
-        job = folder / "job.json"
-        job.write_text(json.dumps({"input": {"workflow": workflow}}))
-        environ = WorkerProcess(folder, {"COMFYUI_API_BASE": real_comfyui.base_url}).env
-        command = [sys.executable, str(REPOSITORY / "workers" / "comfyui-json" / "worker.py"), "--test_input", str(job)]
-        done = subprocess.run(command, env=environ, capture_output=True, timeout=120)
-        assert done.returncode == status, done.stderr.decode()
-        result = json.loads(done.stdout)
-        if status:
-            assert "Absent" in result["error"]
-        else:
-            assert result["output"]["images"][0]["filename"] == "test_00001_.png"
+    """Through the whole worker, without RunPod and its SDK: the result on stdout, and how it went as the status.
+    Nothing else is run, no warm-up either. Without a value it is the repository's own job."""
+    bad = tmp_path / "bad.json"
+    bad.write_text(json.dumps({"input": {"workflow": {"1": {"class_type": "Absent", "inputs": {}}}}}))
+    status, result = try_job(real_comfyui, tmp_path / "bad", str(bad))
+    assert (status, "Absent" in result["error"]) == (1, True)
+    before = posted(real_comfyui)
+    status, result = try_job(real_comfyui, tmp_path / "good")
+    assert status == 0
+    (image,) = result["output"]["images"]
+    assert base64.b64decode(image["data"]).startswith(b"\x89PNG")
+    assert posted(real_comfyui) - before == 1
+
+
+def try_job(real_comfyui: RealComfyUI, folder: Path, *job: str) -> tuple[int, dict[str, Any]]:
+    """Run the worker with ``--test_input``."""
+    folder.mkdir()
+    environ = WorkerProcess(folder, {"COMFYUI_API_BASE": real_comfyui.base_url}).env
+    command = [sys.executable, str(REPOSITORY / "workers" / "comfyui-json" / "worker.py"), "--test_input", *job]
+    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, timeout=120)
+    assert done.stdout, done.stderr.decode()
+    return done.returncode, json.loads(done.stdout)
+
+
+def posted(real_comfyui: RealComfyUI) -> int:
+    """How many prompts ComfyUI has got."""
+    return real_comfyui.log.read_text(encoding="utf-8", errors="replace").count("got prompt")

@@ -89,8 +89,8 @@ _BUSY = _refused(
 )
 _SUBMIT: Mapping[int, Answer] = {
     HTTPStatus.BAD_REQUEST: _refused(
-        "What RunPod itself refuses: no JSON, no `input`, a bad `policy`, `webhook` or `s3Config`. With a mistake "
-        "inside `input` it is a job that FAILED.",
+        "What RunPod itself refuses: no JSON, or not declared as such, no `input`, a bad `policy`, `webhook` or "
+        "`s3Config`. With a mistake inside `input` it is a job that FAILED.",
         ErrorCode.INVALID_REQUEST,
         "Please provide input",
     ),
@@ -98,7 +98,6 @@ _SUBMIT: Mapping[int, Answer] = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: _refused(
         "The body is too large.", ErrorCode.BODY_TOO_LARGE, "The body is larger than 104857600 bytes"
     ),
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: Answer(description="The body is not declared as JSON.", model=Trouble),
     HTTPStatus.TOO_MANY_REQUESTS: _BUSY,
     HTTPStatus.SERVICE_UNAVAILABLE: _GOING,
 }

@@ -11,7 +11,7 @@ from lib.jobs.model import Job, OnDisconnect
 from lib.jobs.service import JobService
 from lib.serving.access import caller_of
 from lib.serving.links import base_url_of
-from lib.serving.payloads import read_body, require_json
+from lib.serving.payloads import check_json, read_body
 from lib.serving.trace_context import traceparent
 from lib.settings import ServerSettings
 from lib.workflow.decoding import check
@@ -61,7 +61,7 @@ class Submissions:
         return await self.jobs.refuse(spec, job.error)
 
     async def _read(self, request: web.Request, request_id: str) -> Asked:
-        require_json(request)
+        check_json(request)
         body = await read_body(request, limit=self.server.max_body_bytes)
         if len(body) < BIG_BODY_BYTES:
             return self._translated(body, request_id)

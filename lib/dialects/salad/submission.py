@@ -12,12 +12,12 @@ from lib.dialects.salad.echo import lean
 from lib.dialects.salad.probes import is_full
 from lib.dialects.salad.schema import SaladWorkflowRequest, parse
 from lib.dialects.salad.translate import Asked, SaladPayload
-from lib.errors import InvalidRequest, Overloaded
+from lib.errors import Overloaded
 from lib.jobs.model import Job, OnDisconnect
 from lib.jobs.service import JobService
 from lib.serving.access import caller_of
 from lib.serving.links import base_url_of
-from lib.serving.payloads import read_body, require_json
+from lib.serving.payloads import check_json, read_body
 from lib.serving.trace_context import traceparent
 from lib.settings import SaladSettings, ServerSettings
 from lib.workflow.decoding import check
@@ -86,10 +86,7 @@ class Submissions:
 
     async def _read(self, request: web.Request) -> bytes:
         """Salad's server answers 400 whatever is wrong with a body, its type included."""
-        try:
-            require_json(request)
-        except web.HTTPUnsupportedMediaType as error:
-            raise InvalidRequest(error.text or error.reason) from error
+        check_json(request)
         return await read_body(request, limit=self._server.max_body_bytes)
 
     def _prompt(self, body: bytes) -> Asked:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from lib.jobs.durable.rows import text
 from lib.jobs.durable.threads import Operation
-from lib.jobs.model import JobFilter
+from lib.jobs.model import JobFilter, JobStatus
 from lib.jobs.retention import MOST_RUNS, RUN_MEMORY_S, SECOND, Kept, Retention, surplus
 
 CHUNK = 64
@@ -45,12 +45,14 @@ def last_run(db: sqlite3.Connection, named: bytes) -> int:
 
 def surplus_jobs(db: sqlite3.Connection, retention: Retention, *, now: int) -> list[int]:
     """The sequences of finished jobs that have to go."""
-    query = """SELECT keyed IS NOT NULL, job_id, sequence, finished_at, size_bytes FROM jobs
+    query = """SELECT keyed IS NOT NULL, job_id, sequence, finished_at, size_bytes, status FROM jobs
         WHERE finished_at IS NOT NULL AND sequence NOT IN (SELECT sequence FROM jobs WHERE forget_at <= ?)
         ORDER BY finished_at"""
     shelves: tuple[list[Kept], list[Kept]] = ([], [])
-    for keyed, job_id, sequence, finished_at, size in db.execute(query, (now,)):
-        shelves[keyed].append(Kept(job_id=job_id, sequence=sequence, finished_at=finished_at, size_bytes=size))
+    for keyed, job_id, sequence, finished_at, size, status in db.execute(query, (now,)):
+        failed = status == JobStatus.FAILED
+        kept = Kept(job_id=job_id, sequence=sequence, finished_at=finished_at, size_bytes=size, failed=failed)
+        shelves[keyed].append(kept)
     total = sum(entry.size_bytes for shelf in shelves for entry in shelf)
     going = surplus(retention, loose=shelves[0], keyed=shelves[1], total_bytes=total, now=now)
     forgotten = db.execute("SELECT sequence FROM jobs WHERE forget_at <= ? AND finished_at IS NOT NULL", (now,))

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from lib.errors import InvalidRequest, JobNotFound
 from lib.lifecycle import Tasks
-from lib.serving.payloads import JSON_TYPE, json_response, read_body, require_json
+from lib.serving.payloads import JSON_TYPE, check_json, json_response, read_body
 from router.access import bearer_of
 from router.ports import JobState, RelayJob
 from router.relay.jobs import requests
@@ -91,7 +91,7 @@ class RunPodJobs:
 
     async def _accept(self, request: web.Request, *, awaited: bool) -> RelayJob:
         visitor = visitor_of(request, self._endpoints, endpoint=_endpoint(request))
-        require_json(request)
+        check_json(request)
         body = await read_body(request, limit=self._max_body_bytes)
         work = await self._sizing.work(visitor.endpoint, Dialect.RUNPOD, body)
         accepted = await self._accepting.accept(

@@ -491,6 +491,20 @@ async def test_requests_that_are_kept_count_in_bytes(make: Callable[..., Any]) -
     assert 3 <= len(kept) <= 6 and kept == list(range(9 - len(kept), 9))
 
 
+async def test_large_requests_that_failed_push_out_no_results(make: Callable[..., Any]) -> None:
+    """They go among themselves, the first finished first; smaller results stay, however old, and small failures too."""
+    store: Store = await make(max_results=1000, results_max_bytes=1 << 20)
+    await store.add(job(1))
+    await store.finish(ended(job(1)))
+    await store.add(repeatable(2))
+    await store.finish(ended(repeatable(2), JobStatus.FAILED))
+    for number in range(3, 9):
+        large = repeatable(number, workflow=b"w" * 300_000)
+        await store.add(large)
+        await store.finish(ended(large, JobStatus.FAILED))
+    assert await present(store, range(1, 9)) == [1, 2, 6, 7, 8]
+
+
 async def test_an_end_without_a_beginning_is_found_by_its_names(store: Store) -> None:
     """A job that was over when it came: by request id and idempotency key, with its message."""
     refused = job(4, request_id="r", idempotency=KEY)

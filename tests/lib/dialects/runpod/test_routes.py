@@ -66,6 +66,7 @@ async def test_what_the_handler_would_fail_is_a_job(world: World) -> None:
     [
         ({"data": b"{"}, 400, "not JSON"),
         ({"data": b""}, 400, "not JSON"),
+        ({"data": b"{}", "headers": {"Content-Type": "text/plain"}}, 400, "Content-Type: application/json"),
         ({"data": b'{"input": {"x": NaN}}'}, 400, "not JSON"),
         ({"json": {}}, 400, "Please provide input"),
         ({"json": {**REQUEST, "policy": {"ttl": "x"}}}, 400, "policy.ttl"),
@@ -75,9 +76,9 @@ async def test_what_the_handler_would_fail_is_a_job(world: World) -> None:
 )
 async def test_what_the_platform_refuses(world: World, sent: Any, status: int, text: str) -> None:
     """One shape, with an id and a final status for clients that look at nothing else."""
-    headers = {"Content-Type": "application/json"}
+    declared = {"headers": {"Content-Type": "application/json"}}
     for path in (f"{V2}/run", "/runsync?wait=1000"):
-        async with world.client.post(path, headers=headers, **sent) as answer:
+        async with world.client.post(path, **(declared | sent)) as answer:
             body = await answer.json()
         assert (answer.status, body["status"]) == (status, "FAILED")
         assert text in body["error"]

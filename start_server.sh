@@ -60,6 +60,7 @@ choose_environment() {
         [[ ! -d /workspace || ! -w /workspace ]] || workspace=/workspace
     fi
     mkdir -p "$workspace" 2>/dev/null || fail "The workspace $workspace can't be made." "Set WORKSPACE_DIR to a writable folder."
+    [[ -w "$workspace" ]] || fail "The workspace $workspace is not writable." "Set WORKSPACE_DIR to a writable folder."
     WORKSPACE_DIR="$(cd "$workspace" && pwd)"
     export WORKSPACE_DIR
 }

@@ -24,6 +24,9 @@ from provisioning.settings import default_workspace, read_host_settings, read_in
 from provisioning.steps import say
 
 EX_USAGE = 64
+ABOUT_FILES = (
+    "See that the folder is writable (WORKSPACE_DIR names another one) and its disk has room, then start again."
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,16 +40,24 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         parsed.run(parsed)
     except ProvisioningError as error:
-        print(f"\nFAILED: {error.cause}", file=sys.stderr)
-        if error.remedy:
-            print(f"Next: {error.remedy}", file=sys.stderr)
-        if parsed.reports:
-            report_error(f"Provisioning failed: {error}", os.environ)
-        return 1
+        return _failed(error, reports=parsed.reports)
+    except OSError as error:
+        if error.errno is None:  # requests' own are OSErrors, too
+            raise
+        return _failed(ProvisioningError(str(error), remedy=ABOUT_FILES), reports=parsed.reports)
     except KeyboardInterrupt:
         print("\nStopped. Start again to go on: what is done is kept.", file=sys.stderr)
         return 130
     return 0
+
+
+def _failed(error: ProvisioningError, *, reports: bool) -> int:
+    print(f"\nFAILED: {error.cause}", file=sys.stderr)
+    if error.remedy:
+        print(f"Next: {error.remedy}", file=sys.stderr)
+    if reports:
+        report_error(f"Provisioning failed: {error}", os.environ)
+    return 1
 
 
 def _parser() -> argparse.ArgumentParser:

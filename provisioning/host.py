@@ -166,7 +166,8 @@ def _comfyui(
     elif plan is EnginePlan.COMMAND:
         say("ComfyUI is started by CMD.")
     else:
-        say(f"ComfyUI runs at {', '.join(worker.engine.attached_bases) or around.running_at}; attaching to it.")
+        named = ", ".join(worker.engine.attached_bases)
+        say(f"ComfyUI is the one at {named or around.running_at}; the worker attaches to it.")
     return None if worker.engine.attached_bases else read_record(workspace)
 
 

@@ -5,6 +5,7 @@ import sys
 
 import uvloop
 
+from lib.serving.server import PortTaken
 from lib.settings import SettingsError
 from lib.telemetry.logs import configure_logging
 from router.app import Router
@@ -23,7 +24,7 @@ def main() -> int:
         return uvloop.run(Router(settings, parts=PARTS).run())
     except KeyboardInterrupt:
         return INTERRUPTED
-    except SettingsError as error:
+    except (SettingsError, PortTaken) as error:
         return _failed(error)
     except Exception as error:
         log.critical("the router ended: %s", error, extra={"event": "router.failed"}, exc_info=error)

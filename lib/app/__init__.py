@@ -11,7 +11,9 @@ import uvloop
 from lib.app.after_start import Bringer
 from lib.app.assembly import Worker
 from lib.app.boot import BootBenchmark
-from lib.settings import Settings
+from lib.errors import ServiceError
+from lib.serving.server import PortTaken
+from lib.settings import Settings, SettingsError
 from lib.telemetry.logs import configure_logging
 
 __all__ = ["BootBenchmark", "run"]
@@ -37,6 +39,7 @@ def run(
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        log.critical("the worker ended: %s", error, extra={"event": "worker.failed"}, exc_info=error)
+        told = isinstance(error, SettingsError | ServiceError | PortTaken)  # their sentence says what to do
+        log.critical("the worker ended: %s", error, extra={"event": "worker.failed"}, exc_info=None if told else error)
         sys.stderr.write(f"\nFAILED: {error}\nNext: see the lines above, mend the cause, and start again.\n")
         return 1

@@ -66,7 +66,7 @@ def nearest(name: str, names: Iterable[str]) -> Options:
     alike: dict[str, str] = {}
     for candidate in names:
         alike.setdefault(_plain(candidate), candidate)
-    return tuple(alike[key] for key in difflib.get_close_matches(_plain(name), alike, n=3, cutoff=0.5))
+    return tuple(alike[key] for key in difflib.get_close_matches(_plain(name), alike, n=3))
 
 
 def _plain(name: str) -> str:

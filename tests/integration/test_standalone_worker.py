@@ -83,6 +83,14 @@ def test_the_summary_names_what_a_person_needs(standalone: WorkerProcess) -> Non
     assert Path(result["output"][0]["local_path"]).read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_job_that_nobody_knows_is_told_in_the_wrappers_words(standalone: WorkerProcess) -> None:
+    """On the paths that several APIs have, too: a failed result, and for cancel an error text."""
+    result = standalone.get("/result/nobody")
+    assert (result.status_code, result.json()["message"]) == (404, "Request ID not found")
+    cancelled = requests.post(f"{standalone.api}/cancel/nobody", timeout=10)
+    assert (cancelled.status_code, cancelled.json()) == (404, {"error": "Request nobody not found"})
+
+
 def test_base64_is_the_file(standalone: WorkerProcess) -> None:
     """What is inlined is byte for byte what lies on disk; names are the caller's own."""
     fields = {"request_id": "inline", "workflow_json": picture(9, prefix="a/b"), "return_outputs_as_base64": True}

@@ -51,6 +51,14 @@ def test_wrong_use_is_64_as_in_worker_comfyui(workspace: Path, arguments: list[s
     assert run(workspace, *arguments) == 64
 
 
+def test_a_folder_that_cannot_be_written_ends_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert run(tmp_path / "file" / "workspace", "comfyui") == 1
+    cause, remedy = capsys.readouterr().err.strip().splitlines()
+    assert cause.startswith("FAILED: ") and str(tmp_path / "file") in cause
+    assert "WORKSPACE_DIR" in remedy
+
+
 def test_manager_mode_writes_the_named_file(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = workspace / "config.ini"
     monkeypatch.setenv("COMFYUI_MANAGER_CONFIG", str(path))

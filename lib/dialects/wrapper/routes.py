@@ -31,7 +31,6 @@ ACCEPTED = "Request accepted"
 CANCELLED_BY_CLIENT = "Request cancelled by client"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _JOB = "{job_id:[^/]+}"
-_CANCELS = web.RequestKey("job_cancels", bool)
 _HEADERS = web.RequestKey("job_headers", dict[str, str])
 
 
@@ -92,7 +91,7 @@ class WrapperDialect:
         status = status_of(error, STATUS)
         named = request.match_info.get("job_id", "")
         own = error_headers(error, status)
-        if isinstance(error, JobNotFound) and request.get(_CANCELS):
+        if isinstance(error, JobNotFound) and "/cancel/" in request.path:
             return json_response({"error": f"Request {named} not found"}, status=status, headers=own)
         body = render_refusal(error, request.get(JOB_REQUEST_ID, named))
         if isinstance(error, JobConflict) and (other := error.details.get("job_id")):
@@ -156,7 +155,6 @@ class WrapperDialect:
         return await self.show(request, await self._find(request))
 
     async def _cancel(self, request: web.Request) -> web.Response:
-        request[_CANCELS] = True
         return await self.cancel(request, await self._find(request))
 
     async def show(self, request: web.Request, job: Job) -> web.Response:

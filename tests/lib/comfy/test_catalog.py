@@ -53,6 +53,7 @@ def test_another_servers_answer_is_refused(body: bytes) -> None:
     [
         ("ksampler", ["KSampler", "SaveImage"], ("KSampler",)),
         ("flux-dev.safetensors", ["sd15.safetensors", "flux1-dev.safetensors"], ("flux1-dev.safetensors",)),
+        ("Nope", ["AddNoise"], ()),
         ("", ["a"], ()),
         ("x", [], ()),
         ("/", ["/", ".", ".."], ("/",)),

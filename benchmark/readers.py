@@ -16,7 +16,6 @@ from urllib.parse import urlsplit
 DAY_MS = 86_400_000
 STEP = re.compile(rb'"step": ?([0-9.]+)')
 SAMPLES = 200_000
-SLOW_READ_S = 0.5
 
 
 class _Reader(asyncio.Protocol):

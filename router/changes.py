@@ -15,7 +15,6 @@ class ChangeKind(StrEnum):
     ASSIGNED = "assigned"
     SETTLED = "settled"
     ENDPOINTS = "endpoints"
-    STORE = "store"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,10 +89,6 @@ class Desk:
         """Whether it waits here, or was given lately."""
         return request_id in self._asks or self.chooser.explained(request_id) is not None
 
-    def wait(self, ask: Ask, now: float) -> Wait | None:
-        """When this ask would start: behind all that waits, or from its place among them."""
-        return self.chooser.wait(ask, ahead=self.queue.ahead(ask.request_id, now), now=now)
-
     def forecast(self, ask: Ask, now: float) -> Wait | None:
         """When an ask like this would start that comes now; at most ``FORECAST_S`` old, as it takes a look at every
         worker."""

@@ -157,10 +157,6 @@ class Dispatcher:
         desks = self._planner.desks.items()
         return any(bearer.reaches(name) and desk.knows(request_id) for name, desk in desks)
 
-    def wait_estimate(self, ask: Ask) -> Wait | None:
-        """When this ask would start; None: no worker can do it."""
-        return self.desk(ask.endpoint).wait(ask, self._clock.monotonic())
-
     def retry_after_s(self, ask: Ask) -> float:
         """When it makes sense to come again with a request that found no worker."""
         return come_again_s(self.desk(ask.endpoint).forecast(ask, self._clock.monotonic()))

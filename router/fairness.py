@@ -141,15 +141,6 @@ class FairQueue:
             account.held_work -= ask.size
             self._tidy(ask.tenant)
 
-    def ahead(self, request_id: str, now: float) -> float:
-        """Units that go before this ask if nothing else arrives; all that waits, if it is not here."""
-        before = 0.0
-        for other in self.order(now):
-            if other.request_id == request_id:
-                break
-            before += other.size
-        return before
-
     def _insert(self, priority: Priority, entry: Entry) -> None:
         ring, ask = self._rings[priority], entry[2]
         if ask.tenant not in ring:

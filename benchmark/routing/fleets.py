@@ -23,7 +23,6 @@ class Gpu:
         return self.steps_per_s / 20 * UNITS
 
 
-T4 = Gpu(kind="T4", steps_per_s=5.6, vram_gib=16, price=0.12)
 RTX_3060 = Gpu(kind="3060", steps_per_s=6.4, vram_gib=12, price=0.10)
 RTX_3090 = Gpu(kind="3090", steps_per_s=14.5, vram_gib=24, price=0.22)
 RTX_4090 = Gpu(kind="4090", steps_per_s=21.5, vram_gib=24, price=0.40)

@@ -9,7 +9,6 @@ from aiohttp import web
 from lib import errors
 from lib.errors import ServiceError
 from lib.serving.errors import error_fields, error_headers, status_of
-from lib.serving.middleware import render_plain
 from lib.serving.payloads import json_response
 
 WRAPPER_STATUS: Mapping[type[ServiceError], int] = {errors.RateLimited: 429, errors.Overloaded: 503}
@@ -38,11 +37,6 @@ def render_salad(error: ServiceError, request: web.Request) -> web.Response:
     body: dict[str, Any] = {"statusCode": status, "code": error.code, "error": shown, "message": error.message}
     body["retryable"] = error.retryable
     return json_response(body, status=status, headers=error_headers(error, status))
-
-
-def render_link(error: ServiceError, request: web.Request) -> web.Response:
-    """For links to workers."""
-    return render_plain(error, request)
 
 
 def _phrase(status: int) -> str:

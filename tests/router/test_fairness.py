@@ -146,11 +146,11 @@ def test_what_comes_back_keeps_its_place() -> None:
 
 
 def test_dropping_and_counting() -> None:
-    """What is dropped is gone; work ahead is that of those before it."""
+    """What is dropped is gone, and its work with it."""
     queue = filled({"a": [100.0, 50.0, 70.0]})
-    assert queue.ahead("a-2", 0.0) == 150.0 and queue.ahead("unknown", 0.0) == 220.0
+    assert queue.work == 220.0
     assert queue.drop("a-0") is not None and queue.drop("a-0") is None
-    assert queue.ahead("a-2", 0.0) == 50.0 and "a-0" not in queue
+    assert queue.work == 120.0 and "a-0" not in queue
     assert queue.take("a-0") is None
 
 

@@ -14,7 +14,7 @@ import orjson
 
 from lib.storage.vault import Unreadable, Vault
 from router.model import Assignment, Priority
-from router.ports import Attempt, JobState, News, NewsKind, RelayJob, RequestRecord, StoreDown, WorkerRecord
+from router.ports import Attempt, Damaged, JobState, News, NewsKind, RelayJob, RequestRecord, WorkerRecord
 
 log = logging.getLogger(__name__)
 Value = TypeVar("Value", WorkerRecord, RequestRecord, Assignment, Attempt)
@@ -39,7 +39,6 @@ IN_HEAD = (
     "number",
     "run",
     "forget_at",
-    "notice_at",
     "notices",
 )
 
@@ -79,6 +78,7 @@ class JobRow:
     holder: str
     cancel_wanted: bool
     finished_at: float
+    notice_at: float
     named: bytes
     keyed: bytes | None
     head: bytes = field(repr=False)
@@ -112,6 +112,7 @@ class JobCodec:
             holder=job.holder,
             cancel_wanted=job.cancel_wanted,
             finished_at=job.finished_at,
+            notice_at=job.notice_at,
             named=self.named(job.request_id, tenant=job.tenant),
             keyed=keyed,
             head=seal(head, f"head:{job.job_id}"),
@@ -120,14 +121,14 @@ class JobCodec:
         )
 
     def job(self, row: JobRow) -> RelayJob:
-        """A row that was read without its body has none. Raises: StoreDown for a row that is damaged."""
+        """A row that was read without its body has none. Raises: Damaged."""
         unseal, job_id = self._vault.unseal, row.job_id
         try:
             head = orjson.loads(unseal(row.head, f"head:{job_id}"))
             body = unseal(row.body, f"body:{job_id}") if row.body else b""
             result = None if row.result is None else unseal(row.result, f"result:{job_id}")
         except Unreadable as error:
-            raise StoreDown(f"Job {job_id} can't be read any more: {error}.") from error
+            raise Damaged(f"Job {job_id} can't be read any more: {error}.") from error
         values = {name: head[name] for name in IN_HEAD if name in head}
         values["models"] = tuple(values["models"])
         values["attempts"] = tuple(read(Attempt, one) for one in values["attempts"])
@@ -141,6 +142,7 @@ class JobCodec:
             holder=row.holder,
             cancel_wanted=row.cancel_wanted,
             finished_at=row.finished_at,
+            notice_at=row.notice_at,
             body=body,
             result=result,
             **values,
@@ -152,7 +154,7 @@ class JobCodec:
         for row in rows:
             try:
                 jobs.append(self.job(row))
-            except StoreDown as error:
+            except Damaged as error:
                 log.error("job is damaged", extra={"event": "store.job_damaged", "job": row.job_id, "why": str(error)})
         return jobs
 

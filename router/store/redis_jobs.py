@@ -82,6 +82,13 @@ class RedisJobs:
         found = await self._line.run(scripts.LISTED, owned, before, limit, *states)
         return await self._lane.run(lambda: self._codec.jobs(_row(columns, content=False) for columns in found))
 
+    async def due(self, *, before: float, limit: int) -> Sequence[RelayJob]:
+        found = await self._line.run(scripts.DUE, before, limit)
+        return await self._lane.run(lambda: self._codec.jobs(_row(columns, content=False) for columns in found))
+
+    async def prove(self) -> None:
+        await self._line.call("SET", f"{PREFIX}proof", 1)
+
     async def dead(self, *, tenant: str | None, limit: int) -> Sequence[RelayJob]:
         found = await self._line.run(scripts.DEAD, int(tenant is None), tenant or "", limit)
         return await self._lane.run(lambda: self._codec.jobs(map(_row, found)))
@@ -104,7 +111,7 @@ class RedisJobs:
             job = replace(job, finished_at=self._now())
         row = await self._lane.run(lambda: self._codec.row(job, with_body=False))
         columns = _written(row)
-        places = [columns.pop(name) for name in ("state", "lease_until", "finished_at")]
+        places = [columns.pop(name) for name in ("state", "lease_until", "finished_at", "notice_at")]
         if not row.cancel_wanted and fence == row.fence:
             del columns["cancel_wanted"]  # somebody may have wanted it meanwhile
         done = await self._line.run(scripts.SAVE, row.job_id, fence, over, *places, *_flat(columns))
@@ -125,6 +132,7 @@ def _written(row: JobRow) -> dict[str, Argument]:
         "state": row.state,
         "lease_until": row.lease_until,
         "finished_at": row.finished_at,
+        "notice_at": row.notice_at,
         "fence": row.fence,
         "holder": row.holder,
         "cancel_wanted": int(row.cancel_wanted),
@@ -162,6 +170,7 @@ def _row(flat: Sequence[bytes], *, content: bool = True) -> JobRow:
         holder=told[b"holder"].decode(),
         cancel_wanted=told[b"cancel_wanted"] == b"1",
         finished_at=float(told[b"finished_at"]),
+        notice_at=float(told.get(b"notice_at") or 0.0),
         named=told[b"named"],
         keyed=told[b"keyed"] or None,
         head=told[b"head"],

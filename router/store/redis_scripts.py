@@ -8,8 +8,10 @@ Keys, all in one hash slot (``{pyrouter}:``), made from the prefix in KEYS[1]; t
 - ``lead:<office>``: who holds it, until when.
 - ``job:<id>``: a hash of a job's columns; ``key:<digest>`` -> id; ``named:<digest>``: ids by place.
 - ``all``, ``owned:<tenant>``: all jobs, and a tenant's, by place; ``tally:<tenant>``: how many there are in each state.
-- ``line:<priority>``: waiting jobs by place; ``leases:<priority>``: leased ones by the end of the lease;
-  ``ended:<state>``: jobs that are over by their end.
+- ``line:<priority>``: waiting jobs by place; ``line:<priority>:<tenant>``: a tenant's;
+  ``lines:<priority>``: the tenants that have any.
+- ``leases:<priority>``: leased ones by the end of the lease; ``ended:<state>``: jobs that are over by their end;
+  ``notices``: those of whose end somebody is to be told, by when.
 
 Jobs wait in sorted sets and not in streams, as one that goes back has its place in the line again, one that is
 cancelled leaves it from the middle, and who holds a job until when is a matter of its lease and fence.
@@ -23,14 +25,29 @@ from router.ports import JobState
 SWEPT = 50
 """Records that are over and are forgotten by each call that writes one; calls outnumber records."""
 
-
-LOOKED_AT = 2000
-"""Waiting jobs of one priority that a lease passes by because their tenants have enough."""
 COUNT = """
 local function count(tenant, old, new)
   if old == new then return end
   if old then redis.call('HINCRBY', KEYS[1] .. 'tally:' .. tenant, old, -1) end
   if new then redis.call('HINCRBY', KEYS[1] .. 'tally:' .. tenant, new, 1) end
+end
+"""
+
+
+LINE = """
+local function wait(priority, tenant, id, place)
+  local line = KEYS[1] .. 'line:' .. priority
+  redis.call('ZADD', line, place, id)
+  redis.call('ZADD', line .. ':' .. tenant, place, id)
+  redis.call('SADD', KEYS[1] .. 'lines:' .. priority, tenant)
+end
+local function leave(priority, tenant, id)
+  local line = KEYS[1] .. 'line:' .. priority
+  if redis.call('ZREM', line, id) == 0 then return end
+  redis.call('ZREM', line .. ':' .. tenant, id)
+  if redis.call('EXISTS', line .. ':' .. tenant) == 0 then
+    redis.call('SREM', KEYS[1] .. 'lines:' .. priority, tenant)
+  end
 end
 """
 
@@ -126,7 +143,7 @@ return ARGV[2]
 
 ADD = Script(f"""
 -- id, digest of its idempotency key or '', digest of its name, priority, tenant, columns...
-{COUNT}
+{COUNT}{LINE}
 local p, known = KEYS[1], ARGV[1]
 if redis.call('EXISTS', p .. 'job:' .. known) == 0 then
   known = ARGV[2] ~= '' and redis.call('GET', p .. 'key:' .. ARGV[2])
@@ -136,7 +153,7 @@ local place = redis.call('INCR', p .. 'place')
 redis.call('HSET', p .. 'job:' .. ARGV[1], 'place', place, unpack(ARGV, 6))
 if ARGV[2] ~= '' then redis.call('SET', p .. 'key:' .. ARGV[2], ARGV[1]) end
 redis.call('ZADD', p .. 'named:' .. ARGV[3], place, ARGV[1])
-redis.call('ZADD', p .. 'line:' .. ARGV[4], place, ARGV[1])
+wait(ARGV[4], ARGV[5], ARGV[1], place)
 redis.call('ZADD', p .. 'all', place, ARGV[1])
 redis.call('ZADD', p .. 'owned:' .. ARGV[5], place, ARGV[1])
 count(ARGV[5], nil, '{JobState.WAITING}')
@@ -151,35 +168,27 @@ return id and redis.call('HGETALL', KEYS[1] .. 'job:' .. id) or {}
 
 LEASE = Script(f"""
 -- holder, limit, until, now, number of priorities, priorities..., tenants that have enough...
-{COUNT}
+{COUNT}{LINE}
 local p, limit, taken, apart = KEYS[1], tonumber(ARGV[2]), {{}}, {{}}
 local last = 5 + tonumber(ARGV[5])
 for i = last + 1, #ARGV do apart[ARGV[i]] = true end
 for c = 6, last do
-  local line, leases, found = p .. 'line:' .. ARGV[c], p .. 'leases:' .. ARGV[c], {{}}
-  local at = 0
-  while #taken + #found < limit and at < {LOOKED_AT} do
-    local ids = redis.call('ZRANGE', line, at, at + 99)
-    if #ids == 0 then break end
-    at = at + #ids
-    for _, id in ipairs(ids) do
-      if #taken + #found < limit and (#ARGV == last or not apart[redis.call('HGET', p .. 'job:' .. id, 'tenant')]) then
-        found[#found + 1] = {{tonumber(redis.call('ZSCORE', line, id)), id}}
-      end
-    end
+  local line, leases, found, left = p .. 'line:' .. ARGV[c], p .. 'leases:' .. ARGV[c], {{}}, limit - #taken
+  if left == 0 then break end
+  for _, tenant in ipairs(redis.call('SMEMBERS', p .. 'lines:' .. ARGV[c])) do
+    local ids = apart[tenant] and {{}} or redis.call('ZRANGE', line .. ':' .. tenant, 0, left - 1, 'WITHSCORES')
+    for i = 1, #ids, 2 do found[#found + 1] = {{tonumber(ids[i + 1]), ids[i]}} end
   end
-  if #taken < limit then
-    for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', ARGV[4])) do
-      found[#found + 1] = {{tonumber(redis.call('HGET', p .. 'job:' .. id, 'place')), id}}
-    end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', leases, '-inf', ARGV[4])) do
+    found[#found + 1] = {{tonumber(redis.call('HGET', p .. 'job:' .. id, 'place')), id}}
   end
   table.sort(found, function(a, b) return a[1] < b[1] end)
-  for i = 1, math.min(#found, limit - #taken) do
+  for i = 1, math.min(#found, left) do
     local id = found[i][2]
     local job = p .. 'job:' .. id
     local old = redis.call('HMGET', job, 'tenant', 'state')
     count(old[1], old[2], '{JobState.LEASED}')
-    redis.call('ZREM', line, id)
+    leave(ARGV[c], old[1], id)
     redis.call('ZADD', leases, ARGV[3], id)
     redis.call('HINCRBY', job, 'fence', 1)
     redis.call('HSET', job, 'state', '{JobState.LEASED}', 'holder', ARGV[1], 'lease_until', ARGV[3])
@@ -207,33 +216,36 @@ return held
 
 SAVE = Script(f"""
 -- id, fence that it must have, state that it may have if it is over, state that it gets, lease_until, finished_at,
--- columns...
-{COUNT}
+-- notice_at, columns...
+{COUNT}{LINE}
 local p, id, state = KEYS[1], ARGV[1], ARGV[4]
 local job = p .. 'job:' .. id
 local old = redis.call('HMGET', job, 'fence', 'state', 'priority', 'place', 'tenant')
 if old[1] ~= ARGV[2] then return 0 end
 local over = old[2] ~= '{JobState.WAITING}' and old[2] ~= '{JobState.LEASED}'
 if over and old[2] ~= ARGV[3] then return 0 end
-redis.call('ZREM', p .. 'line:' .. old[3], id)
+leave(old[3], old[5], id)
 redis.call('ZREM', p .. 'leases:' .. old[3], id)
 if over then redis.call('ZREM', p .. 'ended:' .. old[2], id) end
-if state == '{JobState.WAITING}' then redis.call('ZADD', p .. 'line:' .. old[3], old[4], id)
+if state == '{JobState.WAITING}' then wait(old[3], old[5], id, old[4])
 elseif state == '{JobState.LEASED}' then redis.call('ZADD', p .. 'leases:' .. old[3], ARGV[5], id)
 else redis.call('ZADD', p .. 'ended:' .. state, ARGV[6], id) end
-redis.call('HSET', job, 'state', state, 'lease_until', ARGV[5], 'finished_at', ARGV[6], unpack(ARGV, 7))
+if tonumber(ARGV[7]) > 0 then redis.call('ZADD', p .. 'notices', ARGV[7], id)
+else redis.call('ZREM', p .. 'notices', id) end
+redis.call('HSET', job, 'state', state, 'lease_until', ARGV[5], 'finished_at', ARGV[6], 'notice_at', ARGV[7],
+  unpack(ARGV, 8))
 count(old[5], old[2], state)
 return 1
 """)
 
 WANT_CANCEL = Script(f"""
 -- id, now
-{COUNT}
+{COUNT}{LINE}
 local p, id = KEYS[1], ARGV[1]
 local job = p .. 'job:' .. id
 local old = redis.call('HMGET', job, 'state', 'priority', 'tenant')
 if old[1] == '{JobState.WAITING}' then
-  redis.call('ZREM', p .. 'line:' .. old[2], id)
+  leave(old[2], old[3], id)
   redis.call('ZADD', p .. 'ended:{JobState.CANCELLED}', ARGV[2], id)
   redis.call('HSET', job, 'state', '{JobState.CANCELLED}', 'finished_at', ARGV[2], 'cancel_wanted', '1')
   count(old[3], old[1], '{JobState.CANCELLED}')
@@ -250,9 +262,24 @@ for i = 2, #ARGV do found[i - 1] = redis.call('HGET', name, ARGV[i]) or 0 end
 return found
 """)
 
-LISTED = Script("""
+BRIEF = """
+local function brief(job)
+  local names = {'job_id', 'tenant', 'priority', 'state', 'fence', 'lease_until', 'holder', 'cancel_wanted',
+    'finished_at', 'notice_at', 'named', 'keyed', 'head'}
+  local values, row = redis.call('HMGET', job, unpack(names)), {}
+  for i, name in ipairs(names) do
+    row[#row + 1] = name
+    row[#row + 1] = values[i] or ''
+  end
+  return row
+end
+"""
+"""A job's columns but for what is large."""
+
+LISTED = Script(f"""
 -- key's end, id before which or '', limit, states...
-local p, limit, found, wanted = KEYS[1], tonumber(ARGV[3]), {}, {}
+{BRIEF}
+local p, limit, found, wanted = KEYS[1], tonumber(ARGV[3]), {{}}, {{}}
 for i = 4, #ARGV do wanted[ARGV[i]] = true end
 local top = '+inf'
 if ARGV[2] ~= '' then
@@ -268,16 +295,19 @@ while #found < limit do
   for _, id in ipairs(ids) do
     local job = p .. 'job:' .. id
     if #found < limit and wanted[redis.call('HGET', job, 'state')] then
-      local names = {'job_id', 'tenant', 'priority', 'state', 'fence', 'lease_until', 'holder', 'cancel_wanted',
-        'finished_at', 'named', 'keyed', 'head'}
-      local values, row = redis.call('HMGET', job, unpack(names)), {}
-      for i, name in ipairs(names) do
-        row[#row + 1] = name
-        row[#row + 1] = values[i] or ''
-      end
-      found[#found + 1] = row
+      found[#found + 1] = brief(job)
     end
   end
+end
+return found
+""")
+
+DUE = Script(f"""
+-- moment, limit
+{BRIEF}
+local found = {{}}
+for i, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1] .. 'notices', '-inf', '(' .. ARGV[1], 'LIMIT', 0, ARGV[2])) do
+  found[i] = brief(KEYS[1] .. 'job:' .. id)
 end
 return found
 """)
@@ -319,6 +349,7 @@ for s = 3, #ARGV do
     if old[1] then redis.call('ZREM', p .. 'named:' .. old[1], id) end
     if old[2] and old[2] ~= '' then redis.call('DEL', p .. 'key:' .. old[2]) end
     redis.call('ZREM', p .. 'all', id)
+    redis.call('ZREM', p .. 'notices', id)
     if old[3] then
       redis.call('ZREM', p .. 'owned:' .. old[3], id)
       count(old[3], ARGV[s], nil)

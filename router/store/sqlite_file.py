@@ -27,7 +27,7 @@ CHECK = b"the key fits"
 CHECK_LIMIT_S = 2.0
 """The integrity check of a large database stops there; damage further on shows when it is read."""
 DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-VERSION = 1
+VERSION = 2
 SCHEMA = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE facts (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -43,6 +43,7 @@ CREATE TABLE jobs (
     holder TEXT NOT NULL,
     cancel_wanted INTEGER NOT NULL,
     finished_at REAL NOT NULL,
+    notice_at REAL NOT NULL,
     named BLOB NOT NULL,
     keyed BLOB,
     head BLOB NOT NULL,
@@ -56,7 +57,17 @@ CREATE UNIQUE INDEX jobs_by_key ON jobs (keyed) WHERE keyed IS NOT NULL;
 PRAGMA user_version = {VERSION};
 COMMIT;
 """
-BY_TENANT = "CREATE INDEX IF NOT EXISTS jobs_by_tenant ON jobs (tenant, state, place)"
+SINCE_1 = """
+BEGIN IMMEDIATE;
+ALTER TABLE jobs ADD COLUMN notice_at REAL NOT NULL DEFAULT 0;
+PRAGMA user_version = 2;
+COMMIT;
+"""
+INDEXES = (
+    "CREATE INDEX IF NOT EXISTS jobs_by_tenant ON jobs (tenant, state, place)",
+    "CREATE INDEX IF NOT EXISTS jobs_in_line_by_tenant ON jobs (state, priority, place, tenant)",
+    "CREATE INDEX IF NOT EXISTS jobs_by_notice ON jobs (notice_at) WHERE notice_at > 0",
+)
 
 
 class SqliteFile:
@@ -165,8 +176,9 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if version > VERSION:
         raise SettingsError(f"ROUTER_STORE: a newer version wrote {path}: start that one, or move the file away.")
     if version < VERSION:
-        connection.executescript(SCHEMA)
-    connection.execute(BY_TENANT)
+        connection.executescript(SINCE_1 if version else SCHEMA)
+    for index in INDEXES:
+        connection.execute(index)
     _check(connection)
 
 

@@ -28,6 +28,7 @@ SELECT place FROM (
 ) ORDER BY priority, place LIMIT ?
 """
 """``high`` comes before ``low`` in the alphabet, too."""
+PROOF = "INSERT INTO facts VALUES ('proof', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1"
 FORGOTTEN_AT_ONCE = 200
 OVER = tuple(state for state in JobState if state.over)
 
@@ -133,6 +134,17 @@ class SqliteJobs:
 
         return await self._file.run(work)
 
+    async def due(self, *, before: float, limit: int) -> Sequence[RelayJob]:
+        query = f"SELECT {WITHOUT_CONTENT} FROM jobs WHERE notice_at > 0 AND notice_at < ? ORDER BY notice_at LIMIT ?"  # noqa: S608 - our own names
+
+        def work(connection: sqlite3.Connection) -> list[RelayJob]:
+            return self._codec.jobs(map(_row, connection.execute(query, (before, limit)).fetchall()))
+
+        return await self._file.run(work)
+
+    async def prove(self) -> None:
+        await self._file.run(lambda connection: connection.execute(PROOF).fetchall())
+
     async def dead(self, *, tenant: str | None, limit: int) -> Sequence[RelayJob]:
         where = "state = ? AND (? IS NULL OR tenant = ?) ORDER BY finished_at DESC, place DESC LIMIT ?"
 
@@ -166,12 +178,12 @@ class SqliteJobs:
 
         def work(connection: sqlite3.Connection) -> bool:
             row = self._codec.row(job, with_body=False)
-            changed = (row.state, row.fence, row.lease_until, row.holder, row.finished_at, row.head, row.result)
+            changed = (row.state, row.fence, row.lease_until, row.holder, row.finished_at, row.notice_at)
             written = connection.execute(
-                "UPDATE jobs SET state = ?, fence = ?, lease_until = ?, holder = ?, finished_at = ?, head = ?, "
-                "result = ?, cancel_wanted = CASE WHEN ? THEN 0 ELSE max(cancel_wanted, ?) END "
+                "UPDATE jobs SET state = ?, fence = ?, lease_until = ?, holder = ?, finished_at = ?, notice_at = ?, "
+                "head = ?, result = ?, cancel_wanted = CASE WHEN ? THEN 0 ELSE max(cancel_wanted, ?) END "
                 "WHERE job_id = ? AND fence = ? AND (state NOT IN (?, ?, ?) OR state = ?)",
-                (*changed, revives, row.cancel_wanted, row.job_id, fence, *OVER, over),
+                (*changed, row.head, row.result, revives, row.cancel_wanted, row.job_id, fence, *OVER, over),
             )
             return written.rowcount == 1
 

@@ -1,7 +1,8 @@
 """Tells those whom a job names of its end, where no worker does: of dead letters, of what was cancelled before a worker
 had it, and of RunPod's jobs always, since a worker would tell its own name of them.
 
-At least once: what is due is in the record, and any router takes it up when the one that has it is gone.
+At least once: what is due is in the record, and any router takes it up when the one that has it is gone. Nothing is
+held in memory for a try that is far off: it is found again when it is due.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from lib.errors import UnsafeInput
 from lib.lifecycle import Tasks
 from lib.serving.payloads import dumps
 from lib.storage.http import GuardedHttp
-from router.ports import JobState, JobStore, LeaseLost, RelayJob, StoreDown
+from router.ports import JobStore, LeaseLost, RelayJob, StoreDown
 from router.relay.jobs import requests, salad_view, wrapper_view
 from router.relay.jobs.forms import Dialect
 from router.relay.jobs.requests import Hook
@@ -31,12 +32,12 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_S = 30.0
 LATE_S = 60.0
-"""What is overdue for so long, nobody has in hand any more."""
-LOOKED_AT = 500
+"""What is overdue for so long, nobody has in hand any more; what is due later than this, nobody until then."""
+AT_ONCE = 100
+"""So many that nobody has in hand are taken up in one look."""
 SHORT = (1.0, 2.0, 4.0)
 RUNPOD = (10.0, 10.0)
 STANDARD = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
-OVER = tuple(state for state in JobState if state.over)
 
 
 class Notices:
@@ -49,6 +50,10 @@ class Notices:
         self._clock = clock
         self._sending: set[str] = set()
 
+    def __len__(self) -> int:
+        """How many are in hand."""
+        return len(self._sending)
+
     def add(self, job: RelayJob) -> None:
         """A job is over; tell of it, if it is ours to tell."""
         if job.notice_at and job.job_id not in self._sending:
@@ -58,13 +63,13 @@ class Notices:
     async def look(self) -> None:
         """Take up what a router left that is gone."""
         limit = self._now() - LATE_S
-        for job in await self._jobs.listed(tenant=None, states=OVER, limit=LOOKED_AT):
-            if 0 < job.notice_at < limit and (found := await self._jobs.get(job.job_id)) is not None:
+        for job in await self._jobs.due(before=limit, limit=AT_ONCE + len(self._sending)):
+            if job.job_id not in self._sending and (found := await self._jobs.get(job.job_id)) is not None:
                 self.add(found)
 
     async def _tell(self, job: RelayJob) -> None:
         try:
-            while job.notice_at:
+            while 0 < job.notice_at < self._now() + LATE_S:
                 await self._clock.sleep(max(job.notice_at - self._now(), 0.0))
                 left = await self._tried(job)
                 tries = job.notices + 1

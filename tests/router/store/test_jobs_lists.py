@@ -1,5 +1,6 @@
 """What every ``JobStore`` does for runners and for lists: whose jobs a lease takes, which go on, what there is."""
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -26,6 +27,50 @@ async def test_who_has_enough_is_passed_by(pair: Pair) -> None:
     taken = await jobs.lease("y", limit=5, until=NOW + 10, now=NOW + 10, apart=["a", "b"])
     assert [one.job_id for one in taken] == ["b0", "b1"]
     assert [one.job_id for one in await jobs.lease("y", limit=1, until=NOW + 9, now=NOW)] == ["a0"]
+
+
+async def test_nobodys_line_is_too_long_for_others(pair: Pair) -> None:
+    """Who waits behind thousands of jobs of somebody who has enough is served as if they were not there."""
+    jobs = pair[0].jobs
+    await asyncio.gather(*(jobs.add(job(f"a{number}", tenant="a", body=b"")) for number in range(3000)))
+    await fill(jobs, b=1)
+    taken = await jobs.lease("x", limit=5, until=NOW + 10, now=NOW, apart=["a"])
+    assert [one.job_id for one in taken] == ["b0"]
+    first = await jobs.lease("x", limit=2, until=NOW + 10, now=NOW)
+    assert [one.job_id for one in first] == ["a0", "a1"]
+
+
+async def test_notices_are_found_when_they_are_due(pair: Pair) -> None:
+    """However many jobs ended since; the longest overdue first, until they are told or forgotten."""
+    jobs = pair[0].jobs
+    await fill(jobs, a=4)
+    due = {"a0": NOW + 3, "a1": NOW + 1, "a2": NOW + 2, "a3": 0.0}
+    for one in await jobs.lease("x", limit=4, until=NOW + 10, now=NOW):
+        over = replace(one, state=JobState.DEAD, result=b"large", notice_at=due[one.job_id])
+        await jobs.save(over)
+
+    async def named(moment: float, limit: int = 9) -> list[str]:
+        return [one.job_id for one in await pair[1].jobs.due(before=moment, limit=limit)]
+
+    assert await named(NOW + 9) == ["a1", "a2", "a0"]
+    assert await named(NOW + 9, limit=1) == ["a1"]
+    assert await named(NOW + 2) == ["a1"]
+    (first,) = await jobs.due(before=NOW + 2, limit=1)
+    assert (first.notice_at, first.body, first.result) == (NOW + 1, b"", None)
+    known = await jobs.get("a1")
+    assert known is not None
+    await jobs.save(replace(known, notice_at=0.0, notices=1))
+    assert await jobs.revive("a2", tenant="a")
+    assert await named(NOW + 9) == ["a0"]
+    await jobs.expire(older_than=NOW + 99)
+    assert await named(NOW + 9) == []
+
+
+async def test_a_store_proves_that_it_can_be_written(pair: Pair) -> None:
+    """As often as it is asked; nothing comes of it."""
+    for stores in (*pair, *pair):
+        await stores.jobs.prove()
+    assert not any((await pair[0].jobs.counts()).values())
 
 
 async def test_leases_are_renewed_together(pair: Pair) -> None:

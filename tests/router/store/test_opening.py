@@ -4,7 +4,7 @@ import asyncio
 import sqlite3
 import stat
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from router.store.sqlite_file import SqliteFile
 from router.store.sqlite_jobs import SqliteJobs
 from tests.fakes.clock import FakeClock
 from tests.router.store.redis_server import RedisServer
-from tests.router.store.values import job
+from tests.router.store.values import NOW, job
 from tests.router.store.worlds import redis_world
 
 CLOCK = FakeClock()
@@ -34,6 +34,19 @@ async def test_a_file_is_opened_again(tmp_path: Path) -> None:
             assert await stores.shared.next_number("route") == number
             assert await stores.jobs.add(job()) == job()
     assert not (tmp_path / DATABASE).exists()
+
+
+async def test_an_older_file_is_brought_up_to_date(tmp_path: Path) -> None:
+    """With the jobs that are in it."""
+    async with open_stores("sqlite://", state_dir=tmp_path, clock=CLOCK) as stores:
+        await stores.jobs.add(job())
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as before:
+        before.executescript("DROP INDEX jobs_by_notice; ALTER TABLE jobs DROP COLUMN notice_at")
+        before.execute("PRAGMA user_version = 1")
+    for _ in range(2):
+        async with open_stores("sqlite://", state_dir=tmp_path, clock=CLOCK) as stores:
+            assert await stores.jobs.get("j1") == job()
+            assert await stores.jobs.due(before=NOW, limit=1) == []
 
 
 async def test_nothing_of_a_caller_lies_in_clear(tmp_path: Path) -> None:

@@ -74,16 +74,17 @@ class Jobs(RuleBasedStateMachine):
         if key:
             self.keys[tenant, key] = new.job_id
 
-    @rule(holder=NAMES, limit=st.integers(1, 3), lasts=st.integers(1, 20), at=st.integers(0, 1))
-    def lease(self, holder: str, limit: int, lasts: int, at: int) -> None:
+    @rule(holder=NAMES, limit=st.integers(1, 3), lasts=st.integers(1, 20), apart=st.sets(NAMES), at=st.integers(0, 1))
+    def lease(self, holder: str, limit: int, lasts: int, apart: set[str], at: int) -> None:
         now = self.now
         free = [
             one
             for one in self.known.values()
-            if one.job.state is JobState.WAITING or (one.job.state is JobState.LEASED and one.job.lease_until <= now)
+            if (one.job.state is JobState.WAITING and one.job.tenant not in apart)
+            or (one.job.state is JobState.LEASED and one.job.lease_until <= now)
         ]
         free.sort(key=lambda one: (one.job.priority is Priority.LOW, one.place))
-        taken = self.run(self.stores[at].jobs.lease(holder, limit=limit, until=now + lasts, now=now))
+        taken = self.run(self.stores[at].jobs.lease(holder, limit=limit, until=now + lasts, now=now, apart=apart))
         assert [one.job_id for one in taken] == [one.job.job_id for one in free[:limit]]
         for one, mine in zip(free, taken, strict=False):
             assert mine.fence > one.job.fence

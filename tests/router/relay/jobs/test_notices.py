@@ -6,14 +6,24 @@ import hashlib
 import hmac
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 from standardwebhooks import Webhook
 
+from lib.clock import SystemClock
+from lib.lifecycle import Tasks
+from lib.serving.payloads import dumps
+from lib.storage.guard import AddressGuard
+from lib.storage.http import GuardedHttp
+from router.ports import JobState
+from router.relay.jobs.notices import Notices
+from router.store import open_stores
 from tests.router.relay.jobs.conftest import JobsWorld, Start
+from tests.router.relay.jobs.test_takeover import stored
 
 SECRET = "whsec_" + base64.b64encode(b"k" * 24).decode()
 
@@ -113,3 +123,32 @@ async def test_a_dead_letter_is_told(world: JobsWorld, receiver: Receiver) -> No
         failed = await world.submit("b", inputs={"fails": True, "again": True}, more=hook)
         assert (await world.result(failed))[0] == 500
         assert book.done == ["b"] and receiver.heard.empty()
+
+
+async def test_what_another_router_left_is_taken_up(receiver: Receiver, tmp_path: Path) -> None:
+    """However many jobs ended since; a try that is far off is nobody's until it is due."""
+    receiver.statuses = [500]
+    block = {"url": receiver.url, "secret": SECRET, "scheme": "standard"}
+    body = dumps({"input": {"request_id": "n", "workflow_json": {}, "webhook": block}})
+    clock, guard = SystemClock(), AddressGuard(allow=("127.0.0.1",))
+    async with (
+        open_stores("sqlite://", state_dir=tmp_path, clock=clock) as stores,
+        Tasks() as tasks,
+        GuardedHttp(guard) as http,
+    ):
+        jobs, notices = stores.jobs, Notices(stores.jobs, http=http, tasks=tasks, clock=clock)
+        for name in ("left", *map(str, range(600))):
+            await jobs.add(stored(job_id=name, request_id=name, body=body))
+        for job in await jobs.lease("gone", limit=601, until=2.0, now=1.0):
+            told = {"notice_at": 1.0, "notices": 1} if job.job_id == "left" else {}
+            await jobs.save(replace(job, state=JobState.DEAD, **told))
+        await notices.look()
+        headers, _ = await receiver.heard.get()
+        assert headers["webhook-id"] == "msg_left_1"
+        while len(notices):
+            await asyncio.sleep(0)
+        kept = await jobs.get("left")
+        assert kept is not None and kept.notices == 2
+        assert kept.notice_at > clock.now().timestamp() + 200
+        await notices.look()
+        assert receiver.heard.empty()

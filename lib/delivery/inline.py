@@ -24,6 +24,10 @@ class InlineCaps:
     file_name: str = "OUTPUT_BASE64_MAX_BYTES"
     total_name: str = "OUTPUT_BASE64_TOTAL_BYTES"
 
+    def for_large(self) -> "InlineCaps":
+        """Return the same without a limit of its own for a single file."""
+        return replace(self, file_bytes=self.total_bytes, file_name=self.total_name)
+
     def within(self, answer_bytes: int, name: str) -> "InlineCaps":
         """Return caps under which all of a job's base64 fits into an answer of so many bytes, the setting ``name``,
         with some room for what else it says."""

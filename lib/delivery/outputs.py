@@ -72,7 +72,8 @@ class OutputDelivery:
         """Small ones came with their content: who collected them had just looked at them."""
         if not wanted.inline_base64 or all(output.data_base64 is not None for output in outputs if output.local_path):
             return outputs
-        return await asyncio.to_thread(inline_all, outputs, self._caps)
+        caps = self._caps.for_large() if wanted.inline_large else self._caps
+        return await asyncio.to_thread(inline_all, outputs, caps)
 
     def _linked(self, job_id: str, outputs: tuple[Output, ...], base_url: str) -> tuple[Output, ...]:
         """Give what has no URL one of our own."""

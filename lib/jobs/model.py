@@ -225,6 +225,8 @@ class DeliverySpec:
     must_arrive: bool = False
     """A file that could not be brought there fails the job; otherwise its entry says so."""
     inline_base64: bool = False
+    inline_large: bool = False
+    """Also files over the limit for a single one; that for all of a job together holds."""
     convert: ConvertSpec | None = None
     keep_metadata: bool | None = None
     thumbnail: ThumbnailSpec | None = None

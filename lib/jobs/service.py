@@ -380,7 +380,8 @@ class JobService:
         """Put back what the store does not keep: inlined files are read again from disk."""
         if job.status is not JobStatus.COMPLETED or not job.spec.delivery.inline_base64:
             return job
-        inline = DeliverySpec(inline_base64=True, include_temp=job.spec.delivery.include_temp)
+        asked = job.spec.delivery
+        inline = DeliverySpec(inline_base64=True, inline_large=asked.inline_large, include_temp=asked.include_temp)
         again = await self._delivery.deliver(job.with_(spec=replace(job.spec, delivery=inline)), job.outputs)
         return job.with_(outputs=again)
 

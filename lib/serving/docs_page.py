@@ -19,6 +19,7 @@ _PAGE = """<!doctype html>
 <title>API</title>
 <link rel="stylesheet" href="docs/swagger-ui.css">
 <style>
+.swagger-ui .renderedMarkdown table td:nth-child(3) { min-width: 13rem; }
 @media (max-width: 640px) {
   .swagger-ui .wrapper { padding: 0 8px; }
   .swagger-ui .opblock .opblock-summary-control { flex-wrap: wrap; }
@@ -26,6 +27,7 @@ _PAGE = """<!doctype html>
   .swagger-ui .opblock .opblock-summary-description { flex-basis: 75%; padding-top: 4px; }
   .swagger-ui .opblock-section-header { flex-wrap: wrap; }
   .swagger-ui table td { overflow-wrap: anywhere; }
+  .swagger-ui .renderedMarkdown table td:nth-child(3) { min-width: 6rem; }
   .swagger-ui td.parameters-col_name { min-width: 6rem; overflow-wrap: normal; }
   .swagger-ui .response-col_links { display: none; }
   .swagger-ui input, .swagger-ui select, .swagger-ui textarea { max-width: 100%; }

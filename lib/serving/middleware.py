@@ -45,7 +45,8 @@ def edge(
     missing: Missing | None = None,
 ) -> Middleware:
     """Make the one middleware of a listener. ``CancelledError`` (the client left) passes untouched. ``on_error`` is
-    told of each error that becomes an answer; ``missing`` answers on unknown paths in another form than ours."""
+    told of each error that becomes an answer; ``missing`` answers on paths and methods that nobody has, in another form
+    than ours."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -92,7 +93,7 @@ async def _answer(
         return await handler(request)
     except ServiceError as error:
         failure = error
-    except web.HTTPNotFound as error:
+    except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
         return _render_http(error, request) if missing is None else missing(request)
     except web.HTTPException as error:
         return _render_http(error, request)

@@ -132,7 +132,9 @@ def test_get_and_head(api: Salad, path: str) -> None:
     assert api.ask("GET", path).status_code == api.ask("HEAD", path).status_code == 200
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/x"), ("POST", "/prompt/"), ("GET", "/models/"), ("POST", "/x")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/x"), ("POST", "/prompt/"), ("GET", "/models/"), ("POST", "/x"), ("GET", "/prompt")]
+)
 def test_no_such_route(api: Salad, method: str, path: str) -> None:
     """404 in Fastify's form, since Salad's dialect is the primary one here; a slash at the end is another route."""
     reply = api.ask(method, path, json={} if method == "POST" else None)

@@ -487,6 +487,14 @@ def test_webp_effort_and_preset(api: Salad) -> None:
     assert len(sizes) == 2
 
 
+def test_an_option_that_can_not_count(api: Salad) -> None:
+    """It is dropped, as every unknown key, but a warning names it."""
+    output = {"format": "webp", "options": {"quality": 50, "progressive": True}}
+    done = api.prompt(fresh(), convert_output=output)
+    assert "progressive" not in done["convert_output"]["options"]
+    assert done["warnings"] == ["convert_output.options.progressive has no effect: webp has no such option"]
+
+
 def film() -> dict[str, Any]:
     """Two frames that differ."""
     return {**workflows.animated_webp(), **{key: workflows.animated_png()[key] for key in ("0", "9", "1")}}

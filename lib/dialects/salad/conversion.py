@@ -8,7 +8,14 @@ from operator import or_
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 from pydantic_core import CoreSchema
 
 from lib.serving.schemas import WireModel
@@ -34,6 +41,7 @@ def _without_null(schema: dict[str, Any]) -> None:
 
 
 LEFT_OUT = _LeftOut()
+_SHOWN, _SHOWN_CHARS = 20, 40
 WHOLE = BeforeValidator(_whole)
 
 
@@ -43,7 +51,22 @@ class Part(WireModel):
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True, json_schema_extra=_without_null)
 
 
-class JpegOptions(Part):
+class _Options(Part):
+    """Options of an encoder. What it does not have is dropped, too, but its names are kept: they are warned about."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @property
+    def unknown(self) -> list[str]:
+        """The first few names that were given and mean nothing here."""
+        return [name[:_SHOWN_CHARS] for name, value in (self.model_extra or {}).items() if value is not None][:_SHOWN]
+
+    @model_serializer(mode="wrap")
+    def _without_unknown(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in serialize(self).items() if name in type(self).model_fields}
+
+
+class JpegOptions(_Options):
     """Options of the JPEG encoder."""
 
     quality: Annotated[int, Field(ge=1, le=100), WHOLE] = 80
@@ -60,7 +83,7 @@ class JpegOptions(Part):
     )
 
 
-class WebpOptions(Part):
+class WebpOptions(_Options):
     """Options of the WebP encoder."""
 
     quality: Annotated[int, Field(ge=1, le=100), WHOLE] = 80

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import orjson
 
 from lib.dialects.port import Block
+from lib.dialects.salad.conversion import ConvertOutput
 from lib.dialects.salad.credentials import credentials
 from lib.dialects.salad.echo import echo
 from lib.dialects.salad.prefixes import prefixed
@@ -155,16 +156,25 @@ class SaladPayload:
         if asked.webhook and not self._settings.webhook_uploads:
             place = _Place()
         output = asked.convert_output
-        options = output.options.model_dump(exclude_unset=True) if output and output.options else {}
         return DeliverySpec(
             s3=place.s3,
             store=place.store,
             must_arrive=place.somewhere,
             inline_base64=not place.somewhere,
-            convert=self._planner.convert({"format": output.format, "options": options}) if output else None,
+            inline_large=True,
+            convert=self._converted(output) if output else None,
             keep_metadata=output.keep_metadata or None if output else None,
             webhooks=self._webhooks(asked, told),
         )
+
+    def _converted(self, output: ConvertOutput) -> ConvertSpec | None:
+        if output.options is None:
+            return self._planner.convert({"format": output.format})
+        options = output.options.model_dump(exclude_unset=True)
+        convert = self._planner.convert({"format": output.format, "options": options})
+        text = f"convert_output.options.{{}} has no effect: {output.format} has no such option"
+        unknown = tuple(map(text.format, output.options.unknown))
+        return replace(convert, warnings=(*convert.warnings, *unknown)) if convert and unknown else convert
 
     def _place(self, asked: SaladOptions) -> _Place:
         """Where the files go. Each block has to be right, also those that don't count."""

@@ -61,6 +61,15 @@ def test_a_failed_upload_is_rescued(output: Callable[..., Output]) -> None:
     assert three.local_path == large.local_path
 
 
+def test_caps_for_large_files(output: Callable[..., Output]) -> None:
+    """A single file may take all that a job may; the setting for that is the one that is told."""
+    fitting, over = inline_all([output("a.bin", data=bytes(1400)), output("b.bin", data=bytes(200))], CAPS.for_large())
+    assert (len(base64.b64decode(fitting.data_base64 or "")), fitting.error) == (1400, None)
+    assert over.data_base64 is None and "OUTPUT_BASE64_TOTAL_BYTES (1500)" in (over.error or "")
+    (alone,) = inline_all([output(data=bytes(1501))], CAPS.for_large())
+    assert alone.error == "file size 1501 exceeds OUTPUT_BASE64_TOTAL_BYTES (1500); not inlined"
+
+
 def test_caps_that_an_answer_sets(output: Callable[..., Output]) -> None:
     """All base64 of a job fits into the answer; what does not is told with the setting that says so; narrower caps
     stay."""

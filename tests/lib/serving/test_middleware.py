@@ -93,6 +93,7 @@ async def test_a_path_that_nobody_has_is_answered_in_the_form_that_is_set(serve:
     served = await serve(site)
     answer = await served.client.get("/nothing")
     assert (answer.status, await answer.json()) == (404, {"statusCode": 404, "message": "/nothing"})
+    assert (await served.client.post("/")).status == 404
     assert (await (await served.client.get("/")).json())["error"] == "internal"
 
 

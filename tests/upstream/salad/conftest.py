@@ -39,6 +39,6 @@ def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aside[FakeComf
 @pytest.fixture(scope="package")
 def here(comfyui: Aside[FakeComfyUI], places: Storages, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Salad]:
     """A worker on a ComfyUI that misbehaves when it is told to; it looks things up often."""
-    often = {"COMFYUI_HISTORY_POLL_S": "0.5", "OUTPUT_BASE64_MAX_BYTES": "1500"}
+    often = {"COMFYUI_HISTORY_POLL_S": "0.5", "OUTPUT_BASE64_MAX_BYTES": "100", "OUTPUT_BASE64_TOTAL_BYTES": "1500"}
     with salad(tmp_path_factory.mktemp("upstream-weak"), comfyui.server.base_url, places, **often) as made:
         yield made

@@ -27,6 +27,7 @@ def test_a_plain_request() -> None:
     spec = asked.spec
     assert (spec.dialect, spec.on_disconnect, asked.at_once) == ("salad", OnDisconnect.CANCEL, False)
     assert (spec.delivery.inline_base64, spec.delivery.must_arrive, spec.delivery.s3) == (True, False, None)
+    assert spec.delivery.inline_large
     assert (spec.body_hash, spec.keep_response) == ("", False)
     graph = orjson.loads(spec.workflow)
     assert graph["1"] == PICTURE["1"]
@@ -148,14 +149,24 @@ def test_attempts_of_0_tell_nobody() -> None:
 
 
 def test_conversion_by_format() -> None:
-    """Each format has its own options; what is not given is the encoder's to say."""
+    """Each format has its own options; what is not given is the encoder's to say. Those of another are warned about."""
     webp = read({"convert_output": {"format": "webp", "options": {"lossless": True, "effort": 6, "mozjpeg": True}}})
     assert webp.spec.delivery.convert.options == {"Q": 80, "lossless": True, "effort": 6}
     jpeg = read({"convert_output": {"format": "jpeg", "options": {"mozjpeg": True, "quality": 70, "lossless": True}}})
     assert jpeg.spec.delivery.convert.options["quant_table"] == 3
     assert jpeg.spec.delivery.convert.options["Q"] == 70
     assert "lossless" not in jpeg.spec.delivery.convert.options
+    assert "lossless" not in jpeg.echo["convert_output"]["options"]
+    (warned,) = jpeg.spec.delivery.convert.warnings
+    assert warned == "convert_output.options.lossless has no effect: jpeg has no such option"
+    assert "mozjpeg" in webp.spec.delivery.convert.warnings[0]
+    many = {f"{number}" * 100: 1 for number in range(100)} | {"none": None}
+    assert (
+        len("".join(read({"convert_output": {"format": "webp", "options": many}}).spec.delivery.convert.warnings))
+        < 3000
+    )
     plain = read({"convert_output": {"format": "jpg"}}).spec.delivery
+    assert plain.convert.warnings == ()
     assert (plain.convert.format, plain.keep_metadata) == ("jpg", None)
     kept = read({"convert_output": {"format": "webp", "keep_metadata": True}}).spec.delivery
     assert kept.keep_metadata is True

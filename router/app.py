@@ -27,12 +27,13 @@ from router.access import RouterAccess
 from router.build import Core, build_core
 from router.describing import Describing
 from router.explaining import Explaining, RouterHealth
+from router.joblink import JobLink
 from router.keeping import EndpointKeeping, state_folder
 from router.learning import SAVE_S, load_sizes
 from router.newsroom import TIDY_S
 from router.parts import Ground, Part, PartBuilder
 from router.probing import http_probe
-from router.settings import RouterSettings
+from router.settings import RouterSettings, unknown_variables
 from router.signing import FILE, Signing, load_signing_key
 from router.store import open_stores
 
@@ -77,6 +78,9 @@ class Router:
     async def run(self) -> int:
         """Start, serve, stop. Raises: SettingsError, OSError (a taken port), StoreDown."""
         self._watch_signals()
+        for name, meant in unknown_variables().items():
+            about = {"variable": name, "meant": meant or "?"}
+            log.warning("the router has no such setting", extra={"event": "settings.unknown", **about})
         async with AsyncExitStack() as stack:
             ground = await self._ground(stack)
             health = RouterHealth(ground.dispatcher, version=VERSION, replica=ground.replica)
@@ -134,7 +138,7 @@ class Router:
             core=core,
             signing=Signing(key, clock=clock, ticket_life_s=settings.ticket_life_s),
             state=stores.shared,
-            jobs=stores.jobs,
+            jobs=JobLink(stores.jobs, link=core.link, tasks=tasks, clock=clock),
             http=http,
             clock=clock,
             tasks=tasks,

@@ -20,6 +20,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from typing import Annotated, Any
 
 import yaml
@@ -159,15 +160,16 @@ def listed(value: SecretStr | None, *, variable: str) -> tuple[SecretStr, ...]:
         raise SettingsError(f"{variable}: {error}") from None
 
 
-def load_endpoints(settings: RouterSettings) -> tuple[EndpointSettings, ...]:
-    """Read what the operator configured, numbers filled in; none: an empty tuple. Blocks. Raises SettingsError."""
+def load_endpoints(settings: RouterSettings, *, taken: AbstractSet[int] = frozenset()) -> tuple[EndpointSettings, ...]:
+    """Read what the operator configured, numbers filled in that are not ``taken``; none: an empty tuple. Blocks.
+    Raises SettingsError."""
     try:
         if settings.endpoints_file is not None:
             variable = f"ROUTER_ENDPOINTS_FILE={settings.endpoints_file}"
-            return _numbered(_parse(yaml.safe_load(settings.endpoints_file.read_text(encoding="utf-8"))))
+            return _numbered(_parse(yaml.safe_load(settings.endpoints_file.read_text(encoding="utf-8"))), taken)
         if settings.endpoints is not None:
             variable = "ROUTER_ENDPOINTS"
-            return _numbered(_parse(json.loads(settings.endpoints.get_secret_value())))
+            return _numbered(_parse(json.loads(settings.endpoints.get_secret_value())), taken)
     except OSError as error:
         raise SettingsError(f"{variable}: {error.strerror or 'unreadable'}") from error
     except yaml.YAMLError as error:
@@ -185,9 +187,9 @@ def _parse(data: Any) -> tuple[EndpointSettings, ...]:
     return _File.model_validate({"endpoints": data} if isinstance(data, list) else data).endpoints
 
 
-def _numbered(endpoints: tuple[EndpointSettings, ...]) -> tuple[EndpointSettings, ...]:
+def _numbered(endpoints: tuple[EndpointSettings, ...], made: AbstractSet[int]) -> tuple[EndpointSettings, ...]:
     """Give numbers to endpoints and groups that have none. Raises ValueError for two of one name or number."""
-    taken = {one.id for one in endpoints}
+    taken = {*made, *(one.id for one in endpoints)}
     free = iter(range(1, len(taken) + len(endpoints) + 1))
     numbered = [one if one.id else one.model_copy(update={"id": _next(free, taken)}) for one in endpoints]
     for what, values in (("name", [one.name for one in numbered]), ("id", [str(one.id) for one in numbered])):

@@ -99,7 +99,7 @@ class Endpoints:
         worker_tokens: Iterable[bytes],
         open_workers: bool = False,
     ) -> None:
-        """Raises: ValueError for two endpoints of one name, and for one key in two roles."""
+        """Raises: ValueError for two endpoints of one name, one key in two roles, one container in two endpoints."""
         self._by_name: dict[str, Endpoint] = {}
         self._accounts = tuple(account_keys)
         self._worker_tokens = tuple(worker_tokens)
@@ -182,7 +182,8 @@ class Endpoints:
 
     def place(self, worker_id: int, *, token: str = "", prefix: str = "") -> Place:
         """Find a worker's endpoint and group: by the ``/e/<name>`` of its REPORT_ADDR, its CONTAINER_ID, its
-        MASTER_TOKEN, or because there is only one. Raises: Unauthorized, UnknownEndpoint."""
+        MASTER_TOKEN (where one endpoint alone has it), or because there is only one. Raises: Unauthorized,
+        UnknownEndpoint."""
         hashed_token = digest(token)
         mapped, group = self._claimed.get(worker_id) or self._containers.get(worker_id, ("", ""))
         name = prefix or mapped or self._token_owners.get(hashed_token, "") or self._only()
@@ -262,11 +263,13 @@ class Endpoints:
         self._containers, self._token_owners = {}, {}
         for endpoint in self._by_name.values():
             self._index_keys(endpoint)
-            for token in endpoint.settings.tokens:
-                self._token_owners[hashed(token)] = endpoint.name
+            for token in map(hashed, endpoint.settings.tokens):
+                self._token_owners[token] = "" if token in self._token_owners else endpoint.name
             for group in endpoint.settings.groups:
                 for container in group.containers:
-                    self._containers[container] = (endpoint.name, group.name)
+                    place = (endpoint.name, group.name)
+                    if self._containers.setdefault(container, place) != place:
+                        raise ValueError(f"the container {container} is in two groups")
 
     def _index_keys(self, endpoint: Endpoint) -> None:
         own = Bearer(scope=Scope.ENDPOINT, endpoint=endpoint.name)

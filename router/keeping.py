@@ -1,7 +1,8 @@
 """Builds ``Endpoints`` at the start from settings and from what is kept in the state folder, and keeps what changes."""
 
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,8 @@ class EndpointKeeping:
         """Raises: SettingsError."""
         self._keys = Kept(settings.state_dir / KEYS)
         self._made = Kept(settings.state_dir / MADE)
-        configured = load_endpoints(settings)
+        made = tuple(self._from_api())
+        configured = load_endpoints(settings, taken={endpoint.id for endpoint in made})
         accounts = listed(settings.account_keys, variable="ROUTER_ACCOUNT_KEYS")
         tokens = listed(settings.worker_tokens, variable="ROUTER_WORKER_TOKENS")
         self.secrets = Secrets(
@@ -44,7 +46,7 @@ class EndpointKeeping:
         own_tokens = [*tokens, *([SecretStr(self.secrets.worker_token)] if self.secrets.worker_token else [])]
         try:
             self.endpoints = Endpoints(
-                [*self._configured(configured), *self._from_api()],
+                _distinct([*self._configured(configured), *made]),
                 account_keys=[hashed(key) for key in own_accounts],
                 worker_tokens=[hashed(key) for key in own_tokens],
                 open_workers=settings.open_workers,
@@ -77,6 +79,20 @@ class EndpointKeeping:
             except (ValidationError, KeyError, TypeError) as error:
                 raise SettingsError(f"{MADE} in the state folder: {name} can't be used; take it out.") from error
             yield Endpoint(settings=settings, api_key=kept["api_key"], created_at=kept["created_at"], configured=False)
+
+
+def _distinct(endpoints: Sequence[Endpoint]) -> Sequence[Endpoint]:
+    """Raises: ValueError for a name or a number that two of them, or of their groups, have."""
+    groups = [group.id for endpoint in endpoints for group in endpoint.settings.groups]
+    for what, values in (
+        ("endpoints have the name", [endpoint.name for endpoint in endpoints]),
+        ("endpoints have the id", [endpoint.id for endpoint in endpoints]),
+        ("worker groups have the id", groups),
+    ):
+        for value, count in Counter(values).items():
+            if count > 1:
+                raise ValueError(f"two {what} {value}; those that were made over the API are in {MADE}, see there")
+    return endpoints
 
 
 def _written(endpoint: Endpoint) -> dict[str, Any]:

@@ -4,13 +4,16 @@ What belongs to an endpoint (keys, tokens, policy, tenants, groups, prices) is i
 ``router.endpoint_settings``.
 """
 
+import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import SettingsConfigDict
 
-from lib.settings import MEBIBYTE, EnvironmentSettings, Flag, Listed, SettingsError
+from lib.settings import MEBIBYTE, EnvironmentSettings, Listed, SettingsError, child_environment
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 STORES = ("sqlite", "redis", "rediss", "unix")
@@ -36,6 +39,8 @@ def _store(value: SecretStr) -> SecretStr:
 
 class RouterSettings(EnvironmentSettings):
     """Where the router listens, what it keeps where, how long it waits for whom."""
+
+    model_config = SettingsConfigDict(allow_inf_nan=False)
 
     host: str = _env("127.0.0.1", "ROUTER_HOST", about="Address to listen on; :: = every one, of IPv4 too.")
     port: int = _env(8080, "ROUTER_PORT", about="Port to listen on; 0 = any free one.", ge=0, le=65535)
@@ -89,11 +94,13 @@ class RouterSettings(EnvironmentSettings):
         "ROUTER_WORKER_TOKENS",
         about="MASTER_TOKENs of workers of any endpoint, comma list, or as sha256:<hex>; one is made when unset.",
     )
-    open_workers: Flag = _env(
+    open_workers: bool = _env(
         False, "ROUTER_OPEN_WORKERS", about="true = believe workers that show no token; for closed networks only."
     )
-    open_page: Flag | None = _env(
-        None, "ROUTER_OPEN_PAGE", about="true = the page needs no key; by default only on loopback."
+    open_page: bool | None = _env(
+        None,
+        "ROUTER_OPEN_PAGE",
+        about="true = the page needs no key; by default only on loopback, where no ROUTER_PUBLIC_URL is set.",
     )
 
     route_wait_s: float = _env(
@@ -179,12 +186,13 @@ class RouterSettings(EnvironmentSettings):
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine reaches the router."""
+        """Whether it listens to this machine alone; a proxy of this machine may let others in."""
         return self.host in LOOPBACK
 
     @property
     def page_is_open(self) -> bool:
-        return self.is_loopback if self.open_page is None else self.open_page
+        """Whether everybody may look. A proxy's callers come from loopback, too."""
+        return self.is_loopback and self.public_url is None if self.open_page is None else self.open_page
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -203,6 +211,18 @@ def load_router_settings() -> RouterSettings:
         return RouterSettings()
     except ValidationError as error:
         raise SettingsError("\n".join(_explain(item) for item in error.errors())) from None
+
+
+def unknown_variables() -> dict[str, str]:
+    """Variables that are named like ours and are none, with the setting that may be meant ("" = no idea)."""
+    known = [name for field in RouterSettings.model_fields.values() for name in _names(field)]
+    found = (name for name in child_environment({}) if name.startswith("ROUTER_") and name not in known)
+    return {name: next(iter(difflib.get_close_matches(name, known, n=1)), "") for name in sorted(found)}
+
+
+def _names(field: FieldInfo) -> list[str]:
+    aliases = field.validation_alias
+    return [str(name) for name in aliases.choices] if isinstance(aliases, AliasChoices) else []
 
 
 def _explain(item: Any) -> str:

@@ -91,7 +91,7 @@ class _Allowed:
         return self.network.version == address.version and address in self.network
 
 
-def parse_allowed(entry: str) -> _Allowed:
+def parse_allowed(entry: str, *, setting: str = "FETCH_ALLOW_HOSTS") -> _Allowed:
     """Read ``host``, ``host:port``, an address, ``[v6]:port`` or a CIDR network. Raises: SettingsError."""
     try:
         return _Allowed(network=ipaddress.ip_network(entry.strip("[]"), strict=False))
@@ -99,7 +99,7 @@ def parse_allowed(entry: str) -> _Allowed:
         pass
     url = parse_url(f"http://{entry}")
     if url is None or "/" in entry:
-        raise SettingsError(f"FETCH_ALLOW_HOSTS={entry!r}: expected a host, host:port, address or network (CIDR)")
+        raise SettingsError(f"{setting}={entry!r}: expected a host, host:port, address or network (CIDR)")
     host, port = _bare(url.raw_host or ""), url.explicit_port
     literal = _literal(host)
     network = ipaddress.ip_network(literal) if literal else None
@@ -109,14 +109,21 @@ def parse_allowed(entry: str) -> _Allowed:
 class AddressGuard:
     """Decides where a request for a caller may go. Immutable; its methods may be called from any thread.
 
-    ``allow`` is the operator's list; ``own_urls`` are exact URLs of ours that are always fine (Vast's session
-    pattern posts to ``http://localhost:<WORKER_HTTP_PORT>/session/end``).
+    ``allow`` is the operator's list, which callers and operators know as ``setting``; ``own_urls`` are exact URLs of
+    ours that are always fine (Vast's session pattern posts to ``http://localhost:<WORKER_HTTP_PORT>/session/end``).
     """
 
     def __init__(
-        self, *, allow: Iterable[str] = (), own_urls: Iterable[str] = (), lookup: Lookup = system_lookup
+        self,
+        *,
+        allow: Iterable[str] = (),
+        own_urls: Iterable[str] = (),
+        lookup: Lookup = system_lookup,
+        setting: str = "FETCH_ALLOW_HOSTS",
     ) -> None:
-        self._allowed = tuple(parse_allowed(entry) for entry in allow)
+        """Raises: SettingsError."""
+        self._allowed = tuple(parse_allowed(entry, setting=setting) for entry in allow)
+        self._setting = setting
         self._own = frozenset(parse_url(url) for url in own_urls)
         self._lookup = lookup
 
@@ -171,8 +178,8 @@ class AddressGuard:
         if self.vouches(url) or _literal(host) is not None:
             return
         if "." not in host or host.endswith(_INNER_NAMES):
-            raise _refuse(host, "private_address", "its name is one of a private network")
-        _check_port(host, port)
+            raise _refuse(host, "private_address", "its name is one of a private network", listed_in=self._setting)
+        self._check_port(host, port)
 
     def resolve(self, host: str, port: int) -> list[str]:
         """Look ``host`` up (blocking) and return its addresses, all vetted.
@@ -191,8 +198,12 @@ class AddressGuard:
         if any(entry.covers(_unwrap(address), host=host, port=port) for entry in self._allowed):
             return
         if not is_public(address):
-            raise _refuse(host, "private_address", "its address is private or reserved")
-        _check_port(host, port)
+            raise _refuse(host, "private_address", "its address is private or reserved", listed_in=self._setting)
+        self._check_port(host, port)
+
+    def _check_port(self, host: str, port: int) -> None:
+        if port < 1024 and port not in (80, 443):
+            raise _refuse(host, "port", f"port {port} is not used for fetching", listed_in=self._setting)
 
 
 def parse_url(url: str) -> URL | None:
@@ -226,12 +237,7 @@ def _numeric(host: str) -> bool:
     return ":" in host or last.isdigit() or last.startswith("0x")
 
 
-def _check_port(host: str, port: int) -> None:
-    if port < 1024 and port not in (80, 443):
-        raise _refuse(host, "port", f"port {port} is not used for fetching")
-
-
-def _refuse(host: str, reason: str, text: str) -> UnsafeInput:
+def _refuse(host: str, reason: str, text: str, *, listed_in: str = "") -> UnsafeInput:
     where = f"host {host!r} is refused: " if host else ""
-    hint = "; the operator may list it in FETCH_ALLOW_HOSTS" if reason in ("private_address", "port") else ""
+    hint = f"; the operator may list it in {listed_in}" if listed_in else ""
     return UnsafeInput(f"{where}{text}{hint}", details={"reason": reason, "host": host})

@@ -214,6 +214,17 @@ async def test_the_greeting_says_what_workers_and_clients_need(start: Start) -> 
     assert ACCOUNT not in chosen.said[0] and TOKEN not in chosen.said[0]
 
 
+async def test_a_variable_that_is_none_of_ours_is_told(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the one that may be meant; its value may be a secret, so it is not said."""
+    monkeypatch.setenv("ROUTER_ACOUNT_KEYS", "hunter2")
+    await start()
+    (told,) = [record for record in caplog.records if getattr(record, "event", "") == "settings.unknown"]
+    assert (told.variable, told.meant) == ("ROUTER_ACOUNT_KEYS", "ROUTER_ACCOUNT_KEYS")  # type: ignore[attr-defined]
+    assert "hunter2" not in str(vars(told))
+
+
 async def test_a_taken_port_is_named(start: Start, tmp_path: Path) -> None:
     """With the setting that moves it; loops of parts that never began are closed."""
     running, loop = await start(), asyncio.sleep(3600)

@@ -107,6 +107,18 @@ def test_a_worker_that_nothing_places_is_told_how() -> None:
         book().place(5, token=TOKEN)
 
 
+def test_a_token_of_two_endpoints_places_nobody() -> None:
+    """It opens both; which one is meant has to be said."""
+    shared = [
+        Endpoint(settings=EndpointSettings(name=name, id=number, tokens=(OWN,), groups=(GroupSettings(name="g"),)))
+        for number, name in enumerate("abc", start=1)
+    ]
+    endpoints = Endpoints(shared, account_keys=[], worker_tokens=[])
+    assert endpoints.place(5, token=OWN, prefix="b").endpoint.name == "b"
+    with pytest.raises(UnknownEndpoint, match="REPORT_ADDR"):
+        endpoints.place(5, token=OWN)
+
+
 def test_closed_networks_may_do_without_tokens() -> None:
     """Because the operator said so."""
     assert book(open_workers=True).place(5, prefix="a").endpoint.name == "a"
@@ -176,6 +188,36 @@ def test_endpoints_of_the_api_are_there_after_a_restart(tmp_path: Path) -> None:
     assert second.endpoints.bearer("c" * 20).endpoint == "c"
     second.save(made, False)
     assert [one.name for one in keeping(tmp_path).endpoints.all()] == ["default"]
+
+
+def test_a_new_endpoint_of_the_file_takes_nobodys_number(tmp_path: Path) -> None:
+    """The SDK and the CLI know the one that was made over the API by its number."""
+    first = keeping(tmp_path, endpoints='[{"name": "a"}]')
+    made = first.endpoints.add(EndpointSettings(name="c"), api_key="c" * 20, created_at=1.0)
+    first.save(made, True)
+    second = keeping(tmp_path, endpoints='[{"name": "a"}, {"name": "b"}]')
+    assert [(one.name, one.id) for one in second.endpoints.all()] == [("a", 1), ("c", 2), ("b", 3)]
+
+
+@pytest.mark.parametrize(
+    ("described", "said"),
+    [
+        ('[{"name": "c"}]', "two endpoints have the name c"),
+        ('[{"name": "a", "id": 2}]', "two endpoints have the id 2"),
+        ('[{"name": "a", "groups": [{"name": "g", "id": 2001}]}]', "two worker groups have the id 2001"),
+        (
+            '[{"name": "a", "groups": [{"name": "g", "containers": [7]}]},'
+            ' {"name": "b", "groups": [{"name": "g", "containers": [7]}]}]',
+            "the container 7 is in two groups",
+        ),
+    ],
+)
+def test_what_is_there_twice_stops_the_start(tmp_path: Path, described: str, said: str) -> None:
+    """Also where one of the two was made over the API."""
+    first = keeping(tmp_path)
+    first.save(first.endpoints.add(EndpointSettings(name="c"), api_key="c" * 20, created_at=1.0), True)
+    with pytest.raises(SettingsError, match=said):
+        keeping(tmp_path, endpoints=described)
 
 
 def test_a_broken_file_of_keys_stops_the_start(tmp_path: Path) -> None:

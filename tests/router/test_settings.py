@@ -1,13 +1,14 @@
 """Settings of the router: what is wrong is named, what is secret is not."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lib.settings import SettingsError
 from router.endpoint_settings import load_endpoints
 from router.model import Policy
-from router.settings import RouterSettings, load_router_settings
+from router.settings import RouterSettings, load_router_settings, unknown_variables
 
 HASH = "sha256:" + "ab" * 32
 
@@ -26,6 +27,8 @@ def endpoints(text: str) -> RouterSettings:
         ("ROUTER_REPLICA", "a b", "ROUTER_REPLICA"),
         ("ROUTER_GONE_S", "1", "ROUTER_GONE_S is below"),
         ("ROUTER_TLS_CERT", "/x.pem", "belong together"),
+        ("ROUTER_OPEN_WORKERS", "maybe", "valid boolean"),
+        ("ROUTER_STALE_S", "inf", "finite"),
     ],
 )
 def test_a_bad_variable_is_named(name: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,6 +44,29 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
     """As everywhere in this project."""
     monkeypatch.setenv("ROUTER_PORT", "")
     assert load_router_settings().port == 8080
+
+
+def test_a_name_that_is_nearly_right_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else would say that it counts for nothing."""
+    monkeypatch.setenv("ROUTER_ENDPOINT_FILE", "x.yaml")
+    monkeypatch.setenv("ROUTER_XYZZYQ", "x")
+    monkeypatch.setenv("ROUTER_PORT", "1")
+    assert unknown_variables() == {"ROUTER_ENDPOINT_FILE": "ROUTER_ENDPOINTS_FILE", "ROUTER_XYZZYQ": ""}
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_open"),
+    [
+        ({}, True),
+        ({"host": "::"}, False),
+        ({"public_url": "https://router.example.org"}, False),
+        ({"public_url": "https://router.example.org", "open_page": True}, True),
+        ({"open_page": False}, False),
+    ],
+)
+def test_who_may_look_without_a_key(changes: dict[str, Any], is_open: bool) -> None:
+    """This machine's own people; not those who come by its proxy, unless the operator says so."""
+    assert RouterSettings(**changes).page_is_open is is_open
 
 
 def test_every_variable_is_ours_and_described() -> None:

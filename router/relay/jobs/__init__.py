@@ -36,7 +36,8 @@ NOTICES_S = 30.0
 async def build_jobs(ground: Ground, stack: AsyncExitStack, *, upstream: Upstream, sizing: Sizing) -> JobsHalf:
     """Build the half of the relay that keeps jobs."""
     settings, clock, jobs = ground.settings, ground.clock, ground.jobs
-    http = await stack.enter_async_context(GuardedHttp(AddressGuard(allow=settings.webhook_allow_hosts)))
+    guard = AddressGuard(allow=settings.webhook_allow_hosts, setting="ROUTER_WEBHOOK_ALLOW_HOSTS")
+    http = await stack.enter_async_context(GuardedHttp(guard))
     endings, counts = Endings(jobs.get, clock=clock), Counts(jobs, dispatcher=ground.dispatcher)
     notices = Notices(jobs, http=http, tasks=ground.tasks, clock=clock)
     releases = Releases(ground.dispatcher, link=ground.core.link, replica=ground.replica)

@@ -127,6 +127,15 @@ def test_a_bad_allow_list_stops_the_start(entry: str) -> None:
         parse_allowed(entry)
 
 
+def test_the_list_is_called_by_its_name() -> None:
+    """The router's is another one than the worker's: in what stops the start, and in what a caller is told."""
+    with pytest.raises(SettingsError, match="OTHER_HOSTS='a b'"):
+        AddressGuard(allow=["a b"], setting="OTHER_HOSTS")
+    for url in ("http://10.0.0.1/", "http://8.8.8.8:22/"):
+        with pytest.raises(UnsafeInput, match="may list it in OTHER_HOSTS"):
+            AddressGuard(setting="OTHER_HOSTS").check_url(url)
+
+
 def test_own_urls_are_exact() -> None:
     """Only the very URL is ours, not its neighbours."""
     guard = AddressGuard(own_urls=["http://localhost:3001/session/end"])

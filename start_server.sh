@@ -195,7 +195,10 @@ make_environment
 announce "Packages"
 install_packages
 exec 9<&-
-[[ -z "$setup_only" ]] || exit 0
+if [[ -n "$setup_only" ]]; then
+    [[ "${requirements[-1]}" == requirements-dev.txt ]] || echo "The environment is ready. Next: ./start_server.sh starts the service in it."
+    exit 0
+fi
 
 announce "Host"
 status=0

@@ -35,7 +35,9 @@ def run(
     configure_logging(level=settings.telemetry.log_level, log_format=settings.telemetry.log_format)
     try:
         worker = Worker(settings, boot_benchmark=boot_benchmark, after_start=after_start, test_job=test_job)
-        return uvloop.run(worker.run())
+        status = uvloop.run(worker.run())
+        log.info("the worker has ended", extra={"event": "worker.ended", "status": status})
+        return status
     except KeyboardInterrupt:
         return 130
     except Exception as error:

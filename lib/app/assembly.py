@@ -319,8 +319,10 @@ class Worker:
         if tasks.failure is not None:
             raise RuntimeError(f"{type(tasks.failure).__name__}: {tasks.failure}") from tasks.failure
         self._condition.drain()
-        log.info("draining", extra={"event": "worker.draining", "jobs": core.service.in_flight_count})
-        await core.service.drain(self._settings.server.drain_timeout_s)
+        limit_s = self._settings.server.drain_timeout_s
+        facts = {"event": "worker.draining", "jobs": core.service.in_flight_count, "limit_s": limit_s}
+        log.info("draining: no new jobs, running ones may end (a second signal ends at once)", extra=facts)
+        await core.service.drain(limit_s)
         return self._status
 
     def _watch_signals(self) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from lib.app.boot import Warm
 from lib.app.condition import Condition
@@ -18,7 +18,6 @@ from lib.telemetry.metrics import WorkerMetrics
 log = logging.getLogger(__name__)
 TROUBLE = "engines"
 WARMING = "ComfyUI was restarted and runs the warm-up again"
-TELL_EVERY_S = 30.0
 
 
 class EngineWatch:
@@ -81,10 +80,12 @@ class EngineWatch:
     async def _wait_all(self) -> None:
         waits = [asyncio.ensure_future(engine.wait_ready()) for engine in self._engines]  # noqa: TID251 - awaited here
         try:
-            late = await self._late(waits)
+            _, late = await asyncio.wait(waits, timeout=self._patience_s)
             if not late:
                 return
-            reasons = self._awaited()
+            reasons = "; ".join(
+                f"{engine.name}: {engine.down_reason}" for engine in self._engines if not engine.healthy
+            )
             log.error(
                 "BACKENDS_READY_TIMEOUT: not all of %d backend(s) reachable after %.0fs",
                 len(self._engines),
@@ -100,21 +101,6 @@ class EngineWatch:
         finally:
             for wait in waits:
                 wait.cancel()
-
-    async def _late(self, waits: Collection[asyncio.Future[None]]) -> Collection[asyncio.Future[None]]:
-        """Those that did not end within the patience. Meanwhile it is said now and then what is waited for."""
-        left_s, late = self._patience_s, waits
-        while late and left_s > 0:
-            part_s = min(self._patience_s / 4, TELL_EVERY_S)
-            _, late = await asyncio.wait(late, timeout=part_s)
-            left_s -= part_s
-            if late and left_s > 0:
-                facts = {"event": "engines.awaited", "reasons": self._awaited(), "left_s": round(left_s)}
-                log.info("still waiting for ComfyUI", extra=facts)
-        return late
-
-    def _awaited(self) -> str:
-        return "; ".join(f"{engine.name}: {engine.down_reason}" for engine in self._engines if not engine.healthy)
 
     def _listener(self, engine: ComfyEngine) -> Callable[[bool], None]:
         def changed(healthy: bool) -> None:

@@ -361,7 +361,13 @@ class JobsSettings(EnvironmentSettings):
     deliver_backlog_bytes: int = _env(
         4096 * MEBIBYTE, "DELIVER_BACKLOG_BYTES", help="Undelivered output above which admission closes.", ge=1
     )
-    timeout_s: float | None = _env(None, "JOB_TIMEOUT_S", help="Longest execution of one job; unset = no limit.", gt=0)
+    timeout_s: float | None = _env(
+        None,
+        "JOB_TIMEOUT_S",
+        help="Longest execution of one job; unset = no limit. A request's own limit wins, but with a tenant's key or on "
+        "the public listener it can only be less.",
+        gt=0,
+    )
     max_queue_time_s: float | None = _env(
         None, "MAX_QUEUE_TIME_S", help="Longest predicted wait on the API listener; unset = no limit.", gt=0
     )
@@ -595,7 +601,10 @@ class RunPodSettings(EnvironmentSettings):
     pod_id: str | None = _env(None, "RUNPOD_POD_ID", help="Set by RunPod: workerId in answers.")
     endpoint_id: str | None = _env(None, "RUNPOD_ENDPOINT_ID", help="Set by RunPod: this worker's endpoint.")
     concurrency: int = _env(
-        2, "RUNPOD_CONCURRENCY", help="Jobs taken from RunPod's queue at once: one runs, one is prepared.", ge=1
+        2,
+        "RUNPOD_CONCURRENCY",
+        help="Jobs taken from RunPod's queue at once: one runs, one is prepared. 3 for jobs of less than a second.",
+        ge=1,
     )
     sdk_log_level: str = _env(
         "INFO",

@@ -15,7 +15,7 @@ from lib.jobs.copies import changed
 from lib.jobs.ids import prompt_id_of
 from lib.jobs.journal import Journal
 from lib.jobs.live import LiveJob
-from lib.jobs.model import Job, JobStatus, Preview, Progress, Stage
+from lib.jobs.model import Job, JobSpec, JobStatus, Preview, Progress, Stage
 from lib.jobs.ports import Collected, Engine, Execution, Prepared, Withdrawn
 from lib.jobs.queue import Lease, SlotQueue
 from lib.telemetry.logs import add_job_facts
@@ -211,7 +211,7 @@ class Attempts:
                 observer=_Observer(live, lease, self._queue, self._journal, self._clock),
                 # a prompt that can't be posted again is not moved
                 withdraw=lease.withdraw if held is None or held.spoiled is None else asyncio.Event(),
-                timeout_s=live.job.spec.timeout_s or self._timeout_s,
+                timeout_s=limit_s(live.job.spec, self._timeout_s),
                 prompt_id=prompt_id,
                 attach=held is not None,
             )
@@ -239,6 +239,13 @@ class Attempts:
             message="Generation complete. Queued for post-processing.",
         )
         self._journal.update(live)
+
+
+def limit_s(spec: JobSpec, operators_s: float | None) -> float | None:
+    """How long an execution may take. A request's own limit wins over the operator's; strangers can only lower that."""
+    if spec.timeout_s is None or operators_s is None:
+        return spec.timeout_s or operators_s
+    return min(spec.timeout_s, operators_s) if spec.stranger else spec.timeout_s
 
 
 def _run_again_for_memory(live: LiveJob, engine: Engine, execution: Execution) -> None:

@@ -364,8 +364,8 @@ class JobsSettings(EnvironmentSettings):
     timeout_s: float | None = _env(
         None,
         "JOB_TIMEOUT_S",
-        help="Longest execution of one job; unset = no limit. A request's own limit wins, but with a tenant's key or on "
-        "the public listener it can only be less.",
+        help="Longest execution of one job; unset = no limit. A request's own limit wins, but with a tenant's key or "
+        "on the public listener it can only be less.",
         gt=0,
     )
     max_queue_time_s: float | None = _env(

@@ -2,6 +2,7 @@
 say by name what is wrong with them. On a real ComfyUI."""
 
 import base64
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tests.integration.salad import (
     text,
 )
 from tests.peers.azure.azurite import CONTAINER, AzureServer, azurite_server
+from tests.router.page.browser import CHROMIUM, MISSING, chromium
 from tests.s3_fixture import S3Server
 
 __all__ = ["azurite_server"]
@@ -113,6 +115,37 @@ def test_what_comfyui_offers_is_in_the_document(api: Salad) -> None:
     told = fields(api, "sd1.5/txt2img")
     assert CHECKPOINT in str(told["checkpoint"])
     assert "dpmpp_2m" in str(told["sampler_name"])
+
+
+def section(name: str) -> str:
+    """Where Swagger's page has an endpoint."""
+    return f"#operations-Workflow_endpoints-post_workflow_{re.sub('[^a-z0-9]', '_', name)}"
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+async def test_the_page_in_a_browser(api: Salad, width: int) -> None:
+    """It lists every endpoint; one that is opened shows its inputs in a table, bounds and samplers among them, and its
+    example runs at a click."""
+    if CHROMIUM is None:
+        pytest.skip(MISSING)
+    async with chromium() as browser:
+        tab = await browser.tab()
+        await tab.size(width, 1000)
+        await tab.open(f"{api.process.api}/docs")
+        for name in ENDPOINTS:
+            await tab.until(f"document.querySelector('{section(name)}') !== null")
+        await tab.click(f"{section('sd1.5/txt2img')} .opblock-summary-control")
+        table = await tab.until(f"document.querySelector('{section('sd1.5/txt2img')} table')?.innerText")
+        for told in ("steps\tinteger (≥ 1, ≤ 100)\tSampling steps.\t20", "dpmpp_2m", CHECKPOINT, "Required"):
+            assert told in table
+        plain = section("plain")
+        await tab.click(f"{plain} .opblock-summary-control")
+        await tab.until(f"document.querySelector('{plain} .execute') !== null")
+        await tab.click(f"{plain} .execute")
+        answer = await tab.until(f"document.querySelector('{plain} .live-responses-table .response')?.innerText")
+        assert answer.startswith("200") and '"filenames"' in answer
+        assert await tab.look("document.documentElement.scrollWidth <= innerWidth")
+        assert tab.complaints == []
 
 
 def test_text_to_image(api: Salad) -> None:

@@ -12,7 +12,7 @@ import aiohttp
 
 from lib.settings import SettingsError
 from router.demo.fleet import all_ready, start_router, start_worker
-from router.demo.processes import Children, DemoFailed
+from router.demo.processes import Children, DemoFailed, free_port
 from router.demo.settings import CARDS, DemoSettings, load_demo_settings
 from router.demo.traffic import Traffic
 
@@ -79,8 +79,10 @@ async def _demo(settings: DemoSettings, folder: Path, over: Callable[[], object]
     connector = aiohttp.TCPConnector(limit=0)
     async with Children(folder) as children, aiohttp.ClientSession(connector=connector) as http:
         try:
-            _say(f"[1/3] Router (logs are in {folder})")
-            fleet = await start_router(children, folder, port=settings.port)
+            port = free_port(settings.port)
+            taken = f"port {settings.port} is taken, so on {port}; " if settings.port not in (0, port) else ""
+            _say(f"[1/3] Router ({taken}logs are in {folder})")
+            fleet = await start_router(children, folder, port=port)
             _say(f"[2/3] Workers, on fake ComfyUIs with the speed of {', '.join(card.name for card in CARDS)}")
             for card in CARDS:
                 await start_worker(children, folder, fleet, card)
@@ -99,11 +101,19 @@ async def _demo(settings: DemoSettings, folder: Path, over: Callable[[], object]
 
 
 async def _tell(traffic: Traffic) -> None:
-    while True:
-        await asyncio.sleep(NEWS_S)
-        mean = f", {traffic.seconds / traffic.done:.1f} s each" if traffic.done else ""
-        failed = f", {traffic.failed} failed" if traffic.failed else ""
-        _say(f"      {traffic.done} pictures made{mean}{failed}")
+    """Now and then, and in the end."""
+    try:
+        while True:
+            await asyncio.sleep(NEWS_S)
+            _say(_made(traffic))
+    finally:
+        _say(_made(traffic))
+
+
+def _made(traffic: Traffic) -> str:
+    mean = f", {traffic.seconds / traffic.done:.1f} s each" if traffic.done else ""
+    failed = f", {traffic.failed} failed" if traffic.failed else ""
+    return f"      {traffic.done} pictures made{mean}{failed}"
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ class Fleet:
 
 async def start_router(children: Children, folder: Path, *, port: int) -> Fleet:
     """Start it; return when it listens."""
-    keys, port = Keys(), free_port(port)
+    keys = Keys()
     fleet = Fleet(url=f"http://127.0.0.1:{port}", keys=keys)
     await children.start(
         "router",

@@ -121,7 +121,8 @@ def test_the_demo_ends_by_itself_and_moves_from_a_taken_port(tmp_path: Path) -> 
             one.wait_ready()
             assert one.url.rpartition(":")[2] != str(port)
             assert one.end() == 0
-    assert LAST_WORDS in one.said[-1]
+    assert f"port {port} is taken" in "".join(one.said)
+    assert re.search(r"\d+ pictures made.*\nStopping\.\n", one.said[-1]) and LAST_WORDS in one.said[-1]
     with pytest.raises(requests.ConnectionError):
         requests.get(one.url, timeout=5)
     assert nothing_runs(tmp_path)

@@ -154,7 +154,8 @@ function showTiles() {
   tile("ready", number(sum((one) => one.ready)), `of ${number(sum((one) => one.workers))}`);
   tile("load", capacity > 0 ? percent(rate / capacity) : "–", `${number(Math.round(rate))} of ${number(Math.round(capacity))} units/s`);
   const waits = Math.max(0, ...all.map((one) => one.wait?.likely ?? 0));
-  tile("waiting", number(sum((one) => one.waiting)), waits >= 0.05 ? `the next one for ${span(waits)}` : "no wait expected");
+  tile("waiting", number(sum((one) => one.waiting)), waits >= 0.05 ? `the next one for ${span(waits)}` :
+    all.some((one) => one.waiting && !one.wait) ? "no worker is ready for it" : all.some((one) => one.wait) ? "no wait expected" : "");
   tile("running", number(sum((one) => one.running)), units(sum((one) => one.running_work)));
   const {outcomes, refusals} = fleet.totals;
   const refused = Object.values(refusals).reduce((total, count) => total + count, 0);

@@ -3,8 +3,15 @@
 import base64
 import hashlib
 import re
+from enum import StrEnum
 
+import pytest
+
+from router.model import Exclusion, Reason
 from router.page.document import load_document
+from router.page.troubles import Mishap
+from router.ports import JobState
+from router.refusals import Refusal
 from tests.router.page.conftest import House
 
 
@@ -34,3 +41,13 @@ async def test_it_is_everybodys_and_asked_for_once(house: House) -> None:
         tag = answer.headers["ETag"]
     async with house.http.get(house.url + "/", headers={"If-None-Match": tag}) as answer:
         assert answer.status == 304 and await answer.read() == b""
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [("REASONS", Reason), ("EXCLUDED", Exclusion), ("MISHAPS", Mishap), ("REFUSALS", Refusal), ("STATES", JobState)],
+)
+def test_the_program_has_words_for_all_that_the_router_says(table: str, words: type[StrEnum]) -> None:
+    """Neither fewer, nor any that nobody says."""
+    (inside,) = re.findall(rf"const {table} = {{(.*?)}};", load_document().text, flags=re.DOTALL)
+    assert set(re.findall(r"(?:^|[\s,])\"?([\w-]+)\"?:", inside)) == set(words)

@@ -1,5 +1,7 @@
 """The page as people use it, in headless Chromium: filled, live, small, closed to strangers, and back after a loss."""
 
+import asyncio
+
 import pytest
 
 from router.refusals import Refusal
@@ -66,6 +68,21 @@ async def test_it_is_live(house: House, tab: Tab) -> None:
     await tab.until(f"{text('#rows td:last-child')}.includes('s ago')")
     await house.ground.dispatcher.drop("ep/1")
     await tab.until(f"!document.querySelector('#rows tr') && {text('#troubles')}.includes('is gone')")
+
+
+async def test_a_request_that_nobody_can_do_is_seen(house: House, tab: Tab) -> None:
+    """Without any worker: that it waits, and for what."""
+    learning, clock = house.ground.dispatcher.learning, house.ground.clock
+    ask = learning.ask("5", endpoint="ep", arrived_at=clock.monotonic(), cost=100.0, tenant="studio")
+    await tab.open(house.url + "/")
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(house.ground.dispatcher.assign(ask, wait_s=60))
+        await tab.until(f"{LIVE} && {text('#queue')}.includes('#5')")
+        assert await tab.look(text("#tile-waiting")) == "1\nno worker is ready for it"
+        assert "no worker" in await tab.look(text("#endpoints .card"))
+        await tab.click("#queue button")
+        await tab.until(f"{text('#why-text')}.includes('worker')")
+        waiting.cancel()
 
 
 async def test_a_click_on_a_decision_explains_it(house: House, tab: Tab) -> None:

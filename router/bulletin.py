@@ -54,4 +54,4 @@ class Bulletin:
         """Tell the others; ``body`` is made only where there are any."""
         if self._shared:
             news = News(kind=kind, origin=self._replica, body=body())
-            await self._link.attempt(lambda state: state.tell(news), otherwise=None)
+            await self._link.attempt(lambda state: state.tell(news), otherwise=None, writes=False)

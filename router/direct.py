@@ -203,7 +203,7 @@ class DirectRequests:
         here = self._requests.get(request_idx)
         if not self._shared:
             return here
-        record = await self._link.attempt(lambda state: state.request(request_idx), otherwise=None)
+        record = await self._link.attempt(lambda state: state.request(request_idx), otherwise=None, writes=False)
         if record is None:
             return here
         request = here or self._from(record)

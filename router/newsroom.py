@@ -42,11 +42,10 @@ class Newsroom:
 
     async def catch_up(self) -> None:
         """Take over what the store knows, and tell it what we gave while it was away."""
-        records: Sequence[WorkerRecord] = await self._link.attempt(lambda state: state.workers(), otherwise=[])
+        records: Sequence[WorkerRecord] = await self._link.attempt(_workers, otherwise=[], writes=False)
         for record in records:
             self._fleet.learn_of(record)
-        known: Sequence[Assignment] = await self._link.attempt(lambda state: state.assignments(), otherwise=[])
-        for assignment in known:
+        for assignment in await self._link.attempt(_assignments, otherwise=None, writes=False) or ():
             self._planner.note(to_monotonic(assignment, self._epoch))
         for given in self._planner.given():
             await self._bulletin.reserve(given, ttl_s=TTL_S)
@@ -66,7 +65,7 @@ class Newsroom:
 
     async def tidy(self) -> None:
         """Count no more what the store has not any more: a replica that died tells nobody that its requests ended."""
-        known: Sequence[Assignment] | None = await self._link.attempt(_assignments, otherwise=None)
+        known = await self._link.attempt(_assignments, otherwise=None, writes=False)
         if known is None:
             return
         live = {assignment.request_id for assignment in known}
@@ -101,3 +100,7 @@ class Newsroom:
 
 async def _assignments(state: SharedState) -> Sequence[Assignment] | None:
     return await state.assignments()
+
+
+async def _workers(state: SharedState) -> Sequence[WorkerRecord]:
+    return await state.workers()

@@ -227,6 +227,10 @@ class JobStore(Protocol):
         high ones first; each gets a new ``fence``."""
         ...
 
+    async def held(self, holder: str) -> Mapping[str, int]:
+        """The jobs that are leased by this holder, with their fences: an answer of ``lease`` may have been lost."""
+        ...
+
     async def renew(self, fences: Mapping[str, int], *, until: float) -> Mapping[str, bool]:
         """Lengthen the leases of these jobs, each held with this fence. Answers those that still are, and whether they
         are to be cancelled."""

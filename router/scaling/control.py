@@ -122,7 +122,7 @@ class Scaler:
         note = {"shares": self._watch.told(), "resting": resting, "owned": owned if self.leads else []}
         await link.attempt(lambda state: state.put_note(NOTE + replica, note, ttl_s=ttl_s), otherwise=None)
         nothing: Mapping[str, Mapping[str, Any]] = {}
-        notes = await link.attempt(lambda state: state.notes(), otherwise=nothing)
+        notes = await link.attempt(lambda state: state.notes(), otherwise=nothing, writes=False)
         others = [body for name, body in notes.items() if name.startswith(NOTE) and name != NOTE + replica]
         self._watch.hear([body["shares"] for body in others if isinstance(body.get("shares"), Mapping)])
         return notes

@@ -54,6 +54,10 @@ class RedisJobs:
         taken = await self._line.run(scripts.LEASE, *given)
         return await self._lane.run(lambda: self._codec.jobs(map(_row, taken)))
 
+    async def held(self, holder: str) -> Mapping[str, int]:
+        found = await self._line.run(scripts.HELD, holder, *LEASES)
+        return {name.decode(): int(fence) for name, fence in zip(found[::2], found[1::2], strict=True)}
+
     async def renew(self, fences: Mapping[str, int], *, until: float) -> Mapping[str, bool]:
         if not fences:
             return {}

@@ -198,6 +198,21 @@ end
 return taken
 """)
 
+HELD = Script("""
+-- holder, keys' ends...
+local found = {}
+for i = 2, #ARGV do
+  for _, id in ipairs(redis.call('ZRANGE', KEYS[1] .. ARGV[i], 0, -1)) do
+    local holder, fence = unpack(redis.call('HMGET', KEYS[1] .. 'job:' .. id, 'holder', 'fence'))
+    if holder == ARGV[1] then
+      found[#found + 1] = id
+      found[#found + 1] = fence
+    end
+  end
+end
+return found
+""")
+
 RENEW = Script(f"""
 -- until, id and fence...
 local p, held = KEYS[1], {{}}

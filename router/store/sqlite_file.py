@@ -21,8 +21,9 @@ from router.ports import StoreDown
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-BUSY_S = 5.0
-"""Somebody may look into the database with a tool; so long we wait for it."""
+BUSY_S, STILL_BUSY_S = 5.0, 0.1
+"""Somebody may look into the database with a tool; so long we wait for it, and so long again while it goes on: who
+waits behind shall hear of it."""
 CHECK = b"the key fits"
 CHECK_LIMIT_S = 2.0
 """The integrity check of a large database stops there; damage further on shows when it is read."""
@@ -63,6 +64,8 @@ ALTER TABLE jobs ADD COLUMN notice_at REAL NOT NULL DEFAULT 0;
 PRAGMA user_version = 2;
 COMMIT;
 """
+FREED = "UPDATE jobs SET lease_until = 0 WHERE state = 'leased'"
+"""Who held jobs is gone: the file is one router's at a time."""
 INDEXES = (
     "CREATE INDEX IF NOT EXISTS jobs_by_tenant ON jobs (tenant, state, place)",
     "CREATE INDEX IF NOT EXISTS jobs_in_line_by_tenant ON jobs (state, priority, place, tenant)",
@@ -77,6 +80,7 @@ class SqliteFile:
         self._connection = connection
         self._lock = lock
         self._thread = Lane(1, name="router-store")
+        self._busy = False
 
     @classmethod
     def open(cls, path: Path, vault: Vault, *, now: datetime) -> "SqliteFile":
@@ -109,8 +113,20 @@ class SqliteFile:
         await asyncio.to_thread(self._close)
 
     def _commit(self, operation: Callable[[sqlite3.Connection], T]) -> T:
-        with _transaction(self._connection):
-            return operation(self._connection)
+        try:
+            with _transaction(self._connection):
+                answer = operation(self._connection)
+        except sqlite3.OperationalError as error:
+            if _code(error) == sqlite3.SQLITE_BUSY:
+                self._wait_for_others(STILL_BUSY_S)
+            raise
+        if self._busy:
+            self._wait_for_others(BUSY_S)
+        return answer
+
+    def _wait_for_others(self, limit_s: float) -> None:
+        self._busy = limit_s == STILL_BUSY_S
+        self._connection.execute(f"PRAGMA busy_timeout = {int(limit_s * 1000)}")
 
     def _close(self) -> None:
         self._thread.close()
@@ -180,6 +196,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     for index in INDEXES:
         connection.execute(index)
     _check(connection)
+    connection.execute(FREED)
 
 
 def _check(connection: sqlite3.Connection) -> None:

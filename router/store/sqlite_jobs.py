@@ -77,6 +77,10 @@ class SqliteJobs:
 
         return await self._file.run(work)
 
+    async def held(self, holder: str) -> Mapping[str, int]:
+        query, asked = "SELECT job_id, fence FROM jobs WHERE state = ? AND holder = ?", (JobState.LEASED, holder)
+        return dict(await self._file.run(lambda connection: connection.execute(query, asked).fetchall()))
+
     async def renew(self, fences: Mapping[str, int], *, until: float) -> Mapping[str, bool]:
         query = (
             "UPDATE jobs SET lease_until = ? WHERE job_id = ? AND fence = ? AND state = ? "

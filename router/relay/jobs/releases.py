@@ -35,7 +35,11 @@ class Releases:
         for number, worker in unheard.items():
             told = News(kind=NewsKind.SETTLED, origin=self._replica, body={"request_id": number})
             await self._link.attempt(lambda state, number=number: state.settle(number), otherwise=None)  # type: ignore[misc]
-            await self._link.attempt(lambda state, told=told: state.tell(told), otherwise=None)  # type: ignore[misc]
+            await self._link.attempt(
+                lambda state, told=told: state.tell(told),  # type: ignore[misc]
+                otherwise=None,
+                writes=False,
+            )
             await self._dispatcher.settle(number, Outcome(ending=Ending.LOST, worker=worker))
 
     def _note(self, job: RelayJob) -> None:

@@ -1,5 +1,6 @@
 """Errors of the jobs' routes, in the form of the API that was called; and numbers in queries. Pure."""
 
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -13,8 +14,12 @@ from lib.serving.middleware import render_plain
 from lib.serving.payloads import json_response
 from router.ports import StoreDown
 from router.relay.answers import render_wrapper
+from router.relay.jobs import wrapper_view
 from router.relay.jobs.accepting import RETRY_S
+from router.relay.jobs.forms import End
 from router.relay.jobs.runpod_view import Shown
+
+log = logging.getLogger(__name__)
 
 OWN_ID = web.RequestKey("relay_job_id", str)
 OWN_STATE = web.RequestKey("relay_job_state", Shown)
@@ -27,6 +32,7 @@ UNKNOWN_ID = "Job ID not found"
 def render_error(error: ServiceError, request: web.Request) -> web.Response:
     """A store that is down is a service that is not ready."""
     if isinstance(error, StoreDown):
+        log.warning("a job can't be read", extra={"event": "relay.unread", "reason": error.message})
         error = NotReady("The router's store does not answer; ask again.", retry_after_s=RETRY_S)
     resource = request.match_info.route.resource
     path = resource.canonical if resource is not None else ""
@@ -60,8 +66,10 @@ def _wrapper(error: ServiceError, request: web.Request, path: str) -> web.Respon
         return render_wrapper(error, request)
     status = status_of(error, WRAPPER_STATUS)
     headers = error_headers(error, status)
-    failed = {"id": named, "status": "failed", "comfyui_response": {}, "output": [], "timings": {}}
-    body = error_fields(error) | failed
+    unread = bool(named) and isinstance(error, NotReady)
+    state = wrapper_view.PENDING if unread else End.FAILED  # what can't be told now is no end
+    told = {"id": named, "status": state, "comfyui_response": {}, "output": [], "timings": {}}
+    body = error_fields(error) | told
     if isinstance(error, JobConflict) and (other := error.details.get("job_id")):
         body["id"] = error.details.get("request_id", "")
         body["status_url"] = headers[hdrs.LOCATION] = f"{request.get(STATUS_BASE, '')}/result/{other}"
@@ -69,13 +77,15 @@ def _wrapper(error: ServiceError, request: web.Request, path: str) -> web.Respon
 
 
 def _runpod(error: ServiceError, request: web.Request, path: str) -> web.Response:
-    """With ``id`` and a final ``status`` wherever the route is about a job: a client may look at nothing else."""
+    """With ``id`` and ``status`` wherever the route is about a job, as a client may look at nothing else: a final one,
+    except where the job can only not be told of now."""
     status = status_of(error, RUNPOD_STATUS)
     message = UNKNOWN_ID if isinstance(error, JobNotFound) and "job_id" in request.match_info else error.message
     body: dict[str, Any] = {"error": message, "code": error.code, "retryable": error.retryable}
     if name := request.get(OWN_ID) or request.match_info.get("job_id"):
+        otherwise = Shown.IN_QUEUE if isinstance(error, NotReady) else Shown.FAILED
         gone = isinstance(error, JobNotFound)
-        body |= {"id": name, "status": Shown.FAILED if gone else request.get(OWN_STATE, Shown.FAILED)}
+        body |= {"id": name, "status": Shown.FAILED if gone else request.get(OWN_STATE, otherwise)}
     if "/stream/" in path:
         body["stream"] = []
     if error.details:

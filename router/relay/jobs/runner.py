@@ -55,6 +55,7 @@ class Runner:
         self._held: dict[str, Holding] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
+        self._unsure = True
         self._stopping = False
 
     def __len__(self) -> int:
@@ -76,8 +77,10 @@ class Runner:
             await self._wake.wait()
             self._wake.clear()
             try:
+                await self._recover()
                 await self._lease()
             except StoreDown as error:
+                self._unsure = True
                 log.debug("nothing is leased", extra={"event": "relay.unleased", "reason": error.message})
 
     async def keep(self) -> None:
@@ -107,6 +110,21 @@ class Runner:
             log.warning("leases were not given back", extra={"event": "relay.kept", "count": len(held)})
 
     # -- leases -------------------------------------------------------------------------------------------------------
+
+    async def _recover(self) -> None:
+        """Take what is leased by us and not held, as the store's answer was lost, or an earlier life of this router."""
+        if not self._unsure or self._stopping:
+            return
+        for job_id, fence in (await self._jobs.held(self._holder)).items():
+            job = await self._jobs.get(job_id) if self._lacks(job_id, fence) else None
+            ours = job is not None and job.state is JobState.LEASED and job.holder == self._holder
+            if job is not None and ours and self._lacks(job_id, job.fence):
+                self._take(job)
+        self._unsure = False
+
+    def _lacks(self, job_id: str, fence: int) -> bool:
+        held = self._held.get(job_id)
+        return held is None or held.job.fence < fence
 
     async def _lease(self) -> None:
         waiting = Counter(held.job.tenant for held in self._held.values() if not held.given)

@@ -77,4 +77,4 @@ class Telling:
     async def _tell(self, job: RelayJob) -> None:
         body = {"job_id": job.job_id, "state": job.state, "cancel": job.cancel_wanted}
         news = News(kind=NewsKind.JOB, origin=self._ground.replica, body=body)
-        await self._ground.core.link.attempt(lambda state: state.tell(news), otherwise=None)
+        await self._ground.core.link.attempt(lambda state: state.tell(news), otherwise=None, writes=False)

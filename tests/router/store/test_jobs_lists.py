@@ -88,6 +88,21 @@ async def test_leases_are_renewed_together(pair: Pair) -> None:
     assert [(job.job_id, job.fence, job.cancel_wanted) for job in again] == [("a0", 2, False), ("a1", 2, True)]
 
 
+async def test_what_somebody_holds_is_told(pair: Pair) -> None:
+    """With its fence, until it goes back, is over, or is somebody else's."""
+    one, other = (stores.jobs for stores in pair)
+    await fill(one, a=4)
+    held = {job.job_id: job for job in await one.lease("x", limit=3, until=NOW + 10, now=NOW)}
+    await other.lease("y", limit=1, until=NOW + 50, now=NOW)
+    assert await other.held("x") == {"a0": 1, "a1": 1, "a2": 1}
+    await one.save(replace(held["a0"], state=JobState.DONE))
+    await one.save(replace(held["a1"], state=JobState.WAITING))
+    assert await other.held("x") == {"a2": 1}
+    await other.lease("y", limit=1, until=NOW + 50, now=NOW)
+    await other.lease("y", limit=1, until=NOW + 50, now=NOW + 10)
+    assert (await one.held("x"), await one.held("y")) == ({}, {"a1": 2, "a2": 2, "a3": 1})
+
+
 async def test_lists_have_the_newest_first(pair: Pair) -> None:
     """A tenant's or everybody's, of some states, page by page, without what is large."""
     jobs = pair[0].jobs

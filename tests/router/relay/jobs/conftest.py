@@ -82,6 +82,11 @@ class JobsWorld:
     async def get(self, path: str, **options: Any) -> tuple[int, Any]:
         return await self.call(path, method="GET", **options)
 
+    async def text(self, path: str, *, key: str = KEY) -> tuple[int, str]:
+        """GET what is no JSON."""
+        async with self.http.get(self.router.url + path, headers={"Authorization": f"Bearer {key}"}) as response:
+            return response.status, await response.text()
+
     async def submit(self, text: str = "a", *, status: int = 202, name: str = "", **options: Any) -> dict[str, Any]:
         """``POST /generate`` of the wrapper's."""
         inputs = options.pop("inputs", {})

@@ -19,8 +19,12 @@ class Request(BaseModel):
     seed: Seed
     steps: int = Field(20, ge=1, le=100, description="Sampling steps.")
     cfg_scale: float = Field(8, ge=0, le=20, description="How closely the prompt is followed.")
-    sampler_name: Annotated[str, OneOf("KSampler", "sampler_name")] = "euler"
-    scheduler: Annotated[str, OneOf("KSampler", "scheduler")] = "normal"
+    sampler_name: Annotated[str, OneOf("KSampler", "sampler_name")] = Field(
+        "euler", description="How each step is made."
+    )
+    scheduler: Annotated[str, OneOf("KSampler", "scheduler")] = Field(
+        "normal", description="How the noise is spread over the steps."
+    )
     denoise: float = Field(1, ge=0, le=1, description="1 makes the whole picture from noise.")
     checkpoint: Annotated[str | None, OneOf("CheckpointLoaderSimple", "ckpt_name")] = Field(
         None, description="The first one that is installed when not given."

@@ -20,13 +20,17 @@ class Request(BaseModel):
     seed: Seed
     steps: int = Field(25, ge=1, le=100, description="Sampling steps of both models together.")
     cfg_scale: float = Field(8, ge=0, le=20, description="How closely the prompt is followed.")
-    sampler_name: Annotated[str, OneOf("KSamplerAdvanced", "sampler_name")] = "euler"
-    scheduler: Annotated[str, OneOf("KSamplerAdvanced", "scheduler")] = "normal"
+    sampler_name: Annotated[str, OneOf("KSamplerAdvanced", "sampler_name")] = Field(
+        "euler", description="How each step is made."
+    )
+    scheduler: Annotated[str, OneOf("KSamplerAdvanced", "scheduler")] = Field(
+        "normal", description="How the noise is spread over the steps."
+    )
     base_start_step: int = Field(0, ge=0, le=100, description="Where the base model begins.")
     base_end_step: int = Field(20, ge=0, le=100, description="Where the base model ends.")
     refiner_start_step: int = Field(20, ge=0, le=100, description="Where the refiner begins; it ends with the last.")
-    checkpoint: Checkpoint = "sd_xl_base_1.0.safetensors"
-    refiner_checkpoint: Checkpoint = "sd_xl_refiner_1.0.safetensors"
+    checkpoint: Checkpoint = Field("sd_xl_base_1.0.safetensors", description="The base model's file.")
+    refiner_checkpoint: Checkpoint = Field("sd_xl_refiner_1.0.safetensors", description="The refiner's file.")
 
     @model_validator(mode="after")
     def steps_are_in_order(self) -> Self:

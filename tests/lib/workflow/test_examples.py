@@ -34,7 +34,7 @@ async def bound(name: str, **values: Any) -> Bound:
 
 
 async def test_all_are_mounted() -> None:
-    """None has a mistake, and the folder says so."""
+    """None has a mistake, and the folder says so; each input says what it is for."""
     folder = WorkflowFolder(EXAMPLES)
     await folder.refresh()
     assert tuple(folder.endpoints) == NAMES
@@ -42,7 +42,9 @@ async def test_all_are_mounted() -> None:
     for endpoint in folder.endpoints.values():
         assert endpoint.summary
         assert endpoint.description
-        assert markdown_table(endpoint.schema(no_options)).count("\n") > 8
+        schema = endpoint.schema(no_options)
+        assert markdown_table(schema).count("\n") > 8
+        assert [name for name, field in schema["properties"].items() if not field.get("description")] == []
 
 
 @pytest.mark.parametrize("name", NAMES)

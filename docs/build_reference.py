@@ -18,7 +18,7 @@ from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
 
 from benchmark.settings import BenchmarkSettings
-from docs.outside import INTERNAL, NOT_READ, PUBLIC_ROUTES, ROUTES, STARTER
+from docs.outside import IMAGE, INTERNAL, NOT_READ, PUBLIC_ROUTES, ROUTES, STARTER
 from lib import errors
 from lib.app.counting import announce
 from lib.app.document import Document
@@ -48,6 +48,7 @@ from lib.settings import Settings
 from lib.telemetry.metrics import WorkerMetrics
 from lib.upkeep.worker import Upkeep
 from provisioning.settings import HostSettings, InstallSettings
+from router.settings import RouterSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "docs" / "reference.md"
@@ -62,7 +63,8 @@ All are optional, but for what serverless mode needs (`CONTAINER_ID`, `REPORT_AD
 `PUBLIC_IPADDR` and the mapped port, which Vast sets). A variable that is set to an empty string counts as unset. A
 wrong value stops the start and names the variable, the value and what was expected. Where several names are given,
 the first one wins. Flags are true for `1`, `true`, `t`, `yes`, `y`, `on` in any letter case, and false for anything
-else. Lists are separated by commas. Sizes are bytes, times are seconds.
+else (the router's: anything but the opposites of these stops the start). Lists are separated by commas. Sizes are
+bytes, times are seconds.
 """
 HTTP_CODES = """
 Errors that no job and no dialect has: `bad_request` 400, `not_found` 404, `method_not_allowed` 405,
@@ -94,6 +96,7 @@ def settings_fields() -> Iterable[tuple[str, str, str, FieldInfo]]:
         ("Benchmark", BenchmarkSettings),
         ("Installation of ComfyUI", InstallSettings),
         ("Host", HostSettings),
+        ("Router", RouterSettings),
     ]
     for heading, model in branches:
         for field, info in model.model_fields.items():
@@ -141,7 +144,7 @@ def _parts(annotation: Any) -> set[Any]:
 
 
 def _default(info: FieldInfo) -> str:
-    value = info.default
+    value = info.default.get_secret_value() if isinstance(info.default, SecretStr) else info.default
     if value is None or value in ((), ""):
         return "-"
     if isinstance(value, bool):
@@ -173,7 +176,9 @@ def _starter() -> Iterable[str]:
     if found != set(STARTER):
         raise SystemExit(f"{__file__}: STARTER and the start scripts differ: {sorted(found ^ set(STARTER))}")
     yield from _table(("variable", "default", "meaning"), [(f"`{name}`", *STARTER[name]) for name in sorted(STARTER)])
-    yield "### Not read\n\nVariables of comfyui-api that are accepted and do nothing."
+    yield "### Image for RunPod\n\nRead by `provisioning/runpod/` only; see its README.md."
+    yield from _table(("variable", "default", "meaning"), [(f"`{name}`", *IMAGE[name]) for name in sorted(IMAGE)])
+    yield "### Not read\n\nVariables of comfyui-api and worker-comfyui that are accepted and do nothing."
     yield from _table(("variable", "why"), [(f"`{name}`", NOT_READ[name]) for name in sorted(NOT_READ)])
 
 

@@ -8,6 +8,7 @@ from benchmark.settings import BenchmarkSettings, load_benchmark_settings
 from docs import build_reference
 from lib.settings import Settings, load_settings
 from provisioning.settings import HostSettings, InstallSettings, read_host_settings, read_install_settings
+from router.settings import RouterSettings, load_router_settings
 
 
 def test_the_reference_is_up_to_date() -> None:
@@ -45,16 +46,23 @@ def test_only_documented_names_are_read(monkeypatch: pytest.MonkeyPatch) -> None
     known = {variable for *_, info in build_reference.settings_fields() for variable in build_reference.variables(info)}
     for variable in known:
         monkeypatch.delenv(variable, raising=False)
-    untouched = (load_settings(), load_benchmark_settings(), read_install_settings(), read_host_settings())
+    untouched = _everything()
     for _, _, name, _ in build_reference.settings_fields():
         for variable in {name, name.upper()} - known:
             monkeypatch.setenv(variable, "7")
     for name in Settings.model_fields:
         monkeypatch.setenv(name, "{}")
-    assert (load_settings(), load_benchmark_settings(), read_install_settings(), read_host_settings()) == untouched
+    assert _everything() == untouched
 
 
-@pytest.mark.parametrize("model", [BenchmarkSettings, InstallSettings, HostSettings])
+def _everything() -> tuple[object, ...]:
+    return (
+        *(load_settings(), load_benchmark_settings(), read_install_settings()),
+        *(read_host_settings(), load_router_settings()),
+    )
+
+
+@pytest.mark.parametrize("model", [BenchmarkSettings, InstallSettings, HostSettings, RouterSettings])
 def test_an_empty_variable_counts_as_unset(model: type, monkeypatch: pytest.MonkeyPatch) -> None:
     """Templates set variables to nothing; that is the default, and no mistake."""
     for info in model.model_fields.values():  # type: ignore[attr-defined]

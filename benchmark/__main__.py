@@ -25,6 +25,7 @@ from benchmark.router import PARTS, measure_router, plot_router
 from benchmark.routing.measure import JOBS, PROCESSES, SEEDS, measure_routing
 from benchmark.routing.plot import plot_routing
 from benchmark.routing.real import measure_real
+from benchmark.routing.recorded import BadRecording
 from benchmark.runners import ApiRunner, RawRunner
 from benchmark.servers import NoComfyUI, ServerFailed
 from benchmark.settings import REPOSITORY
@@ -78,15 +79,17 @@ def main() -> None:
     """Parse the command line and run."""
     parser = _parser()
     options = parser.parse_args()
-    if options.command == "router" and options.only and options.page:
-        parser.error("a page is kept of the whole, not of --only a part")
+    if options.page and (options.only or options.trace) and options.command in MEASUREMENTS:
+        parser.error("a page is kept of the whole: not of --only a part, nor of a --trace")
+    if options.real and options.trace:
+        parser.error("a --trace is replayed on simulated fleets, not on --real processes")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is stopped then, too
     try:
         if options.command == "boot":
             asyncio.run(_boot(options.url, options.api, options.workspace))
             return
         _keep(options, _measure(options), plot=_plot_of(options))
-    except (ServiceError, SettingsError, NoComfyUI, ServerFailed) as error:
+    except (ServiceError, SettingsError, NoComfyUI, ServerFailed, BadRecording) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
@@ -96,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmark", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.set_defaults(dialect=None, only=None, real=False)
+    parser.set_defaults(dialect=None, only=None, real=False, trace=None)
     commands = parser.add_subparsers(dest="command", required=True)
     boot = commands.add_parser("boot", help="the benchmark that a worker runs at start")
     where = boot.add_mutually_exclusive_group()
@@ -112,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     others = {name: commands.add_parser(name, help=one.about) for name, one in MEASUREMENTS.items()}
     others["router"].add_argument("--only", choices=PARTS, help="one of its three parts")
     others["routing"].add_argument("--real", action="store_true", help="some of it on real processes (3 minutes)")
+    others["routing"].add_argument("--trace", type=Path, help="a recording instead (CSV: at, size; see docs)")
     others["routing"].add_argument("--jobs", type=int, default=JOBS, help=f"in a cell, at most; {JOBS} by default")
     others["routing"].add_argument("--seeds", type=int, default=SEEDS, help=f"{SEEDS} by default")
     others["routing"].add_argument("--processes", type=int, default=PROCESSES, help=f"{PROCESSES} by default")
@@ -140,7 +144,8 @@ def _chosen(options: argparse.Namespace) -> dict[str, Any]:
         case "router":
             return {"parts": (options.only,)} if options.only else {}
         case "routing":
-            return {"jobs": options.jobs, "seeds": options.seeds, "processes": options.processes}
+            names = ("jobs", "seeds", "processes", "trace")
+            return {name: getattr(options, name) for name in names}
         case _:
             return {}
 
@@ -151,12 +156,13 @@ async def _run(measuring: Awaitable[Any]) -> Any:
 
 def _plot_of(options: argparse.Namespace) -> Callable[[Any, Path], None] | None:
     """A part of a measurement has no picture."""
-    whole = options.command in MEASUREMENTS and not (options.only or options.real)
+    whole = options.command in MEASUREMENTS and not (options.only or options.real or options.trace)
     return MEASUREMENTS[options.command].plot if whole else None
 
 
 def _keep(options: argparse.Namespace, report: Report, *, plot: Callable[[Any, Path], None] | None) -> None:
-    name = "-".join(filter(None, (options.command, options.dialect, "real" if options.real else None)))
+    kind = "real" if options.real else "trace" if options.trace else None
+    name = "-".join(filter(None, (options.command, options.dialect, kind)))
     path = options.json or RESULTS / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(report.to_json(), indent=2) + "\n")

@@ -67,11 +67,11 @@ def plot_streams(report: StreamsReport, path: Path) -> None:
     save(path, draw)
 
 
-def save(path: Path, draw: Callable[[Any], None], *, width: float = 7.0) -> None:
-    """Draw into a PNG, ``width`` inches wide."""
+def save(path: Path, draw: Callable[[Any], None], *, width: float = 7.0, height: float = 4.0) -> None:
+    """Draw into a PNG, so many inches wide and high."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, 4.0), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
     draw(figure)
     for axis in figure.axes:
         axis.grid(visible=True, alpha=0.3)

@@ -12,6 +12,7 @@ from router.direct import DirectRequests
 from router.dispatch import Dispatcher
 from router.endpoints import Endpoints
 from router.estimate import SizeRow
+from router.experience import Experience
 from router.fleet import Fleet, Probe
 from router.learning import Learning
 from router.metrics import RouterMetrics
@@ -80,18 +81,29 @@ def build_core(
         alarm=alarm,
         gone_s=gone_s,
     )
+    experience = Experience(registry=registry, learning=learning, metrics=metrics, clock=clock)
     dispatcher = Dispatcher(
         endpoints=endpoints,
         registry=registry,
         planner=planner,
         fleet=fleet,
         learning=learning,
+        experience=experience,
         link=link,
         bulletin=bulletin,
         metrics=metrics,
         clock=clock,
     )
-    newsroom = Newsroom(planner=planner, fleet=fleet, link=link, bulletin=bulletin, replica=replica, clock=clock)
+    newsroom = Newsroom(
+        planner=planner,
+        fleet=fleet,
+        learning=learning,
+        experience=experience,
+        link=link,
+        bulletin=bulletin,
+        replica=replica,
+        clock=clock,
+    )
     direct = DirectRequests(
         dispatcher=dispatcher, link=link, alarm=alarm, clock=clock, shared=shared, replay_timeout_s=replay_timeout_s
     )

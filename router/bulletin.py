@@ -39,11 +39,11 @@ class Bulletin:
         if self._shared:
             self._tasks.spawn(self.reserve(assignment, ttl_s=ttl_s), name=f"renew {assignment.request_id}")
 
-    async def over(self, request_id: str) -> None:
-        """An assignment has ended."""
+    async def over(self, request_id: str, *, run_s: float | None = None) -> None:
+        """An assignment has ended; after a run of ``run_s`` seconds, which is news for the replica that gave it."""
         if self._shared:
             await self._link.attempt(lambda state: state.settle(request_id), otherwise=None)
-            await self.tell(NewsKind.SETTLED, lambda: {"request_id": request_id})
+            await self.tell(NewsKind.SETTLED, lambda: {"request_id": request_id, "run_s": run_s})
 
     def soon_over(self, request_id: str) -> None:
         """The same where nobody can wait for it."""

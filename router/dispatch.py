@@ -10,11 +10,12 @@ from dataclasses import dataclass
 
 from lib.clock import Clock
 from router.bulletin import Bulletin
-from router.cases import Case, Decided, Ending, Outcome
+from router.cases import Decided, Ending, Outcome
 from router.changes import Changes
 from router.desk import Desk, come_again_s
 from router.endpoints import Bearer, Endpoints, Scope
 from router.estimate import slow_workers
+from router.experience import Experience
 from router.fleet import Fleet
 from router.learning import Learning
 from router.metrics import RouterMetrics
@@ -57,6 +58,7 @@ class Dispatcher:
         planner: Planner,
         fleet: Fleet,
         learning: Learning,
+        experience: Experience,
         link: StoreLink,
         bulletin: Bulletin,
         metrics: RouterMetrics,
@@ -67,6 +69,7 @@ class Dispatcher:
         self._registry = registry
         self._planner = planner
         self._fleet = fleet
+        self._experience = experience
         self._link = link
         self._bulletin = bulletin
         self._metrics = metrics
@@ -112,12 +115,13 @@ class Dispatcher:
         case = self._planner.cases.get(request_id)
         given = self._planner.release(request_id, worker=outcome.worker)
         if case is not None:
-            self._learn(case, outcome, given)
+            self._experience.take(case, outcome, given)
         self._planner.forget(request_id)
         if given is not None:
             self._metrics.ended(outcome.ending)
             self._planner.plan(given.endpoint)
-            await self._bulletin.over(request_id)
+            elsewhere = case is None and outcome.ending is Ending.SUCCESS
+            await self._bulletin.over(request_id, run_s=outcome.run_s if elsewhere else None)
         return given
 
     async def refused(self, request_id: str, worker: str, reason: Refusal) -> None:
@@ -256,19 +260,3 @@ class Dispatcher:
         factor = self.learning.speeds.factor
         perfs = {worker.key: worker.view.perf * factor(worker.key, "") for worker in ready}
         return slow_workers({worker.key: worker.kind for worker in ready}, perfs)
-
-    def _learn(self, case: Case, outcome: Outcome, given: Assignment | None) -> None:
-        worker = self._registry.get(given.worker if given else outcome.worker)
-        if worker is None or outcome.ending not in (Ending.SUCCESS, Ending.ERROR):
-            return
-        worker.served += outcome.ending is Ending.SUCCESS
-        worker.failed += outcome.ending is Ending.ERROR
-        if outcome.ending is not Ending.SUCCESS or not outcome.run_s:
-            return
-        if given is not None and case.best_s is not None:
-            self._metrics.regretted(max(self._clock.monotonic() - given.at - case.best_s, 0.0))
-        self.learning.learn(
-            self.learning.lesson(
-                case.ask, worker.view, kind=case.kind, prior=case.prior, run_s=outcome.run_s, swap_s=case.swap_s
-            )
-        )

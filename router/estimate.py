@@ -214,10 +214,12 @@ class OfferedLoad:
         self._known: dict[str, _Arrivals] = {}
         self._total: dict[str, tuple[int, float]] = {}
 
-    def arrived(self, endpoint: str, *, size: float, now: float) -> None:
-        """Count a new request (not its retries)."""
-        count, work = self.total(endpoint)
-        self._total[endpoint] = count + 1, work + size
+    def arrived(self, endpoint: str, *, size: float, now: float, elsewhere: bool = False) -> None:
+        """Count a new request (not its retries). One that came to another replica loads the same workers, so that it
+        is part of the rate, but not of the total here."""
+        if not elsewhere:
+            count, work = self.total(endpoint)
+            self._total[endpoint] = count + 1, work + size
         seen = self._known.get(endpoint)
         if seen is None:
             self._known[endpoint] = _Arrivals(last_at=now, size=size)

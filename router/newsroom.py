@@ -5,7 +5,10 @@ from collections.abc import Callable, Sequence
 
 from lib.clock import Clock
 from router.bulletin import Bulletin
+from router.cases import Ending, Outcome
+from router.experience import Experience
 from router.fleet import Fleet
+from router.learning import Learning
 from router.model import Assignment
 from router.planner import TTL_S, Planner
 from router.ports import News, NewsKind, SharedState, StoreDown, WorkerRecord
@@ -25,10 +28,21 @@ class Newsroom:
     """``run`` is a loop; a router alone hears its own relay's news there."""
 
     def __init__(
-        self, *, planner: Planner, fleet: Fleet, link: StoreLink, bulletin: Bulletin, replica: str, clock: Clock
+        self,
+        *,
+        planner: Planner,
+        fleet: Fleet,
+        learning: Learning,
+        experience: Experience,
+        link: StoreLink,
+        bulletin: Bulletin,
+        replica: str,
+        clock: Clock,
     ) -> None:
         self._planner = planner
         self._fleet = fleet
+        self._learning = learning
+        self._experience = experience
         self._link = link
         self._bulletin = bulletin
         self._replica = replica
@@ -91,11 +105,25 @@ class Newsroom:
             case NewsKind.WORKER:
                 self._fleet.learn_of(read_worker(news.body))
             case NewsKind.ASSIGNED:
-                self._planner.note(read_assignment(news.body, self._epoch))
+                self._assigned(read_assignment(news.body, self._epoch))
             case NewsKind.SETTLED:
-                self._planner.settled_elsewhere(str(news.body["request_id"]))
+                self._settled(str(news.body["request_id"]), news.body.get("run_s"))
             case NewsKind.GONE:
                 self._fleet.forget(str(news.body["worker"]))
+
+    def _assigned(self, assignment: Assignment) -> None:
+        """It loads the workers that all replicas share."""
+        now = self._clock.monotonic()
+        self._learning.load.arrived(assignment.endpoint, size=assignment.size, now=now, elsewhere=True)
+        self._planner.note(assignment)
+
+    def _settled(self, request_id: str, run_s: float | None) -> None:
+        """Its worker told another replica; who gave it knows what there is to learn."""
+        case, given = self._planner.cases.get(request_id), self._planner.assignment(request_id)
+        self._planner.settled_elsewhere(request_id)
+        if case is not None and given is not None and run_s is not None:
+            outcome = Outcome(ending=Ending.SUCCESS, worker=given.worker, run_s=float(run_s))
+            self._experience.take(case, outcome, given)
 
 
 async def _assignments(state: SharedState) -> Sequence[Assignment] | None:

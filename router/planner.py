@@ -173,10 +173,10 @@ class Planner:
             self._grant(desk, placement, assignment)
 
     async def _reserve(self, desk: Desk, placement: Placement, assignment: Assignment) -> None:
-        """Other replicas may have filled the worker meanwhile: the store decides."""
-        worker, case = self._registry.get(assignment.worker), self.cases.get(assignment.request_id)
-        bound = worker is not None and desk.chooser.policy is Policy.HYBRID
-        slots = max(worker.view.slots, 1) if worker is not None and bound else UNBOUNDED
+        """Other replicas may have filled the worker meanwhile: the store decides. What should be over makes room."""
+        worker, case, slots = self._registry.get(assignment.worker), self.cases.get(assignment.request_id), UNBOUNDED
+        if worker is not None and desk.chooser.policy is Policy.HYBRID:
+            slots = max(worker.view.slots, len(desk.chooser.held(worker.key)), 1)
         if await self._bulletin.reserve(assignment, slots=slots, ttl_s=case.ttl_s if case else TTL_S):
             await self._bulletin.tell(NewsKind.ASSIGNED, lambda: assignment_body(assignment, self._epoch))
             self._grant(desk, placement, assignment)

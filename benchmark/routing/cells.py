@@ -1,9 +1,10 @@
 """The cells of the simulation: which scenario, which policies, how many jobs."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from benchmark.routing.fleets import FLEETS
+from benchmark.routing.recorded import Recorded
 from benchmark.routing.sites import UNBOUND, Counted, Rules
 from benchmark.routing.traces import Arrivals, Scenario, SizesDrawn
 from router.choose.tuning import Tuning
@@ -11,6 +12,7 @@ from router.model import Policy
 
 PROPORTIONAL, LEAST_WORK, CENTRAL, HYBRID = "proportional random", "least work", "central queue", "hybrid"
 ORACLE = "clairvoyant least work"
+THRIFTY, MISERLY = "hybrid, 2,000 s a dollar", "hybrid, 20,000 s a dollar"
 
 POLICIES: Mapping[str, Rules] = {
     rules.name: rules
@@ -23,10 +25,13 @@ POLICIES: Mapping[str, Rules] = {
         Rules(name=CENTRAL, tuning=Tuning(spare_until=-2.0, full_from=-1.0), blind=True),
         Rules(name=HYBRID),
         Rules(name=ORACLE, policy=Policy.LEAST_WORK, clairvoyant=True),
+        Rules(name=THRIFTY, tuning=replace(UNBOUND, s_per_dollar=2_000.0)),
+        Rules(name=MISERLY, tuning=replace(UNBOUND, s_per_dollar=20_000.0)),
     )
 }
 RIVALS = (PROPORTIONAL, LEAST_WORK, CENTRAL, HYBRID)
 LOADS = (0.3, 0.5, 0.7, 0.85, 0.95)
+RECORDED_LOADS = (0.3, 0.5, 0.7, 0.85)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +47,21 @@ class Cell:
 
 def cells() -> tuple[Cell, ...]:
     """All of them."""
-    return (*_loads(), *_errors(), *_affinity(), *_replicas(), *_traffic(), *_fleets(), *_trouble())
+    groups = (_loads, _errors, _affinity, _replicas, _late, _traffic, _fleets, _trouble, _prices)
+    return tuple(cell for group in groups for cell in group())
+
+
+def recorded_cells(recorded: Sequence[Recorded]) -> tuple[Cell, ...]:
+    """A recording at several loads: its times are stretched."""
+    return tuple(
+        Cell(
+            group="recorded",
+            name=f"recorded, load {load}",
+            scenario=Scenario(recorded=tuple(recorded), models=len({one.model for one in recorded} - {""}), load=load),
+            share=1.0,
+        )
+        for load in RECORDED_LOADS
+    )
 
 
 def grid_name(sizes: SizesDrawn, load: float) -> str:
@@ -51,7 +70,7 @@ def grid_name(sizes: SizesDrawn, load: float) -> str:
 
 
 def _loads() -> list[Cell]:
-    everyone = tuple(name for name in POLICIES if name != ORACLE)
+    everyone = tuple(name for name in POLICIES if name not in (ORACLE, THRIFTY, MISERLY))
     return [
         Cell(
             group="load",
@@ -115,6 +134,25 @@ def _replicas() -> list[Cell]:
             share=1.0,
         ),
         *(Cell(group="replicas", name=name, scenario=one, policies=(HYBRID,)) for name, one in apart),
+    ]
+
+
+def _late() -> list[Cell]:
+    return [
+        Cell(group="late", name=f"ends told every {told_s:g} s", scenario=Scenario(told_s=told_s))
+        for told_s in (1.0, 2.0, 5.0, 10.0)
+    ]
+
+
+def _prices() -> list[Cell]:
+    return [
+        Cell(
+            group="prices",
+            name=f"{SizesDrawn.SAME}, load {load}, prices",
+            scenario=Scenario(load=load),
+            policies=(HYBRID, THRIFTY, MISERLY),
+        )
+        for load in (0.3, 0.5, 0.7)
     ]
 
 

@@ -4,9 +4,11 @@ import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
-from benchmark.routing.cells import POLICIES, Cell, cells
+from benchmark.routing.cells import POLICIES, Cell, cells, recorded_cells
 from benchmark.routing.outcome import Outcome, run
+from benchmark.routing.recorded import read_recording
 from benchmark.routing.report import Measured, RoutingReport
 
 JOBS, SEEDS = 8_000, 10
@@ -16,10 +18,16 @@ PROCESSES, NICE = 2, 19
 
 
 async def measure_routing(
-    say: Callable[[str], None], *, jobs: int = JOBS, seeds: int = SEEDS, processes: int = PROCESSES
+    say: Callable[[str], None],
+    *,
+    jobs: int = JOBS,
+    seeds: int = SEEDS,
+    processes: int = PROCESSES,
+    trace: Path | None = None,
 ) -> RoutingReport:
-    """The whole simulation; a quarter of an hour of processor time."""
-    return simulate(say, cells=cells(), jobs=jobs, seeds=seeds, processes=processes)
+    """The whole simulation (a quarter of an hour of processor time), or a recording. Raises: BadRecording."""
+    chosen = cells() if trace is None else recorded_cells(read_recording(trace))
+    return simulate(say, cells=chosen, jobs=jobs, seeds=seeds, processes=processes)
 
 
 def simulate(
@@ -39,9 +47,9 @@ def simulate(
             for cell in cells
         ]
         measured = []
-        for cell, futures in zip(cells, pending, strict=True):
+        for number, (cell, futures) in enumerate(zip(cells, pending, strict=True), 1):
             runs = [future.result() for future in futures]
-            say(f"{cell.name}: done")
+            say(f"{number} of {len(cells)}: {cell.name}")
             outcomes = {name: tuple(one[name] for one in runs) for name in cell.policies}
             measured.append(Measured(cell=cell, outcomes=outcomes))
     return RoutingReport(jobs=jobs, seeds=seeds, measured=tuple(measured))

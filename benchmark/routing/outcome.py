@@ -44,7 +44,8 @@ def run(scenario: Scenario, rules: Rules, *, jobs: int, seed: int) -> Outcome:
     trace = draw(scenario, jobs=jobs, seed=seed)
     world = World(scenario, trace, seed=seed)
     world.run(site_for(rules, world, seed=seed))
-    counted = trace.jobs[round(WARM_SHARE * jobs) :]
+    ended = [job for job in trace.jobs if job.finished_at == job.finished_at]
+    counted = [job for job in ended if job.number >= round(WARM_SHARE * len(trace.jobs))]
     responses = [job.response_s for job in counted]
     waits = [job.started_at - job.arrived_at for job in counted]
     fastest = max(machine.gpu.perf / machine.gpu.engines for machine in world.machines)
@@ -57,11 +58,11 @@ def run(scenario: Scenario, rules: Rules, *, jobs: int, seed: int) -> Outcome:
         wait_mean=fmean(waits),
         wait_p99=percentile(waits, 0.99),
         slowdowns=_slowdowns(counted, fastest),
-        swaps=world.swaps / jobs,
+        swaps=world.swaps / len(trace.jobs),
         wasted=world.wasted / sum(job.size for job in trace.jobs),
         jain=_jain(counted, fastest),
-        dollars=1000 * dollars / jobs,
-        lost=sum(job.finished_at != job.finished_at for job in trace.jobs),
+        dollars=1000 * dollars / len(trace.jobs),
+        lost=len(trace.jobs) - len(ended),
     )
 
 

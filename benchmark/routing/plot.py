@@ -1,4 +1,4 @@
-"""Pictures of the simulation: mean response over load, policy by policy."""
+"""Pictures of the simulation: responses over load, policy by policy."""
 
 from pathlib import Path
 from typing import Any
@@ -20,23 +20,35 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 
 
-TICKS = {SizesDrawn.SAME: (1, 2, 3, 4, 6, 8), SizesDrawn.MIXED: (4, 6, 10, 20, 40, 80)}
+SIZES = (SizesDrawn.SAME, SizesDrawn.MIXED)
+FIGURES = {"mean": "mean response, s", "p99": "p99 response, s"}
+TICKS = (1, 2, 4, 10, 20, 40, 100, 200, 400, 1000)
 
 
 def plot_routing(report: RoutingReport, path: Path) -> None:
-    """Same-size jobs on the left, mixed sizes on the right."""
+    """Same-size jobs on the left, mixed sizes on the right; means above, p99 below."""
 
     def draw(figure: Any) -> None:
-        axes = figure.subplots(1, 2)
-        for axis, sizes in zip(axes, (SizesDrawn.SAME, SizesDrawn.MIXED), strict=True):
-            plain = iter(PLAIN)
-            for name, points in curves(report, sizes).items():
-                style = STYLES.get(name) or next(plain)
-                axis.plot(*zip(*points, strict=True), label=name, marker=".", **style)
-            axis.set(title=sizes, xlabel="offered load", yscale="log", yticks=TICKS[sizes])
-            axis.yaxis.set_major_formatter("{x:g}")
-            axis.yaxis.set_minor_formatter("")
-        axes[0].set_ylabel("mean response, s")
-        axes[0].legend(fontsize="small")
+        axes = figure.subplots(2, 2, sharex=True)
+        for row, (field, label) in zip(axes, FIGURES.items(), strict=True):
+            for axis, sizes in zip(row, SIZES, strict=True):
+                _curves(axis, report, sizes, field)
+            row[0].set_ylabel(label)
+        for axis, sizes in zip(axes[0], SIZES, strict=True):
+            axis.set_title(sizes)
+        for axis in axes[1]:
+            axis.set_xlabel("offered load")
+        axes[0][0].legend(fontsize="small")
 
-    save(path, draw, width=9.0)
+    save(path, draw, width=9.0, height=7.0)
+
+
+def _curves(axis: Any, report: RoutingReport, sizes: SizesDrawn, field: str) -> None:
+    plain = iter(PLAIN)
+    for name, points in curves(report, sizes, field).items():
+        axis.plot(*zip(*points, strict=True), label=name, marker=".", **(STYLES.get(name) or next(plain)))
+    axis.set_yscale("log")
+    low, high = axis.get_ylim()
+    axis.set_yticks([tick for tick in TICKS if low <= tick <= high])
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("")

@@ -13,6 +13,13 @@ from benchmark.targets import Target, table, target_rows
 
 SAME, MIXED = (grid_name(sizes, 0.7) for sizes in (SizesDrawn.SAME, SizesDrawn.MIXED))
 SCORES = f"{SizesDrawn.SAME}, scores off by 20 %"
+AT_THE_ENDS = {
+    (SizesDrawn.SAME, 0.5): 0.52,
+    (SizesDrawn.MIXED, 0.5): 0.25,
+    (SizesDrawn.SAME, 0.85): 0.42,
+    (SizesDrawn.MIXED, 0.85): 0.15,
+}
+"""Where the fleet is half idle, even a random choice seldom queues: the limit is looser there."""
 GATED_LOADS = (0.5, 0.7, 0.85)
 """Loads at which the policy must not be worse than the better of its two limits."""
 
@@ -77,6 +84,8 @@ class RoutingReport:
         yield self._ratio(f"{against}, same size, load 0.7", SAME, "mean", 0.42)
         yield self._ratio(f"{against}, same size, scores off by 20 %", SCORES, "mean", 0.45)
         yield self._ratio(f"{against}, mixed sizes, load 0.7", MIXED, "mean", 0.15)
+        for (sizes, load), limit in AT_THE_ENDS.items():
+            yield self._ratio(f"{against}, {sizes}, load {load}", grid_name(sizes, load), "mean", limit)
         against = "p99 response / proportional random"
         yield self._ratio(f"{against}, same size, load 0.7", SAME, "p99", 0.20)
         yield self._ratio(f"{against}, same size, scores off by 20 %", SCORES, "p99", 0.28)
@@ -123,9 +132,12 @@ HEADS = {
     "errors": "Wrong scores and sizes, load 0.7: mean response, s",
     "models": "Models that must be loaded: mean response, s",
     "replicas": "Several routers, load 0.7",
+    "late": "Workers that tell late of ends, load 0.7: mean response, s",
     "traffic": "Other traffic: mean response, s",
     "fleets": "Other fleets: mean response, s",
     "trouble": "Trouble, load 0.6: mean response, s",
+    "prices": "Prices: mean response, s, and dollars of busy time for 1000 jobs",
+    "recorded": "Recorded traffic: mean response, s",
 }
 
 
@@ -144,7 +156,15 @@ def _rows(members: Sequence[Measured]) -> Iterator[str]:
 
 
 def _extra_heads(group: str) -> tuple[str, ...]:
-    more = {"models": ("swaps/job",), "trouble": ("work wasted",), "traffic": ("Jain",), "errors": ("regret, s",)}
+    more = {
+        "load": ("its p50 / p95", "its wait, mean / p99"),
+        "models": ("swaps/job",),
+        "trouble": ("work wasted",),
+        "traffic": ("Jain",),
+        "errors": ("regret, s",),
+        "prices": ("$, one policy after the other",),
+        "recorded": ("swaps/job",),
+    }
     return ("hybrid p99", "its slowdown by size", *more.get(group, ()))
 
 
@@ -155,7 +175,12 @@ def _extras(one: Measured) -> Iterator[str]:
     found = {name: interval([run.slowdowns[name] for run in runs if name in run.slowdowns]).value for name in classes}
     yield ", ".join(f"{name}: {found[name]:.1f}" for name in ("up to 2", "2 to 20", "over 20") if name in found)
     match one.cell.group:
-        case "models":
+        case "load":
+            yield _both(one, "p50", "p95")
+            yield _both(one, "wait_mean", "wait_p99")
+        case "prices":
+            yield " / ".join(f"{one.mean(name, 'dollars').value:.4f}" for name in one.outcomes)
+        case "models" | "recorded":
             yield f"{one.mean(HYBRID, 'swaps').value:.4f}"
         case "trouble":
             yield f"{100 * one.mean(HYBRID, 'wasted').value:.2f} %"
@@ -163,6 +188,10 @@ def _extras(one: Measured) -> Iterator[str]:
             yield f"{one.mean(HYBRID, 'jain').value:.3f}"
         case "errors":
             yield f"{one.mean(HYBRID).value - one.mean(ORACLE).value:.2f}" if ORACLE in one.outcomes else "–"
+
+
+def _both(one: Measured, *figures: str) -> str:
+    return " / ".join(f"{one.mean(HYBRID, figure).value:.2f}" for figure in figures)
 
 
 def _cell(found: Interval) -> str:
@@ -175,8 +204,8 @@ def _below(what: str, found: Interval | None, limit: float, *, digits: int = 3) 
     return Target(what=what, promise=f"<= {limit:g}", found=text, met=None if found is None else found.high <= limit)
 
 
-def curves(report: RoutingReport, sizes: SizesDrawn) -> dict[str, list[tuple[float, float]]]:
-    """Mean response over load, by policy."""
+def curves(report: RoutingReport, sizes: SizesDrawn, figure: str) -> dict[str, list[tuple[float, float]]]:
+    """A figure over load, by policy."""
     found = {load: report.find(grid_name(sizes, load)) for load in LOADS}
     policies = next((list(one.outcomes) for one in found.values() if one), [])
-    return {name: [(load, one.mean(name).value) for load, one in found.items() if one] for name in policies}
+    return {name: [(load, one.mean(name, figure).value) for load, one in found.items() if one] for name in policies}

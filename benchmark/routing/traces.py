@@ -8,6 +8,7 @@ from enum import StrEnum
 from itertools import accumulate
 
 from benchmark.routing.fleets import MIX, UNITS, Gpu, capacity
+from benchmark.routing.recorded import Recorded
 
 THINK_S = (1.0, 5.0)
 BURST, BURST_S, CALM_S = 10.0, 20.0, 180.0
@@ -39,7 +40,8 @@ class Scenario:
     learned by the router. ``models`` with Zipf popularity, ``room`` of them resident a worker. ``slowed``: that share
     of workers runs at 40 % from the middle of the run on. ``mtbf_s``: workers die and come back after ``boot_s``.
     ``big_share`` of jobs needs 24 GiB. ``replicas`` of the router share their state within ``bus_s``, or, unshared,
-    hear reports every ``report_s``.
+    hear reports every ``report_s``. ``told_s``: a worker tells of ends not more often than that; it holds one prepared
+    job more then. ``recorded``: these arrivals instead of drawn ones, stretched to the load.
     """
 
     fleet: tuple[Gpu, ...] = MIX
@@ -62,6 +64,8 @@ class Scenario:
     shared: bool = True
     bus_s: float = 0.005
     report_s: float = 1.0
+    told_s: float = 0.0
+    recorded: tuple[Recorded, ...] = field(default=(), repr=False)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -98,6 +102,8 @@ class Trace:
 
 def draw(scenario: Scenario, *, jobs: int, seed: int) -> Trace:
     """Draw a trace. The random streams are apart, so that a change of one thing changes nothing else."""
+    if scenario.recorded:
+        return _replay(scenario, jobs=jobs, seed=seed)
     streams = [random.Random(f"{seed}/{name}") for name in ("size", "guess", "time", "model", "rest")]
     of_size, of_guess, of_time, of_model, of_rest = streams
     sizes = [UNITS * size for size in _sizes(scenario.sizes, jobs, of_size)]
@@ -119,6 +125,30 @@ def draw(scenario: Scenario, *, jobs: int, seed: int) -> Trace:
         for number, size in enumerate(sizes)
     ]
     return Trace(jobs=drawn, users=scenario.users if scenario.arrivals is Arrivals.CLOSED else 0)
+
+
+def _replay(scenario: Scenario, *, jobs: int, seed: int) -> Trace:
+    """The first ``jobs`` of a recording, at the scenario's load; the seed says only who asks which replica."""
+    chance = random.Random(f"{seed}/replay")
+    recorded = scenario.recorded[:jobs]
+    lasted_s = max(recorded[-1].at - recorded[0].at, 1e-9)
+    work = UNITS * sum(one.size for one in recorded)
+    stretch = work / (scenario.load * capacity(scenario.fleet)) / lasted_s
+    names = {name: f"model-{number}" for number, name in enumerate(sorted({one.model for one in recorded} - {""}))}
+    replayed = [
+        Job(
+            number=number,
+            arrived_at=stretch * (one.at - recorded[0].at),
+            size=UNITS * one.size,
+            guess=UNITS * one.size,
+            model=names.get(one.model, ""),
+            vram_gib=one.vram_gib,
+            tenant=one.tenant,
+            router=chance.randrange(scenario.replicas),
+        )
+        for number, one in enumerate(recorded)
+    ]
+    return Trace(jobs=replayed)
 
 
 def _sizes(kind: SizesDrawn, count: int, chance: random.Random) -> list[float]:

@@ -14,6 +14,8 @@ from benchmark.routing.traces import Job, Scenario, Trace
 SLOW = 0.4
 NOTICE_S = 2.0
 """After so long a dead worker is known to be dead."""
+STALLED_S = 4 * 3600.0
+"""When nothing has arrived or ended for so long, what is left is lost."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,6 +78,7 @@ class World:
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number = 0
         self._left = len(trace.jobs)
+        self._moved_at = 0.0
         self._next = 0
 
     def machine(self, name: str) -> Machine:
@@ -88,12 +91,15 @@ class World:
         heappush(self._events, (moment, self._number, call))
 
     def run(self, site: Site) -> None:
-        """Until every job has ended."""
+        """Until every job has ended, or is lost."""
         self._disturb(site)
         for _ in range(self.trace.users or 1):
             self._schedule_next(site)
-        while self._left:
-            self.now, _, call = heappop(self._events)
+        while self._left and self._events:
+            moment, _, call = heappop(self._events)
+            if moment > self._moved_at + STALLED_S:
+                break
+            self.now = moment
             call()
 
     def give(self, job: Job, machine: Machine, site: Site) -> None:
@@ -115,6 +121,7 @@ class World:
         self.at(job.arrived_at, lambda: self._arrive(job, site))
 
     def _arrive(self, job: Job, site: Site) -> None:
+        self._moved_at = self.now
         if not self.trace.users:
             self._schedule_next(site)
         site.arrived(job, self.now)
@@ -142,7 +149,7 @@ class World:
         if machine.life != life:
             return
         del machine.running[job.number]
-        job.finished_at = self.now
+        job.finished_at = self._moved_at = self.now
         machine.busy_s += self.now - job.started_at
         self._left -= 1
         self._start(machine, site)

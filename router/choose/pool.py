@@ -8,7 +8,7 @@ from bisect import bisect_left, insort
 from dataclasses import fields
 from operator import attrgetter
 
-from router.choose.seat import Seat
+from router.choose.seat import NEVER, Seat
 from router.choose.tuning import Tuning
 from router.choose.waits import Waits
 from router.estimate import Speeds
@@ -157,7 +157,7 @@ class Pool:
 
     def next_room_at(self, now: float) -> float | None:
         """When the next busy worker may be handed one more, or one that is awaited was to be free."""
-        rooms = (now + max(seat.wait(now) - seat.view.lead_s, 0.0) for _, _, seat in self._rooms[:ROOMS])
+        rooms = (max(now + seat.wait(now) - seat.view.lead_s, seat.place_at, now) for _, _, seat in self._rooms[:ROOMS])
         awaited = self.waits.next_start()
         return min((moment for moment in (*rooms, awaited) if moment is not None), default=None)
 
@@ -182,8 +182,8 @@ class Pool:
             self.least_paces[number] = math.exp(number * STEP)
         seat.shelves = (EVERYONE, *seat.warm)
         seat.is_idle = seat.is_free()
-        if not seat.is_idle and len(seat.held) < seat.view.slots:
-            seat.room_at = seat.free_at - seat.view.lead_s
+        if not seat.is_idle and seat.place_at < NEVER:
+            seat.room_at = max(seat.free_at - seat.view.lead_s, seat.place_at)
             insort(self._rooms, (seat.room_at, seat.order, seat))
         for name in seat.shelves:
             shelf = self._shelves.get(name)

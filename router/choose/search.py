@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from router.choose.pool import Entry, Pool, Shelf
-from router.choose.seat import Seat
+from router.choose.seat import NEVER, Seat
 from router.model import Ask
 
-NEVER = float("inf")
 PUSHED_OUT = 2.0
 """Times that the load of a model counts that is pushed out: it will be loaded again, and push out another one then."""
 
@@ -159,7 +158,7 @@ class Search:
         self._seen.add(seat.order)
         score = self._scored(seat, wait)
         self._looked.append(score)
-        if wait <= seat.view.lead_s and seat.has_place():
+        if wait <= seat.view.lead_s and seat.has_place(self._at):
             if score.total < _total(self._now):
                 self._now = score
                 self._limit = min(self._limit, self.worth_waiting(score))

@@ -1,6 +1,7 @@
 """One worker as the policies account for it: what it was given, when it will be free, which models it will have.
 
-Every assignment counts from the moment it is made, whatever the reports say; they only add what others gave.
+Every assignment counts from the moment it is made, whatever the reports say; they only add what others gave. Workers
+tell of ends late, stock ones once a second: until they speak, what should be over is taken to be over.
 """
 
 from collections.abc import Sequence
@@ -8,12 +9,18 @@ from heapq import heapify, heapreplace
 
 from router.model import Ask, Assignment, Condition, Exclusion, WorkerView
 
+TRUST_S, GAPS, FADING = 3.0, 1.5, 0.9
+"""A worker that has something to tell is believed to be at work for so long, or so many times the longest that it was
+silent lately; then it may be dead."""
+NEVER = float("inf")
+
 
 class Seat:
     """Mutable; owned by ``Pool``, which keeps it in order whenever it changes."""
 
     __slots__ = (
-        *("cost", "cost_factor", "free_at", "held", "is_idle", "order", "overdue", "pace", "resting"),
+        *("cost", "cost_factor", "free_at", "gap_s", "held", "is_idle", "order", "overdue", "pace", "place_at"),
+        "resting",
         *("room_at", "shelves", "since", "speed", "starts", "view", "warm"),
     )
 
@@ -23,6 +30,8 @@ class Seat:
         self.held: dict[str, Assignment] = {}
         self.starts: dict[str, float] = {}
         self.since = view.heard_at
+        self.gap_s = 0.0
+        self.place_at = 0.0
         self.resting = False
         self.warm: list[str] = []
         self.shelves: tuple[str, ...] = ()
@@ -58,6 +67,7 @@ class Seat:
         """A request of its is over; the next one, if any, begins."""
         assignment = self.held.pop(request_id, None)
         if assignment is not None:
+            self.gap_s = max(now - max(self.view.heard_at, assignment.at), FADING * self.gap_s)
             if self.starts.pop(request_id, None) is not None and len(self.held) > len(self.starts):
                 self.starts[next(one for one in self.held if one not in self.starts)] = now
             self.reckon()
@@ -72,18 +82,20 @@ class Seat:
             self.reckon()
 
     def reckon(self) -> None:
-        """Find when an engine is free (``since`` when its job runs), and how much cost was promised to it."""
+        """Find when an engine is free (``since`` when its job runs), when there is a place, and how much cost was
+        promised to it."""
         view, held = self.view, self.held
         self.cost = view.foreign_load + sum([one.cost for one in held.values()])
+        self.place_at = self._place_at() if len(held) >= view.slots else 0.0
         foreign_s = view.foreign_load / view.perf if view.perf > 0 else 0.0
-        ends = [(start + _duration(held[one]), start) for one, start in self.starts.items()]
+        ends = [(self._end(start, held[one]), start) for one, start in self.starts.items()]
         if len(ends) < view.engines:
             self.free_at, self.since = view.heard_at + foreign_s, view.heard_at
             return
         heapify(ends)
         for request_id, assignment in held.items():
             if request_id not in self.starts:
-                heapreplace(ends, (ends[0][0] + _duration(assignment), ends[0][1]))
+                heapreplace(ends, (ends[0][0] + _duration(assignment), ends[0][0]))
         self.free_at, self.since = ends[0][0] + foreign_s, ends[0][1]
 
     def wait(self, now: float) -> float:
@@ -94,12 +106,12 @@ class Seat:
 
     def has_room(self, now: float) -> bool:
         """Whether it may be handed a request now."""
-        return self.has_place() and self.wait(now) <= self.view.lead_s
+        return self.has_place(now) and self.wait(now) <= self.view.lead_s
 
-    def has_place(self) -> bool:
+    def has_place(self, now: float) -> bool:
         """Whether it may hold one more request, as soon as it is free."""
         view = self.view
-        if len(self.held) >= view.slots:
+        if self.place_at > now:
             return False
         return view.admit_s is None or self.cost <= 0 or self.cost <= view.admit_s * view.perf
 
@@ -138,6 +150,21 @@ class Seat:
         if ask.dialect and view.dialects is not None and ask.dialect not in view.dialects:
             return Exclusion.DIALECT
         return None
+
+    def _end(self, start: float, assignment: Assignment) -> float:
+        """When it should be over; after a report that shows that it is not, a share of its age later."""
+        end, heard_at = start + _duration(assignment), self.view.heard_at
+        return end if end > heard_at else heard_at + self.overdue * (heard_at - start)
+
+    def _place_at(self) -> float:
+        """When enough of what it holds should be over; never, if it would have to be silent for too long until then."""
+        heard_at, held = self.view.heard_at, self.held.values()
+        ends = sorted(one.expected_finish_at for one in held if one.expected_finish_at > heard_at)
+        more = len(held) - self.view.slots
+        if more >= len(ends):
+            return NEVER
+        spoke_at = min([ends[0], *(one.at for one in held if one.at > heard_at)])
+        return ends[more] if ends[more] <= spoke_at + max(TRUST_S, GAPS * self.gap_s) else NEVER
 
     def _use(self, models: Sequence[str]) -> None:
         """These will be resident; what was not used for longest makes room."""

@@ -7,7 +7,7 @@ start and nobody renewed it.
 from collections import deque
 from collections.abc import Iterator
 
-from router.choose.seat import Seat
+from router.choose.seat import NEVER, Seat
 from router.model import Ask
 
 LAPSE_S = 1.0
@@ -32,8 +32,8 @@ class Promise:
         self.alone = alone
         self.rank = 0
         self.serial = 0
-        if len(seat.held) < seat.view.slots:
-            self.stands_until = start_at - seat.view.lead_s
+        if seat.place_at < NEVER:
+            self.stands_until = max(start_at - seat.view.lead_s, seat.place_at)
         else:
             self.stands_until = start_at + seat.overdue * max(start_at - seat.since, 0.0)
 

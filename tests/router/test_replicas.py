@@ -1,17 +1,21 @@
 """Several routers on one store: they see one fleet, never fill a worker together, and go on when the store is gone."""
 
+from typing import Any
+
+import pytest
+
 from router.changes import ChangeKind
 from router.ports import News, NewsKind
 from tests.fakes.clock import FakeClock, settle
-from tests.fakes.router_world import Replica
+from tests.fakes.router_world import Replica, one_endpoint
 from tests.fakes.shared_state import FakeStore, counts
 from tests.router.conftest import Make
 
 
-async def pair(make: Make) -> tuple[Replica, Replica, FakeStore]:
+async def pair(make: Make, **changes: Any) -> tuple[Replica, Replica, FakeStore]:
     clock, store = FakeClock(), FakeStore()
-    first = await make(clock=clock, store=store, name="r1", shared=True)
-    second = await make(clock=clock, store=store, name="r2", shared=True)
+    first = await make(clock=clock, store=store, name="r1", shared=True, endpoints=one_endpoint(**changes))
+    second = await make(clock=clock, store=store, name="r2", shared=True, endpoints=one_endpoint(**changes))
     return first, second, store
 
 
@@ -38,6 +42,46 @@ async def test_replicas_do_not_fill_a_worker_together(make: Make) -> None:
     winner, loser = (one, two) if one.worker else (two, one)
     await (first if winner is one else second).done("a" if winner is one else "b")
     assert loser.worker == "ep/1"
+
+
+async def test_what_should_be_over_makes_room_in_the_store_too(make: Make) -> None:
+    """A worker tells of ends late: the replica that counts one as over is granted another by the store."""
+    first, second, store = await pair(make, lead_time=0.3)
+    await first.report(1, slots=2, engines=1)
+    for name in ("a", "b", "c"):
+        waiter = second.waiting(name)
+        await settle()
+        await first.clock.advance(0.8)
+        await settle()
+        assert waiter.worker == "ep/1"
+    assert counts(store) == {"ep/1": 3}
+
+
+async def test_work_that_comes_to_one_replica_is_load_at_all(make: Make) -> None:
+    """They share the workers, so they have to see the same load; totals stay apart, as scaling adds them up."""
+    first, second, _ = await pair(make)
+    await first.report(1, slots=8, engines=8)
+    for name in ("a", "b", "c"):
+        first.waiting(name)
+        await first.clock.advance(1.0)
+        await settle()
+    loads = [one.dispatcher.learning.load for one in (first, second)]
+    now = first.clock.monotonic()
+    assert loads[0].rate("ep", now) == pytest.approx(loads[1].rate("ep", now)) and loads[0].rate("ep", now) > 0
+    assert [load.total("ep")[0] for load in loads] == [3, 0]
+
+
+async def test_who_gave_a_request_learns_although_its_worker_told_another(make: Make) -> None:
+    """Each worker reports to one address only; sizes would never be learned by the other replicas."""
+    first, second, _ = await pair(make)
+    await first.report(1)
+    for number in range(12):
+        waiter = second.waiting(str(number))
+        await settle()
+        assert waiter.worker == "ep/1"
+        await first.done(str(number), run_s=3.0)
+        await settle()
+    assert second.ask("next").size == pytest.approx(300.0, rel=0.1)
 
 
 async def test_an_assignment_of_one_counts_at_the_other(make: Make) -> None:

@@ -187,6 +187,42 @@ def test_a_prepared_place_is_filled_shortly_before_the_engine_is_free() -> None:
     assert placed(choosing.plan([ask("third")], 0.99)) == {}
 
 
+def test_until_a_worker_speaks_what_should_be_over_is_over() -> None:
+    """Ends are told late: it goes on getting work at its pace, but not for long if it is silent altogether."""
+    choosing = chooser(worker("w", 100, slots=2, lead_s=0.25))
+    now, given = 0.0, []
+    for number in range(12):
+        one = ask(f"r{number}")
+        while now < 30 and not placed(choosing.plan([one], now)):
+            now = choosing.next_change(ENDPOINT, now) or 30.0
+        given += [round(now, 3)] if now < 30 else []
+    assert given == pytest.approx([0.0, 0.75, 1.75, 2.75, 3.75])
+
+
+def test_a_report_that_still_shows_a_request_is_believed() -> None:
+    """What runs longer than expected keeps its place once its worker has said so."""
+    view = worker("w", 100, slots=2, lead_s=0.25)
+    choosing = chooser(view)
+    choosing.plan([ask("first")], 0.0)
+    assert placed(choosing.plan([ask("second")], 0.8)) == {"second": "w"}
+    choosing.put(replace(view, heard_at=1.2), 1.2)
+    third = ask("third")
+    assert placed(choosing.plan([third], 1.8)) == {}
+    choosing.settle("first", 1.9)
+    assert placed(choosing.plan([third], 2.7)) == {"third": "w"}
+
+
+def test_a_worker_that_speaks_seldom_is_believed_for_longer() -> None:
+    """One that was silent for ten seconds before it told of ends gets work for as long the next time."""
+    view = worker("w", 100, slots=2, lead_s=0.25)
+    choosing = chooser(view)
+    choosing.plan([ask("r")], 0.0)
+    choosing.settle("r", 10.0)
+    choosing.put(replace(view, heard_at=10.0), 10.0)
+    given = [placed(choosing.plan([ask(f"s{number}")], 10.0 + number)) for number in range(10)]
+    assert all(given)
+
+
 def test_a_warm_worker_is_preferred_to_a_faster_cold_one() -> None:
     """A model's load time counts as much as its run."""
     views = [worker("fast", 200, warm=("other",)), worker("warm", 100, warm=("m",), swap_s={"m": 8.0})]

@@ -76,3 +76,10 @@ class Context:
     def options(self, class_type: str, name: str) -> tuple[str, ...]:
         """What ComfyUI offers now for an input of a node class; empty = not known."""
         return tuple(self.source(class_type, name))
+
+    def first(self, class_type: str, name: str) -> str:
+        """The first of them. Raises: ValueError, which the caller reads, where there is none."""
+        offered = self.options(class_type, name)
+        if not offered:
+            raise ValueError(f"nothing is installed for {name} of {class_type}; name one")
+        return offered[0]

@@ -33,14 +33,9 @@ class Request(BaseModel):
 
 def generate_workflow(request: Request, context: Context) -> dict[str, Any]:
     """Return the graph for one request."""
-    installed = context.options("CheckpointLoaderSimple", "ckpt_name")
-    if request.checkpoint is None and not installed:
-        raise ValueError("no checkpoint is installed; name one in `checkpoint`")
+    checkpoint = request.checkpoint or context.first("CheckpointLoaderSimple", "ckpt_name")
     return {
-        "model": {
-            "class_type": "CheckpointLoaderSimple",
-            "inputs": {"ckpt_name": request.checkpoint or installed[0]},
-        },
+        "model": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": checkpoint}},
         "positive": {"class_type": "CLIPTextEncode", "inputs": {"text": request.prompt, "clip": ["model", 1]}},
         "negative": {"class_type": "CLIPTextEncode", "inputs": {"text": request.negative_prompt, "clip": ["model", 1]}},
         "latent": {

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lib.workflow.drafting.javascript import Array, Const, Expression, Name, Object, Raw, Reader, Template
-from lib.workflow.drafting.zod import Field, fields_of, source
+from lib.workflow.drafting.javascript import Array, Call, Const, Expression, Name, Object, Raw, Reader, Template
+from lib.workflow.drafting.zod import Field, fields_of, is_first, source
 
 HEAD = '''\
 """{summary}
@@ -37,7 +37,7 @@ _TAKEN_APART = re.compile(r"(?:const|let) \{ [\w$ ,]* \} = input(?: ;)?")
 IMPORTS = {
     "typing": ("Annotated", "Any", "Literal"),
     "pydantic": ("BaseModel", "Field"),
-    "lib.workflow.authoring": ("OneOf", "Seed"),
+    "lib.workflow.authoring": ("Context", "OneOf", "Seed"),
 }
 
 
@@ -68,7 +68,7 @@ def draft_python(script: str, *, file: str) -> PythonDraft:
     usable = [item for item in fields if item.name.isidentifier() and not keyword.iskeyword(item.name)]
     parts.todo += [f"field {item.name}: not a Python name" for item in fields if item not in usable]
     parts.todo += [f"field {item.name}: {text}" for item in usable for text in item.todo]
-    body = _body(parts, {item.name for item in usable})
+    body = _body(parts, {item.name: item for item in usable})
     state = OPEN.format(count=len(parts.todo)) if parts.todo else DONE
     lines = [line for item in usable for line in _field(item)] or ["    pass"]
     rest = "\n".join(lines) + "\n\n\n" + (TODO_FUNCTION if "todo(" in body else "") + body
@@ -101,6 +101,10 @@ def _read(reader: Reader) -> _Parts:
             if (start := _value_start(texts, index + 2)) is not None:
                 parts.known.setdefault(following, reader.expression_at(start))
         elif text in parts.known and following == "=" and texts[index - 1] not in ("const", "let", "var"):
+            again = reader.expression_at(index + 2)
+            if isinstance(again, Call) and again.on == Name((text,)) and all(map(is_first, again.arguments)):
+                parts.known[text] = Call(parts.known[text], again.method, again.arguments)
+                continue
             parts.todo.append(f"line {reader.line(reader.tokens[index])}: {text} is set once more")
         elif text in ("summary", "description") and following == ":":
             value = reader.expression_at(index + 2)
@@ -169,17 +173,18 @@ def _field(item: Field) -> list[str]:
     return [*lines, f"    {item.name}: {kind}" + (f" = Field({', '.join(arguments)})" if arguments else "")]
 
 
-def _body(parts: _Parts, fields: set[str]) -> str:
-    lines = ["def generate_workflow(input: Request) -> dict[str, Any]:", '    """Return the graph for one input."""']
-    if parts.graph is None:
-        return "\n".join([*lines, '    return todo("the graph")', ""])
-    writer = _Writer(fields=fields, known=parts.known, todo=parts.todo)
-    return "\n".join([*lines, f"    return {writer.write(parts.graph, 1)}", ""])
+def _body(parts: _Parts, fields: Mapping[str, Field]) -> str:
+    graph = 'todo("the graph")'
+    if parts.graph is not None:
+        graph = _Writer(fields=fields, known=parts.known, todo=parts.todo).write(parts.graph, 1)
+    context = ", context: Context" if "context.first(" in graph else ""
+    head = f"def generate_workflow(input: Request{context}) -> dict[str, Any]:"
+    return "\n".join([head, '    """Return the graph for one input."""', f"    return {graph}", ""])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Writer:
-    fields: set[str]
+    fields: Mapping[str, Field]
     known: Mapping[str, Expression]
     todo: list[str]
 
@@ -188,19 +193,28 @@ class _Writer:
             case Const(value):
                 return _text(value)
             case Name(parts) if self._is_field(expression):
-                return f"input.{parts[-1]}"
+                return self._value(self.fields[parts[-1]])
             case Name((name,)) if name in self.known and depth < 20:
                 return self.write(self.known[name], depth + 1)
             case Array(items):
                 return f"[{', '.join(self.write(item, depth) for item in items)}]"
             case Object(items):
                 return self._object(items, depth)
-            case Template(texts) if all(isinstance(part, Const) or self._is_field(part) for part in texts):
+            case Template(texts) if all(isinstance(part, Const) or self._is_plain(part) for part in texts):
                 return 'f"' + "".join(self._piece(part, depth) for part in texts) + '"'
         text = source(expression)
         where = f"line {expression.line}: " if isinstance(expression, Raw) else ""
         self.todo.append(f"graph: {where}{text}")
         return f"todo({_text(text)})"
+
+    def _value(self, item: Field) -> str:
+        if not item.first or item.listed is None:
+            return f"input.{item.name}"
+        return f"input.{item.name} or context.first({', '.join(map(_text, item.listed))})"
+
+    def _is_plain(self, expression: Expression) -> bool:
+        """Whether it is a field whose value is all there is to write."""
+        return self._is_field(expression) and "(" not in self.write(expression, 0)
 
     def _is_field(self, expression: Expression) -> bool:
         match expression:

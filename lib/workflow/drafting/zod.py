@@ -1,5 +1,6 @@
 """Fields of a zod schema as fields of a pydantic model, and what of them could not be told."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -28,12 +29,18 @@ _BOUNDS = {"gt": "gt", "gte": "ge", "min": "ge", "lt": "lt", "lte": "le", "max":
 _BOUNDS |= {"step": "multiple_of"}
 _LENGTHS = {"min": "min_length", "max": "max_length"}
 _SIGNS = {"positive": ("gt", 0), "nonnegative": ("ge", 0), "negative": ("lt", 0), "nonpositive": ("le", 0)}
+_LISTED = re.compile(r"config\.models\.(\w+)\.all\.includes\(")
+_WARM = "config.warmupCkpt"
+_FIRST = re.compile(rf"(?:{_WARM}(?:\|\||\?\?))?config\.models\.\w+\.all\[0\]|{_WARM}")
+"""Defaults of comfyui-api's examples: what it was warmed up with, or what is installed first."""
+FIRST = "The first one that is installed when not given."
 _SILENT = frozenset({"finite", "safe", "trim", "strict", "passthrough", "strip", "coerce"})
 
 
 @dataclass(slots=True, kw_only=True)
 class Field:
-    """One field: a Python type, the arguments of pydantic's ``Field``, and what is left to do by hand."""
+    """One field: a Python type, the arguments of pydantic's ``Field``, and what is left to do by hand. ``listed``:
+    class and input whose choices it takes; ``first``: the first of them is its default."""
 
     name: str
     type: str = "Any"
@@ -42,6 +49,8 @@ class Field:
     random: bool = False
     has_default: bool = False
     default: object = None
+    listed: tuple[str, str] | None = None
+    first: bool = False
     todo: list[str] = field(default_factory=list)
 
 
@@ -64,9 +73,9 @@ def fields_of(schema: Expression, known: Mapping[str, Expression]) -> list[Field
 def _read(item: Field, expression: Expression, known: Mapping[str, Expression], depth: int) -> None:
     match expression:
         case Name(parts) if parts in SAMPLING:
-            item.type = _one_of(SAMPLING[parts])
+            _list(item, SAMPLING[parts])
         case Name(("config", "models", kind, "enum")) if kind in MODELS:
-            item.type = _one_of(MODELS[kind])
+            _list(item, MODELS[kind])
         case Name((name,)) if name in known and depth < 8:
             _read(item, known[name], known, depth + 1)
         case Call(Name(("z",)), method, arguments):
@@ -113,6 +122,11 @@ def _modify(item: Field, method: str, arguments: tuple[Expression, ...]) -> None
             item.has_default, item.default = True, constant(value)
         case "default", (Raw(text, _),) if "Math.random" in text:
             item.random = True
+        case "default", (value,) if item.listed and is_first(value):
+            item.first = item.optional = True
+            item.arguments.setdefault("description", FIRST)
+        case "refine", (Raw(text, _), *_) if (kind := _listed_kind(text)) and item.type == "str":
+            _list(item, MODELS[kind])
         case name, _ if numeric and name in _SIGNS:
             key, value = _SIGNS[name]
             item.arguments[key] = value
@@ -126,8 +140,20 @@ def _modify(item: Field, method: str, arguments: tuple[Expression, ...]) -> None
             item.todo.append(f".{method}({', '.join(map(source, arguments))})")
 
 
-def _one_of(place: tuple[str, str]) -> str:
-    return f'Annotated[str, OneOf("{place[0]}", "{place[1]}")]'
+def _list(item: Field, place: tuple[str, str]) -> None:
+    item.listed, item.type = place, f'Annotated[str, OneOf("{place[0]}", "{place[1]}")]'
+
+
+def _listed_kind(text: str) -> str | None:
+    """The kind of models among which a refinement looks a value up, and does nothing else."""
+    found = _LISTED.search(plain := "".join(text.split()))
+    whole = re.compile(r"\(?(\w+)(?::\w+)?\)?=>" + _LISTED.pattern + r"\1\)")
+    return found[1] if found and found[1] in MODELS and whole.fullmatch(plain) else None
+
+
+def is_first(value: Expression) -> bool:
+    """Whether a default is what comfyui-api was warmed up with, or what is installed first."""
+    return _FIRST.fullmatch("".join(source(value).split())) is not None
 
 
 def is_constant(expression: Expression) -> bool:

@@ -115,5 +115,8 @@ def test_kinds_of_files_are_shown() -> None:
 
 
 def test_a_context_tells_what_is_there() -> None:
-    """As a tuple, whatever the source gives."""
-    assert Context(lambda class_type, name: [class_type, name]).options("A", "b") == ("A", "b")
+    """As a tuple, whatever the source gives; the first of it, or that there is none."""
+    context = Context(lambda class_type, name: [class_type, name])
+    assert (context.options("A", "b"), context.first("A", "b")) == (("A", "b"), "A")
+    with pytest.raises(ValueError, match="nothing is installed for b of A"):
+        Context(no_options).first("A", "b")

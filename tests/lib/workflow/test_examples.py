@@ -74,7 +74,7 @@ async def test_without_a_checkpoint_it_says_so() -> None:
     """Not with an error of ComfyUI's about an empty name."""
     endpoint = await WorkflowFolder(EXAMPLES).find("sd1.5/txt2img")
     assert endpoint is not None
-    with pytest.raises(InvalidRequest, match="no checkpoint is installed"):
+    with pytest.raises(InvalidRequest, match="nothing is installed for ckpt_name"):
         await endpoint.bind({"prompt": "x"}, options=no_options)
 
 

@@ -106,6 +106,55 @@ async def test_what_is_missing_is_said(tmp_path: Path, script: str, todo: str) -
     await load(tmp_path, drafted.text)
 
 
+WARM = """
+let any_model: any = config.models.checkpoints.enum.optional();
+if (config.warmupCkpt) {
+  any_model = any_model.default(config.warmupCkpt);
+}
+const RequestSchema = z.object({
+  one: any_model,
+  two: z.string().refine((val: string) => config.models.loras.all.includes(val)).optional()
+    .default(config.warmupCkpt || config.models.loras.all[0]).describe("A style"),
+});
+const generateWorkflow = (input) => ({ "1": { class_type: "A", inputs: { one: input.one, two: input.two } } });
+"""
+
+
+async def test_what_is_installed_first_is_the_default(tmp_path: Path) -> None:
+    """As comfyui-api's own examples have it, of 1.9 and of now: a list of installed models, and the warm-up's."""
+    drafted = draft_python(WARM + ENDS, file="x.ts")
+    assert drafted.todo == ()
+    endpoint = await load(tmp_path, drafted.text)
+    installed = lambda class_type, name: {"ckpt_name": ("a", "b"), "lora_name": ("c", "d")}[name]  # noqa: E731
+    assert (await endpoint.bind({}, options=installed)).graph["1"]["inputs"] == {"one": "a", "two": "c"}
+    given = await endpoint.bind({"one": "b", "two": "d"}, options=installed)
+    assert given.graph["1"]["inputs"] == {"one": "b", "two": "d"}
+    assert endpoint.schema(installed)["properties"]["two"]["description"] == "A style"
+    with pytest.raises(InvalidRequest, match=r"input\.two"):
+        await endpoint.bind({"two": "a"}, options=installed)
+    with pytest.raises(InvalidRequest, match="nothing is installed for ckpt_name"):
+        await endpoint.bind({}, options=lambda class_type, name: ())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("any_model.default(config.warmupCkpt)", "any_model.default('x')"),
+        ("includes(val))", "includes(val) && val !== 'x')"),
+        ("includes(val))", "includes(other))"),
+        ("models.loras.all.includes", "models.unheard_of.all.includes"),
+        ("|| config.models.loras.all[0]", "|| pick()"),
+        ("two: input.two", "two: `x/${input.two}`"),
+    ],
+)
+async def test_what_only_looks_alike_is_left_to_do(tmp_path: Path, change: tuple[str, str]) -> None:
+    """Nothing is taken for what it is not; the draft loads."""
+    assert change[0] in WARM
+    drafted = draft_python(WARM.replace(*change) + ENDS, file="x.ts")
+    assert drafted.todo and "TODO" in drafted.text
+    await load(tmp_path, drafted.text)
+
+
 def test_taking_the_input_apart_is_understood() -> None:
     """The names stand for the fields then."""
     script = """

@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmark", epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.set_defaults(dialect=None, only=None, real=False, trace=None)
+    parser.set_defaults(dialect=None, only=None, page=False, real=False, trace=None)
     commands = parser.add_subparsers(dest="command", required=True)
     boot = commands.add_parser("boot", help="the benchmark that a worker runs at start")
     where = boot.add_mutually_exclusive_group()

@@ -11,10 +11,22 @@ STARTER = {
     "URL": ("-", "`url` in the report of a start that failed."),
 }
 """Variables that only ``start_server.sh``, the launcher and the Makefile read: default and meaning."""
+IMAGE = {
+    "BASE_IMAGE": ("`python:3.12-slim-bookworm`", "Build argument: any Debian or Ubuntu with Python 3.11 or newer."),
+    "COMFYUI_VERSION": ("`v0.3.75`", "Build argument: tag, branch or commit of ComfyUI; `latest` = the newest commit."),
+    "CUDA_VERSION_FOR_COMFY": ("-", "Build argument: torch from PyTorch's index for that CUDA, for example `12.6`."),
+    "MODEL_TYPE": ("`sd15`", "Build argument: the folder under `examples/` whose models are in the image."),
+    "PUBLIC_KEY": ("-", "sshd is started, and opens for this key."),
+    "PYTORCH_INDEX_URL": ("-", "Build argument: another package index for torch."),
+}
+"""What only the image for RunPod knows (``provisioning/runpod``): default and meaning."""
 NOT_READ = {
     "ANTHROPIC_API_KEY": "Drafts of workflow endpoints (`python -m lib.workflow draft`) are made offline, by no model.",
     "BASE": "It names an image whose environment comfyui-api sources; ComfyUI is asked for its samplers here.",
+    "ENABLE_PYTORCH_UPGRADE": "worker-comfyui's build argument; here `PYTORCH_INDEX_URL` alone says it.",
+    "HUGGINGFACE_ACCESS_TOKEN": "worker-comfyui's build argument, kept in its image; ours: the secret `HF_TOKEN`.",
     "MINIMAX_API_KEY": "As `ANTHROPIC_API_KEY`.",
+    "WEBSOCKET_MESSAGE_TIMEOUT": "Proposed for worker-comfyui; see `COMFYUI_HISTORY_POLL_S` for quiet prompts.",
 }
 """Variables of the programs whose users we serve that mean nothing here: why."""
 INTERNAL = frozenset({"BASH_SOURCE", "DEBIAN_FRONTEND", "HOME", "PYWORKER_HOST_READY", "PYWORKER_SECOND_INTERPRETER"})

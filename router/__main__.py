@@ -1,5 +1,6 @@
 """``python -m router``: run the router until it is told to stop (SIGTERM, SIGINT)."""
 
+import argparse
 import logging
 import sys
 
@@ -14,10 +15,12 @@ from router.settings import load_router_settings
 
 log = logging.getLogger(__name__)
 FAILED, INTERRUPTED = 1, 130
+ABOUT = "One address for many workers. Variables of the environment set it (router/README.md); none has to be set."
 
 
 def main() -> int:
     """Run; the exit status. What is wrong with a setting, or with the start, is said in a line."""
+    argparse.ArgumentParser(prog="python -m router", description=ABOUT).parse_args()
     try:
         settings = load_router_settings()
         configure_logging(level=settings.log_level, log_format=settings.log_format)

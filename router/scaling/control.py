@@ -7,7 +7,6 @@ and it has nothing to do, by our count and by its own, is it told to end; it the
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from router.changes import Change, ChangeKind
@@ -19,7 +18,7 @@ from router.scaling.desire import Demand, Desired, Steady, Supply, desire
 from router.scaling.group import Group
 from router.scaling.plan import Member, Plan, Source, make_plan
 from router.scaling.ports import Instance, InstanceState
-from router.scaling.updates import Rollout, rollouts
+from router.scaling.updates import Rollout, Rollouts
 from router.scaling.watch import Pace, Watch, is_busy
 
 log = logging.getLogger(__name__)
@@ -46,7 +45,7 @@ class Scaler:
         self._decided: dict[str, tuple[Demand, Supply, Desired]] = {}
         self._resting: dict[str, dict[str, float]] = {}
         self._ill_since: dict[str, float] = {}
-        self._rollouts: dict[tuple[str, str], Rollout] = {}
+        self._updates = Rollouts(ground.core.link, clock=ground.clock)
         self._events: deque[dict[str, Any]] = deque(maxlen=EVENTS)
         self._elsewhere: dict[tuple[str, str], list[int]] = {}
         self._due_at = float("-inf")
@@ -88,7 +87,7 @@ class Scaler:
         for endpoint in self._dispatcher.endpoints.all():
             self._decide(endpoint)
             if self.leads and self._of(endpoint.name):
-                self._rollouts |= rollouts(notes, endpoint, known=self._rollouts)
+                self._updates.hear(notes, endpoint)
                 await self._act(endpoint)
             elif not self.leads:
                 self._dispatcher.rest(endpoint.name, _resting(notes, endpoint.name))
@@ -166,16 +165,16 @@ class Scaler:
                 await self._dispatcher.drop(f"{name}/{number}")
             group.gone.clear()
         members = self._members(endpoint, groups)
-        ill = self._ill(members, groups)
+        ill = self._ill(members, groups, restarted=self._updates.restarted(name))
         well = [one for one in members if one.id not in ill]
         plan = make_plan(self._decided[name][2], well, [*self._sources(endpoint, groups, well)])
-        updating = {key for rollout in self._rolling(name) for key in rollout.resting(name)}
-        self._rest(name, plan.rest | updating)
+        self._rest(name, plan.rest | self._updates.resting(name))
         for group in groups.values():
             if not group.is_blocked:
                 self._carry_out(group, plan, ill)
-        for rollout in self._rolling(name):
-            self._roll(rollout, groups[rollout.group], well)
+        for rollout in self._updates.of(name):
+            if (updated := groups.get(rollout.group)) is not None:
+                await self._roll(rollout, updated, well)
 
     def _claim(self, endpoint: str, group: str, numbers: Iterable[int]) -> None:
         for number in numbers:
@@ -185,6 +184,7 @@ class Scaler:
         """All workers of the endpoint: those that report, and those that are to."""
         known = {worker.record.id: worker for worker in self._dispatcher.workers(endpoint.name)}
         owned = {number: group for group in groups.values() for number in group.instances}
+        restarted = self._updates.restarted(endpoint.name)
         members: list[Member] = []
         for number in sorted({*known, *owned}):
             worker, group = known.get(number), owned.get(number)
@@ -193,6 +193,8 @@ class Scaler:
             if group and worker and (worker.heard_at < group.begun.get(number, 0.0) or condition is Condition.STOPPED):
                 condition = None  # that was its former life
             if instance and instance.state is InstanceState.STOPPED:
+                condition = None
+            if number in restarted and condition is not Condition.READY:
                 condition = None
             settings = self._settings_of(endpoint, group.name if group else worker.record.group if worker else "")
             if group and condition is Condition.READY:
@@ -296,7 +298,9 @@ class Scaler:
 
     # -- health and updates -------------------------------------------------------------------------------------------
 
-    def _ill(self, members: Sequence[Member], groups: Mapping[str, Group]) -> frozenset[int]:
+    def _ill(
+        self, members: Sequence[Member], groups: Mapping[str, Group], *, restarted: Mapping[int, float]
+    ) -> frozenset[int]:
         """Those to be replaced: they do not become ready, have failed, or were silent for too long."""
         now, settings = self._clock.monotonic(), self._settings
         found: set[int] = set()
@@ -308,7 +312,7 @@ class Scaler:
             group = groups.get(one.group) if one.state is not None else None
             if group is None or one.state in (InstanceState.STOPPED, InstanceState.LEAVING):
                 continue
-            up_s = now - group.begun.get(one.id, now)
+            up_s = now - max(group.begun.get(one.id, now), restarted.get(one.id, 0.0))
             slow = one.condition is None or (one.id in group.booting and not one.is_loaded)
             failing_s = now - self._ill_since.get(one.key, now)
             if (
@@ -319,15 +323,12 @@ class Scaler:
                 found.add(one.id)
         return frozenset(found)
 
-    def _rolling(self, endpoint: str) -> list[Rollout]:
-        return [one for one in self._rollouts.values() if one.endpoint == endpoint and one.waiting]
-
-    def _roll(self, rollout: Rollout, group: Group, members: Sequence[Member]) -> None:
-        number = rollout.step(members, endpoint=group.endpoint)
+    async def _roll(self, rollout: Rollout, group: Group, members: Sequence[Member]) -> None:
+        number = rollout.step(members, now=self._clock.monotonic())
         if number is not None and not group.is_blocked:
-            rollout.began(number)
             self._note("update", group, number)
             group.do("update", group.provider.restart(number, group.launch))
+            await self._updates.begin(rollout)
 
     # -- for people ---------------------------------------------------------------------------------------------------
 
@@ -361,7 +362,7 @@ class Scaler:
             "acts": self.leads,
             "endpoints": {name: figures for name in names if (figures := self.figures(name))},
             "events": list(self._events),
-            "updates": [asdict(one) for one in self._rollouts.values() if one.waiting],
+            "updates": self._updates.told(),
         }
 
     def health(self) -> dict[str, Any]:

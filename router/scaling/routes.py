@@ -16,10 +16,9 @@ from lib.serving.payloads import json_response
 from router.access import BEARER
 from router.dispatch import Dispatcher
 from router.endpoints import Endpoint, Place, Scope, UnknownEndpoint
-from router.ports import SharedState
 from router.registry import Worker
 from router.scaling.control import Scaler
-from router.scaling.updates import LIFE_S, note_name
+from router.scaling.updates import note_update
 from router.storelink import StoreLink
 from router.wire.reading import Callers, read_object
 
@@ -117,14 +116,8 @@ class Updating:
         return _answer(ok=noted and (count > 0 or not workers), count=count, trouble=" ".join(trouble))
 
     async def _note(self, place: Place, ids: Sequence[int]) -> bool:
-        name = note_name(place.endpoint.name, place.group.name)
-        note = {"at": self._clock.now().timestamp(), "ids": list(ids)}
-
-        async def put(state: SharedState) -> bool:
-            await state.put_note(name, note, ttl_s=LIFE_S)
-            return True
-
-        return await self._link.attempt(put, otherwise=False)
+        at = self._clock.now().timestamp()
+        return await note_update(self._link, place.endpoint.name, place.group.name, at=at, ids=ids)
 
     async def _tell(self, endpoint: Endpoint, workers: Sequence[Worker]) -> Mapping[str, bool]:
         token = self._token_of(endpoint)

@@ -24,7 +24,7 @@ from provisioning.errors import ProvisioningError, without_secrets
 from provisioning.facts import HostFacts
 from provisioning.interpreter import Interpreter, interpreter_of
 from provisioning.manifest import DEFAULT_MANIFEST, Condition, Manifest, load_manifest, parse_manifest, read_location
-from provisioning.settings import REPOSITORY, HostSettings, InstallSettings
+from provisioning.settings import REPOSITORY, VAST_SIGN_URL, HostSettings, InstallSettings
 from provisioning.steps import digest, say
 from provisioning.tls import TlsPaths, ensure_certificate
 from provisioning.volume.mount import Volume, mount
@@ -139,7 +139,14 @@ def _tls(host: HostSettings, worker: Settings) -> None:
             )
         return
     say("TLS")
-    ensure_certificate(paths, sign_url=host.sign_url, container_id=container_id, wait_s=host.sign_wait_s)
+    told = {} if host.sign_url == VAST_SIGN_URL else _about(worker)
+    ensure_certificate(paths, sign_url=host.sign_url, container_id=container_id, wait_s=host.sign_wait_s, **told)
+
+
+def _about(worker: Settings) -> dict[str, str]:
+    """What a router has to know to sign for the address that callers use."""
+    token = worker.fleet.master_token
+    return {"address": worker.fleet.public_ipaddr or "", "token": token.get_secret_value() if token else ""}
 
 
 def _operators_script(host: HostSettings, around: Surroundings, facts: HostFacts) -> None:

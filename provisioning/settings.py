@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lib.storage.operator_urls import OperatorUrls
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+VAST_SIGN_URL = "https://console.vast.ai/api/v0/sign_cert/"
 Model = TypeVar("Model", bound=EnvironmentSettings)
 
 
@@ -104,9 +105,10 @@ class HostSettings(EnvironmentSettings):
         Path("/etc/instance.csr"), validation_alias="SSL_CSR_PATH", description="Certificate signing request, PEM."
     )
     sign_url: str = Field(
-        "https://console.vast.ai/api/v0/sign_cert/",
+        VAST_SIGN_URL,
         validation_alias="CERT_SIGN_URL",
-        description="Signs the certificate request; ?instance_id=<CONTAINER_ID> is added.",
+        description="Signs the certificate request; ?instance_id=<CONTAINER_ID> is added. A router's is "
+        "<its URL>/api/v0/sign_cert/; any but Vast's is shown PUBLIC_IPADDR and MASTER_TOKEN.",
     )
     sign_wait_s: float = Field(
         2.0, validation_alias="CERT_SIGN_WAIT_S", ge=0, description="First pause between attempts; doubles up to 8 x."

@@ -1,12 +1,16 @@
-"""The key and the certificate of the public listener: made here, signed by Vast's certificate service.
+"""The key and the certificate of the public listener: made here, signed by Vast's certificate service, or a router's.
 
 ``POST <sign url>?instance_id=<CONTAINER_ID>`` with the request in PEM answers with the certificate in PEM
 (``vast-serverless.md`` 8.1, seen in the start script of 2026). An error page is never taken for a certificate.
+A router of ours signs for the address that it is asked from; for another one (behind its proxy) it wants the worker's
+token, which Vast's service never gets.
 """
 
 import ipaddress
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import requests
@@ -37,20 +41,25 @@ class _NotSigned(Exception):
     """No certificate this time."""
 
 
-def ensure_certificate(paths: TlsPaths, *, sign_url: str, container_id: int, wait_s: float) -> None:
+def ensure_certificate(
+    paths: TlsPaths, *, sign_url: str, container_id: int, wait_s: float, address: str = "", token: str = ""
+) -> None:
     """Have a valid certificate that fits the key; asks five times, after ``wait_s`` x 1, 2, 4, 8.
 
+    ``address`` and ``token`` are what a router is told: where callers reach this host, and its MASTER_TOKEN.
     Raises ProvisioningError when no attempt gave one.
     """
     if is_valid(paths):
         say(f"    certificate {paths.certificate} is valid")
         return
     key = _key(paths.key)
-    request = _signing_request(key)
+    request = _signing_request(key, address)
     write_text_atomically(paths.request, request)
     say(f"    asking {sign_url} for a certificate")
+    headers = {"Content-Type": "application/octet-stream"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    post = partial(requests.post, sign_url, params={"instance_id": container_id}, headers=headers, timeout=TIMEOUT_S)
     try:
-        certificate = _signed(request, key=key, sign_url=sign_url, container_id=container_id, wait_s=wait_s)
+        certificate = _signed(request, key=key, post=post, wait_s=wait_s)
     except (_NotSigned, requests.RequestException) as error:
         raise ProvisioningError(
             f"No certificate from {sign_url} in {ATTEMPTS} attempts: {error}",
@@ -84,20 +93,27 @@ def _key(path: Path) -> rsa.RSAPrivateKey:
     return key
 
 
-def _signing_request(key: rsa.RSAPrivateKey) -> str:
-    """Build what Vast's own script asks for; the service decides the names in the certificate."""
+def _signing_request(key: rsa.RSAPrivateKey, address: str) -> str:
+    """Build what Vast's own script asks for, whose service decides the names in the certificate itself."""
     names = (
         (NameOID.COUNTRY_NAME, "US"),
         (NameOID.STATE_OR_PROVINCE_NAME, "CA"),
         (NameOID.COMMON_NAME, "pyworker.vast.ai"),
     )
     subject = x509.Name([x509.NameAttribute(name, value) for name, value in names])
-    alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("0.0.0.0"))])  # noqa: S104
+    alternative = x509.SubjectAlternativeName([_name(address or "0.0.0.0")])  # noqa: S104
     builder = x509.CertificateSigningRequestBuilder().subject_name(subject).add_extension(alternative, critical=False)
     return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
 
 
-def _signed(request: str, *, key: rsa.RSAPrivateKey, sign_url: str, container_id: int, wait_s: float) -> str:
+def _name(address: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(address))
+    except ValueError:
+        return x509.DNSName(address)
+
+
+def _signed(request: str, *, key: rsa.RSAPrivateKey, post: Callable[..., requests.Response], wait_s: float) -> str:
     for attempt in stamina.retry_context(
         on=(_NotSigned, requests.RequestException),
         attempts=ATTEMPTS,
@@ -107,14 +123,7 @@ def _signed(request: str, *, key: rsa.RSAPrivateKey, sign_url: str, container_id
         wait_jitter=0,
     ):
         with attempt:
-            answer = requests.post(
-                sign_url,
-                params={"instance_id": container_id},
-                data=request.encode(),
-                headers={"Content-Type": "application/octet-stream"},
-                timeout=TIMEOUT_S,
-            )
-            return _checked(answer, key)
+            return _checked(post(data=request.encode()), key)
     raise AssertionError("the last attempt returns or raises")
 
 

@@ -55,12 +55,12 @@ class Router:
         *,
         parts: Sequence[PartBuilder],
         clock: Clock | None = None,
-        say: Callable[[str], object] = sys.stdout.write,
+        say: Callable[[str], object] | None = None,
     ) -> None:
         self._settings = settings
         self._builders = parts
         self._clock = clock or SystemClock()
-        self._say = say
+        self._say = say or _say
         self._stop = asyncio.Event()
         self._listener: Listener | None = None
 
@@ -214,6 +214,12 @@ class Router:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+
+
+def _say(text: str) -> None:
+    """At once, also where the output is a file or a service's log."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _calm_collector() -> None:

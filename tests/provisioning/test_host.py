@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from lib.settings import Settings, load_settings
 from provisioning.beside import Later
@@ -168,6 +169,19 @@ def test_serverless_host_gets_its_certificate(server: FileServer, tmp_path: Path
     prepare(tmp_path, settings(**SERVERLESS, **paths), sign_url=f"{server.url}/sign/")
     assert server.requests[0].path == "/sign/?instance_id=42"
     assert (tmp_path / "i.crt").read_bytes().startswith(b"-----BEGIN CERTIFICATE")
+
+
+@pytest.mark.parametrize("address", ["203.0.113.7", "gpu.example.org"])
+def test_a_router_is_told_for_whom_it_signs(server: FileServer, tmp_path: Path, address: str) -> None:
+    """Behind its proxy it knows no caller's address, and wants the worker's token."""
+    server.signer = Signer()
+    told = {"SSL_KEY_PATH": str(tmp_path / "i.key"), "SSL_CERT_PATH": str(tmp_path / "i.crt")}
+    told |= {"PUBLIC_IPADDR": address, "MASTER_TOKEN": "token-of-the-fleet"}
+    prepare(tmp_path, settings(**SERVERLESS, **told), sign_url=f"{server.url}/api/v0/sign_cert/")
+    (request,) = server.requests
+    assert request.headers["Authorization"] == "Bearer token-of-the-fleet"
+    names = x509.load_pem_x509_csr(request.body).extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    assert [str(name.value) for name in names.value] == [address]
 
 
 def test_tls_that_is_switched_off_asks_nobody(tmp_path: Path) -> None:

@@ -95,6 +95,16 @@ def test_a_body_that_breaks_off(world: World) -> None:
     assert len(world.worker.get("/jobs").json()["jobs"]) == len(before) + 1
 
 
+def test_leaving_while_an_input_is_fetched(world: World) -> None:
+    """The fetch is given up, the job ends cancelled and never runs."""
+    source = {"class_type": "LoadImage", "inputs": {"image": f"{world.host.url}/held/left.png"}}
+    with world.call("/generate/sync", counted("left fetching", source=source), request_id="left-fetching"):
+        job = world.accepted("left-fetching")
+        wait_until(lambda: bool(world.host.asked("/held/left.png")), "fetching")
+    assert world.worker.ended(job)["status"] == "cancelled"
+    assert world.runs("left fetching") == 0
+
+
 def test_leaving_while_the_job_waits(world: World) -> None:
     """It ends cancelled and never runs."""
     busy = world.busy("before the one who left")

@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 import requests
+import yaml
+from pydantic import BaseModel
 
 from docs import build_reference
 from provisioning.manifest import load_manifest
-from router.endpoint_settings import load_endpoints
+from router.endpoint_settings import EndpointSettings, GroupSettings, TenantSettings, load_endpoints
+from router.scaling.provider_settings import CommandProvider, LocalProvider, VastProvider
 from router.settings import RouterSettings
 from tests.docs.pages import ROOT, Block, anchors, blocks, links, pages
 from tests.integration.harness import WorkerProcess
@@ -27,6 +30,7 @@ SHARED = ("lib", "router", "benchmark", "provisioning", "workers", "examples", "
 EXAMPLE_TIMEOUT_S = 120
 OF_THE_ROUTER = ("router/README.md", "docs/scaling.md")
 """Pages whose YAML describes endpoints."""
+PARTS = (EndpointSettings, GroupSettings, TenantSettings)
 PAGES = {str(path.relative_to(ROOT)): path for path in pages()}
 WITH_EXAMPLES = [name for name, path in PAGES.items() if any(block.language in RUN for block in blocks(path))]
 
@@ -143,6 +147,29 @@ def test_blocks_are_what_they_claim(name: str, tmp_path: Path) -> None:
             manifest = tmp_path / "manifest.yaml"
             manifest.write_text(block.text)
             load_manifest(manifest)
+
+
+def test_the_routers_page_has_every_field_of_an_endpoint() -> None:
+    """Of its groups and tenants, too."""
+    (shown,) = [block for block in blocks(PAGES["router/README.md"]) if "tenants:" in block.text]
+    (endpoint,) = yaml.safe_load(shown.text)["endpoints"]
+    shown_parts = (endpoint, *endpoint["groups"], *endpoint["tenants"])
+    told = {model: set(part) for model, part in zip(PARTS, shown_parts, strict=True)}
+    assert told == {model: set(model.model_fields) for model in PARTS}
+
+
+@pytest.mark.parametrize("provider", [LocalProvider, VastProvider, CommandProvider])
+def test_the_scaling_page_names_every_field_of_a_provider(provider: type[BaseModel]) -> None:
+    """In an example, or in a sentence."""
+    text = PAGES["docs/scaling.md"].read_text(encoding="utf-8")
+    assert [name for name in provider.model_fields if not re.search(rf"`{name}|^ +{name}:", text, re.MULTILINE)] == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_commands_stand_in_blocks_that_are_run_or_say_why_not(name: str) -> None:
+    """No text that is merely indented, which nobody would run."""
+    text = re.sub(r"^\s*```.*?^\s*```", "", PAGES[name].read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    assert re.findall(r"\n\n {4}\S.*", text) == []
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -131,15 +131,15 @@ def test_it_follows_the_load_up_and_down(seed: int) -> None:
     assert result.counts[-1][1] == 0
     assert result.wait(600, 1800) < 3
     assert result.wait(2100, 3600) < 3
-    assert max(wait for _, wait in result.waits) < 240
+    assert max(wait for _, wait in result.waits) < 75
+    assert max(wait for at, wait in result.waits if at >= 1800) < 62
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_steady_load_is_left_in_peace(seed: int) -> None:
-    """An hour of the same load, with all its chance: growing and shrinking change places a few times only."""
+    """An hour of the same load, with all its chance: the number of workers stays."""
     result = simulate(lambda now: 6.0, end=5400, size=100.0, seed=seed)
-    assert result.turns(900, 5400) <= 12
-    assert result.workers(900, 5400) < 9.5
+    assert {count for at, count in result.counts if at >= 900} == {7}
 
 
 def test_a_burst_is_worked_off_and_forgotten() -> None:

@@ -163,6 +163,7 @@ class RelayJob:
     as it came (sealed at rest), ``headers`` those that matter to the worker. ``remote_id`` is the worker's own name of
     the job of the current attempt. ``fence`` grows with each lease: what an older holder writes is refused.
 
+    ``input_bytes`` is the size of the body, ``hooked`` whether it names somebody who is to be told of the end.
     ``result`` is the worker's final answer (status, body), kept as long as the job. ``number`` is what workers and
     dispatcher know it by, 0 until it is first given one; ``run`` counts how often it was begun anew by its owner. It is
     forgotten at ``forget_at`` (0 = with its result). Who has to be told of its end by us is at ``notice_at`` (0 =
@@ -183,6 +184,8 @@ class RelayJob:
     size: float = 100.0
     shape: str = ""
     models: tuple[str, ...] = ()
+    input_bytes: int = 0
+    hooked: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
     idempotency_key: str = ""
     fence: int = 0
@@ -224,7 +227,7 @@ class JobStore(Protocol):
         self, holder: str, *, limit: int, until: float, now: float, apart: Collection[str] = ()
     ) -> Sequence[RelayJob]:
         """Take waiting jobs, those of the tenants ``apart`` excepted, and leased ones whose lease is over, oldest and
-        high ones first; each gets a new ``fence``."""
+        high ones first; each gets a new ``fence``. They come without their bodies, which may be large."""
         ...
 
     async def held(self, holder: str) -> Mapping[str, int]:

@@ -1,6 +1,7 @@
 """Bodies of requests, held until a worker has answered, so that another one can have them too. Large ones on disk."""
 
 import asyncio
+import logging
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -11,8 +12,10 @@ from typing import BinaryIO
 from aiohttp import hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from lib.errors import BodyTooLarge, InvalidRequest
+from lib.errors import BodyTooLarge, InvalidRequest, NotReady
 from lib.serving.payloads import PACE, Room, give_up_body, read_body
+
+log = logging.getLogger(__name__)
 
 IN_MEMORY = 1024 * 1024
 """Larger bodies are written to a file that has no name."""
@@ -22,6 +25,7 @@ MOST_TIMES = 16
 """Together bodies take so many times the largest that is allowed."""
 LEAST_ROOM = 1024**3
 PIECE = 256 * 1024
+AGAIN_S = 10.0
 
 
 class Held:
@@ -73,7 +77,7 @@ class Bodies:
     @asynccontextmanager
     async def held(self, request: web.Request) -> AsyncIterator[Held]:
         """The request's body, as long as this is open. Raises: BodyTooLarge, InvalidRequest (broken encoding),
-        Overloaded (too many large ones), HTTPRequestTimeout."""
+        Overloaded (too many large ones), NotReady (the disk takes no large one), HTTPRequestTimeout."""
         if (request.content_length or 0) > self._max_bytes:
             raise self._too_large()
         with self._room.taken() as grow:
@@ -101,7 +105,10 @@ class Bodies:
             self._memory -= size
 
     def _file(self) -> BinaryIO:
-        return tempfile.TemporaryFile(dir=self._folder)
+        try:
+            return tempfile.TemporaryFile(dir=self._folder, buffering=0)
+        except OSError as error:
+            raise _no_disk(error) from error
 
     async def _spill(self, request: web.Request, file: BinaryIO, grow: Callable[[int], None]) -> int:
         size, begun = 0, asyncio.get_running_loop().time() + PACE.patience_s
@@ -112,19 +119,35 @@ class Bodies:
                     if size > self._max_bytes:
                         raise self._too_large()
                     grow(size)
-                    await asyncio.to_thread(file.write, chunk)
+                    await self._write(file, chunk)
                     until.reschedule(begun + size / PACE.least_bytes_s)
         except TimeoutError:
             raise web.HTTPRequestTimeout(text="The body came too slowly") from None
         except (web.RequestPayloadError, HttpProcessingError) as error:
             give_up_body(request)
             raise InvalidRequest("The body's encoding is broken") from error
-        await asyncio.to_thread(file.flush)
         return size
+
+    async def _write(self, file: BinaryIO, chunk: bytes) -> None:
+        try:
+            await asyncio.to_thread(_write, file, chunk)
+        except OSError as error:
+            raise _no_disk(error) from error
 
     def _too_large(self) -> BodyTooLarge:
         limit = self._max_bytes
         return BodyTooLarge(f"The body is larger than {limit} bytes", details={"limit_bytes": limit})
+
+
+def _write(file: BinaryIO, chunk: bytes) -> None:
+    left = memoryview(chunk)
+    while left:
+        left = left[file.write(left) :]
+
+
+def _no_disk(error: OSError) -> NotReady:
+    log.error("a large body can't be kept", extra={"event": "relay.no_disk", "reason": error.strerror})
+    return NotReady("Large requests can't be taken now: the router's disk does not work.", retry_after_s=AGAIN_S)
 
 
 async def _piece(request: web.Request) -> bytes:

@@ -29,6 +29,8 @@ IN_HEAD = (
     "size",
     "shape",
     "models",
+    "input_bytes",
+    "hooked",
     "headers",
     "idempotency_key",
     "attempts",

@@ -52,7 +52,7 @@ class RedisJobs:
             return []
         given: tuple[Argument, ...] = (holder, limit, until, now, len(PRIORITIES), *PRIORITIES, *apart)
         taken = await self._line.run(scripts.LEASE, *given)
-        return await self._lane.run(lambda: self._codec.jobs(map(_row, taken)))
+        return await self._lane.run(lambda: self._codec.jobs(_row(columns, content=False) for columns in taken))
 
     async def held(self, holder: str) -> Mapping[str, int]:
         found = await self._line.run(scripts.HELD, holder, *LEASES)

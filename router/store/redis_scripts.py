@@ -52,6 +52,21 @@ end
 """
 
 
+BRIEF = """
+local function brief(job)
+  local names = {'job_id', 'tenant', 'priority', 'state', 'fence', 'lease_until', 'holder', 'cancel_wanted',
+    'finished_at', 'notice_at', 'named', 'keyed', 'head'}
+  local values, row = redis.call('HMGET', job, unpack(names)), {}
+  for i, name in ipairs(names) do
+    row[#row + 1] = name
+    row[#row + 1] = values[i] or ''
+  end
+  return row
+end
+"""
+"""A job's columns but for what is large."""
+
+
 @dataclass(frozen=True, slots=True)
 class Script:
     """A script with the name by which a server that had it once knows it."""
@@ -168,7 +183,7 @@ return id and redis.call('HGETALL', KEYS[1] .. 'job:' .. id) or {}
 
 LEASE = Script(f"""
 -- holder, limit, until, now, number of priorities, priorities..., tenants that have enough...
-{COUNT}{LINE}
+{COUNT}{LINE}{BRIEF}
 local p, limit, taken, apart = KEYS[1], tonumber(ARGV[2]), {{}}, {{}}
 local last = 5 + tonumber(ARGV[5])
 for i = last + 1, #ARGV do apart[ARGV[i]] = true end
@@ -192,7 +207,7 @@ for c = 6, last do
     redis.call('ZADD', leases, ARGV[3], id)
     redis.call('HINCRBY', job, 'fence', 1)
     redis.call('HSET', job, 'state', '{JobState.LEASED}', 'holder', ARGV[1], 'lease_until', ARGV[3])
-    taken[#taken + 1] = redis.call('HGETALL', job)
+    taken[#taken + 1] = brief(job)
   end
 end
 return taken
@@ -276,20 +291,6 @@ local found, name = {}, KEYS[1] .. 'tally:' .. ARGV[1]
 for i = 2, #ARGV do found[i - 1] = redis.call('HGET', name, ARGV[i]) or 0 end
 return found
 """)
-
-BRIEF = """
-local function brief(job)
-  local names = {'job_id', 'tenant', 'priority', 'state', 'fence', 'lease_until', 'holder', 'cancel_wanted',
-    'finished_at', 'notice_at', 'named', 'keyed', 'head'}
-  local values, row = redis.call('HMGET', job, unpack(names)), {}
-  for i, name in ipairs(names) do
-    row[#row + 1] = name
-    row[#row + 1] = values[i] or ''
-  end
-  return row
-end
-"""
-"""A job's columns but for what is large."""
 
 LISTED = Script(f"""
 -- key's end, id before which or '', limit, states...

@@ -72,8 +72,8 @@ class SqliteJobs:
                     "UPDATE jobs SET state = ?, fence = fence + 1, holder = ?, lease_until = ? WHERE place = ?",
                     (JobState.LEASED, holder, until, *place),
                 )
-            taken = (_one(connection, "place = ?", *place) for place in rows)
-            return self._codec.jobs(row for row in taken if row is not None)
+            leased = f"SELECT {WITHOUT_CONTENT} FROM jobs WHERE place = ?"  # noqa: S608 - our own names
+            return self._codec.jobs(_row(connection.execute(leased, place).fetchone()) for place in rows)
 
         return await self._file.run(work)
 

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from lib.lifecycle import every
+from lib.serving.payloads import Room
 from lib.storage.guard import AddressGuard
 from lib.storage.http import GuardedHttp
 from router.parts import Ground
@@ -31,6 +32,8 @@ from router.relay.ports import JobsHalf, Sizing, Upstream
 
 EXPIRE_S = 300.0
 NOTICES_S = 30.0
+MOST_BODIES, LEAST_ROOM = 4, 512 * 1024 * 1024
+"""Together bodies that come in take so many times the largest that is allowed, or so many bytes."""
 
 
 async def build_jobs(ground: Ground, stack: AsyncExitStack, *, upstream: Upstream, sizing: Sizing) -> JobsHalf:
@@ -57,6 +60,7 @@ async def build_jobs(ground: Ground, stack: AsyncExitStack, *, upstream: Upstrea
         sizing=sizing,
         counts=counts,
         max_body_bytes=settings.max_body_bytes,
+        room=Room(max(MOST_BODIES * settings.max_body_bytes, LEAST_ROOM)),
     )
     wrapper, runpod = WrapperJobs(tools, public_url=settings.public_url), RunPodJobs(tools, tasks=ground.tasks)
     return JobsHalf(

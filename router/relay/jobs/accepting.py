@@ -9,8 +9,9 @@ from aiohttp import web
 
 from lib.clock import Clock
 from lib.errors import IdempotencyMismatch, InvalidRequest, JobConflict, NotReady, Overloaded
+from router.desk import LONGEST_RETRY_S
 from router.dispatch import Dispatcher, Figures
-from router.model import Wait
+from router.model import Ask
 from router.ports import JobState, JobStore, RelayJob, StoreDown
 from router.relay.jobs import requests
 from router.relay.jobs.forms import KEY_HEADER, Dialect
@@ -25,10 +26,12 @@ RETRY_S = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """A recorded job. ``replayed``: it came before, with the same ``Idempotency-Key``, and is over."""
+    """A recorded job. ``replayed``: it came before, with the same ``Idempotency-Key``, and is over; ``behind``: so many
+    jobs of its owner wait in the store."""
 
     job: RelayJob
     replayed: bool = False
+    behind: int = 0
 
 
 class Accepting:
@@ -71,6 +74,9 @@ class Accepting:
             created_at=now,
             priority=work.priority or visitor.priority,
             cost=work.cost,
+            size=self._usual(visitor, work).size,
+            input_bytes=len(asked.body),
+            hooked=asked.hooked,
             shape=work.kind,
             models=work.models,
             headers={name: request.headers[name] for name in CARRIED if name in request.headers},
@@ -78,30 +84,38 @@ class Accepting:
             forget_at=now + asked.live_s if asked.live_s else 0.0,
         )
         try:
-            return await self._recorded(job, visitor, given=body)
+            return await self._recorded(job, visitor, work=work, given=body)
         except StoreDown as error:
             raise NotReady("Jobs can't be recorded now; send it again.", retry_after_s=RETRY_S) from error
 
-    def forecast(self, visitor: Visitor, work: Work) -> Wait | None:
-        """When a job like this would start."""
-        now = self._clock.monotonic()
-        ask = self._dispatcher.learning.ask(
-            "", endpoint=visitor.endpoint, arrived_at=now, cost=work.cost, kind=work.kind, prior=work.prior
+    def expected_s(self, visitor: Visitor, work: Work, *, behind: int = 0) -> float | None:
+        """When a job like this would start, if ``behind`` like it wait in the store; None: no worker can do it."""
+        ask, desk = self._usual(visitor, work), self._dispatcher.desk(visitor.endpoint)
+        wait, capacity = desk.forecast(ask, ask.arrived_at), desk.chooser.capacity(visitor.endpoint)
+        return None if wait is None or capacity <= 0 else wait.likely_s + behind * ask.size / capacity
+
+    def _usual(self, visitor: Visitor, work: Work) -> Ask:
+        return self._dispatcher.learning.ask(
+            "",
+            endpoint=visitor.endpoint,
+            arrived_at=self._clock.monotonic(),
+            cost=work.cost,
+            kind=work.kind,
+            prior=work.prior,
         )
-        return self._dispatcher.desk(visitor.endpoint).forecast(ask, now)
 
     def figures(self, endpoint: str) -> Figures:
         """An endpoint in numbers."""
         return self._dispatcher.figures(endpoint)
 
-    async def _recorded(self, job: RelayJob, visitor: Visitor, *, given: bytes) -> Accepted:
+    async def _recorded(self, job: RelayJob, visitor: Visitor, *, work: Work, given: bytes) -> Accepted:
         if (live := await self._live(job, given)) is not None:
             return Accepted(job=live)
-        await self._check_room(job, visitor)
+        behind = await self._check_room(job, visitor, work)
         recorded = await self._jobs.add(job)
         if recorded.job_id == job.job_id:
             self._announce(recorded)
-            return Accepted(job=recorded)
+            return Accepted(job=recorded, behind=behind)
         if not _same(recorded, job, given):
             raise IdempotencyMismatch(
                 f"This {KEY_HEADER} was used before, with another body; choose another key.", details=_named(recorded)
@@ -128,8 +142,8 @@ class Accepting:
             )
         return known
 
-    async def _check_room(self, job: RelayJob, visitor: Visitor) -> None:
-        """Raises: Overloaded where a tenant has as many waiting as it may."""
+    async def _check_room(self, job: RelayJob, visitor: Visitor, work: Work) -> int:
+        """How many of a tenant wait in the store. Raises: Overloaded where it has as many waiting as it may."""
         endpoint = self._dispatcher.endpoints.find(visitor.endpoint)
         tenant = endpoint.tenant(visitor.tenant)
         caps = (endpoint.settings.max_waiting, tenant.max_waiting if tenant else None)
@@ -137,10 +151,13 @@ class Accepting:
         counts = await self._jobs.counts(tenant=job.tenant)
         waiting, leased = counts[JobState.WAITING], counts[JobState.LEASED]
         if waiting + leased < most:
-            return
+            return waiting
         held = await self._jobs.listed(tenant=job.tenant, states=(JobState.LEASED,), limit=max(leased, 1))
         if waiting + sum(not one.worker for one in held) >= most:
-            raise Overloaded(f"{most} jobs wait already; retry shortly", retry_after_s=RETRY_S)
+            first_s = self.expected_s(visitor, work)
+            after_s = LONGEST_RETRY_S if first_s is None else min(max(first_s, RETRY_S), LONGEST_RETRY_S)
+            raise Overloaded(f"{most} jobs wait already; retry shortly", retry_after_s=after_s)
+        return waiting
 
 
 def idempotency_key(headers: Mapping[str, str]) -> str:

@@ -18,7 +18,7 @@ from router.cases import Ending
 from router.dispatch import Dispatcher
 from router.endpoints import UnknownEndpoint
 from router.model import Ask
-from router.ports import Attempt, JobState, RelayJob
+from router.ports import Attempt, Damaged, JobState, RelayJob
 from router.refusals import Refusal
 from router.registry import Worker
 from router.relay.jobs import requests
@@ -133,7 +133,7 @@ class Doing:
                 if not held.given and not await self._assigned(held):
                     continue
                 seen = await self._attempt(held)
-            except UnknownEndpoint as error:
+            except (UnknownEndpoint, Damaged) as error:
                 return await self._dead(held, error.message)
             except TooLarge as error:
                 return await self._dead(held, error.message, told_by_us=False)
@@ -192,7 +192,7 @@ class Doing:
             family=job.models[0] if job.models else "",
             models=job.models,
             dialect=job.dialect,
-            input_mb=len(job.body) / 1e6,
+            input_mb=job.input_bytes / 1e6,
         )
 
     async def _attempt(self, held: Holding) -> Seen | None:
@@ -208,7 +208,7 @@ class Doing:
 
     async def _submitted(self, held: Holding, patience: _Patience, *, fresh: bool) -> Seen | None:
         """Give it to its worker; asked twice that has it once, by the key and the number. None: it is there, or is to
-        be given again. Raises: _Lost."""
+        be given again. Raises: _Lost, LeaseLost, Damaged."""
         job = held.job
         dialect, worker = Dialect(job.dialect), self._dispatcher.worker(job.worker)
         if worker is None:
@@ -223,7 +223,7 @@ class Doing:
             tenant=tenant_of(job),
             request_idx=job.number,
             headers={"Content-Type": "application/json", **job.headers, KEY_HEADER: key},
-            body=await _for_worker(job),
+            body=await _for_worker(await held.whole()),
             answer_s=SUBMIT_S,
         )
         try:
@@ -256,7 +256,7 @@ class Doing:
             tenant=tenant_of(job),
             request_idx=job.number,
             headers=headers,
-            body=job.body,
+            body=(await held.whole()).body,
         )
         try:
             answer = await unless(held.cancel, self._called(worker, call))
@@ -287,7 +287,7 @@ class Doing:
             except (WorkerLost, WorkerBusy) as error:
                 await patience.wait(error.message, Refusal.UNREACHABLE)
                 continue
-            if seen.standing is Standing.OVER and not (seen.elsewhere and not requests.hooks(job)):
+            if seen.standing is Standing.OVER and not (seen.elsewhere and not job.hooked):
                 return seen
             if seen.standing in (Standing.OVER, Standing.UNKNOWN):
                 raise _Lost(seen.why, refusal=Refusal.FAILED)
@@ -384,7 +384,7 @@ class Doing:
 
     async def _over(self, held: Holding, *, told_by_us: bool, **changes: object) -> RelayJob:
         now = held.now()
-        notice_at = now if told_by_us and requests.hooks(held.job) else 0.0
+        notice_at = now if told_by_us and held.job.hooked else 0.0
         return await held.write(**changes, finished_at=now, lease_until=0.0, notice_at=notice_at)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from lib.clock import Clock
 from router.ports import RelayJob
@@ -40,6 +41,7 @@ class Endings:
                 left_s = until - self._clock.monotonic()
                 if job.state.over or job.cancel_wanted or left_s <= 0 or (or_begun and job.remote_id):
                     return job
+                job = replace(job, body=b"")
                 await self._either(event, min(left_s, LOOK_S))
         finally:
             events.discard(event)

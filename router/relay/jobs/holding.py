@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from lib.clock import Clock
 from lib.errors import ServiceError
-from router.ports import Attempt, JobState, JobStore, RelayJob, StoreDown
+from router.ports import Attempt, Damaged, JobState, JobStore, LeaseLost, RelayJob, StoreDown
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -54,6 +54,22 @@ class Holding:
                     facts = {"event": "relay.unwritten", "job": self.job.job_id, "reason": error.message}
                     log.debug("a job waits for the store", extra=facts)
                 await self._clock.sleep(PAUSE_S)
+
+    async def whole(self) -> RelayJob:
+        """The job with its body, which is not kept; wait for a store that is down. Raises: LeaseLost, Damaged."""
+        while True:
+            try:
+                job = await self._jobs.get(self.job.job_id)
+            except Damaged:
+                raise
+            except StoreDown as error:
+                facts = {"event": "relay.unread", "job": self.job.job_id, "reason": error.message}
+                log.debug("a job waits for the store", extra=facts)
+                await self._clock.sleep(PAUSE_S)
+                continue
+            if job is None:
+                raise LeaseLost(f"Job {self.job.job_id} is forgotten.")
+            return replace(self.job, body=job.body)
 
     async def give_back(self) -> None:
         """Let others have it, where it is. Raises: LeaseLost, StoreDown."""

@@ -55,21 +55,21 @@ class Notices:
         return len(self._sending)
 
     def add(self, job: RelayJob) -> None:
-        """A job is over; tell of it, if it is ours to tell."""
+        """A job is over; tell of it, if it is ours to tell. Its record is read anew: ``job`` may be without content."""
         if job.notice_at and job.job_id not in self._sending:
             self._sending.add(job.job_id)
-            self._tasks.spawn(self._tell(job), name=f"notice {job.job_id}")
+            self._tasks.spawn(self._tell(job.job_id), name=f"notice {job.job_id}")
 
     async def look(self) -> None:
         """Take up what a router left that is gone."""
         limit = self._now() - LATE_S
         for job in await self._jobs.due(before=limit, limit=AT_ONCE + len(self._sending)):
-            if job.job_id not in self._sending and (found := await self._jobs.get(job.job_id)) is not None:
-                self.add(found)
+            self.add(job)
 
-    async def _tell(self, job: RelayJob) -> None:
+    async def _tell(self, job_id: str) -> None:
         try:
-            while 0 < job.notice_at < self._now() + LATE_S:
+            job = await self._jobs.get(job_id)
+            while job is not None and 0 < job.notice_at < self._now() + LATE_S:
                 await self._clock.sleep(max(job.notice_at - self._now(), 0.0))
                 left = await self._tried(job)
                 tries = job.notices + 1
@@ -80,7 +80,7 @@ class Notices:
         except (LeaseLost, StoreDown) as error:  # begun anew; or the next look takes it up
             log.debug("a notice is left", extra={"event": "relay.notice_left", "why": error.message})
         finally:
-            self._sending.discard(job.job_id)
+            self._sending.discard(job_id)
 
     async def _tried(self, job: RelayJob) -> list[Hook]:
         """Try all; return those that are worth another try, which goes to all: they know it by its id."""

@@ -31,11 +31,13 @@ HOOKS = ("webhook", "webhookV2")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """A request to keep. ``live_s``: its whole life from now on, where it has an end."""
+    """A request to keep. ``live_s``: its whole life from now on, where it has an end; ``hooked``: it names somebody who
+    is to be told of its end."""
 
     name: str
     body: bytes = field(repr=False)
     live_s: float | None = None
+    hooked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,15 +60,17 @@ def read(dialect: Dialect, body: bytes, *, awaited: bool = False) -> Asked:
     if dialect is Dialect.RUNPOD:
         if request.get("input") is None:
             raise InvalidRequest("Please provide input", details={"field": "input"})
-        return Asked(name=f"{SYNC if awaited else ''}{uuid.uuid4()}{SUFFIX}", body=body, live_s=_live_s(request))
+        name = f"{SYNC if awaited else ''}{uuid.uuid4()}{SUFFIX}"
+        return Asked(name=name, body=body, live_s=_live_s(request), hooked=bool(_hooks(dialect, request)))
     fields = request if dialect is Dialect.SALAD else request.get("input")
     if not isinstance(fields, dict):
         raise invalid("Field required" if fields is None else "must be an object", loc=("input",))
     key = _NAMED_BY[dialect]
+    hooked = bool(_hooks(dialect, request))
     if name := _name(dialect, fields.get(key)):
-        return Asked(name=name, body=body)
+        return Asked(name=name, body=body, hooked=hooked)
     fields[key] = name = str(uuid.uuid4())
-    return Asked(name=name, body=dumps(request))
+    return Asked(name=name, body=dumps(request), hooked=hooked)
 
 
 def renamed(job: RelayJob, name: str) -> bytes:
@@ -88,11 +92,12 @@ def for_worker(job: RelayJob) -> bytes:
 
 
 def hooks(job: RelayJob) -> tuple[Hook, ...]:
-    """Whom the job's own request names."""
-    if b"webhook" not in job.body:
-        return ()
-    request = orjson.loads(job.body)
-    match job.dialect:
+    """Whom the job's own request names; the job is to be with its body."""
+    return _hooks(Dialect(job.dialect), orjson.loads(job.body)) if b"webhook" in job.body else ()
+
+
+def _hooks(dialect: Dialect, request: Mapping[str, Any]) -> tuple[Hook, ...]:
+    match dialect:
         case Dialect.RUNPOD:
             url = request.get("webhook") or request.get("webhookV2")
             return (Hook(url=url),) if isinstance(url, str) else ()
@@ -100,7 +105,8 @@ def hooks(job: RelayJob) -> tuple[Hook, ...]:
             url = request.get("webhook_v2") or request.get("webhook")
             return (Hook(url=url, standard=True),) if isinstance(url, str) and url else ()
     fields = request["input"]
-    blocks = [fields.get("webhook"), *(fields.get("webhooks") or ())]
+    listed = fields.get("webhooks")
+    blocks = [fields.get("webhook"), *(listed if isinstance(listed, list) else ())]
     return tuple(
         _hook(block)
         for block in blocks

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 from lib.clock import Clock
 from lib.lifecycle import Tasks
@@ -22,7 +23,7 @@ RENEWALS = 3
 EACH = 32
 """Jobs of one tenant that wait here for a worker, at most; more where an endpoint has more places."""
 ALL = 512
-"""The same of all tenants."""
+"""The same of all tenants; beyond, those come in who have none here."""
 STOP_S = 5.0
 
 
@@ -119,7 +120,7 @@ class Runner:
             job = await self._jobs.get(job_id) if self._lacks(job_id, fence) else None
             ours = job is not None and job.state is JobState.LEASED and job.holder == self._holder
             if job is not None and ours and self._lacks(job_id, job.fence):
-                self._take(job)
+                self._take(replace(job, body=b""))
         self._unsure = False
 
     def _lacks(self, job_id: str, fence: int) -> bool:
@@ -128,17 +129,15 @@ class Runner:
 
     async def _lease(self) -> None:
         waiting = Counter(held.job.tenant for held in self._held.values() if not held.given)
-        room = ALL - waiting.total()
-        full = [tenant for tenant, count in waiting.items() if count >= self._most(tenant)]
-        while room > 0 and not self._stopping:
+        while not self._stopping:
+            room = ALL - waiting.total()
+            full = [tenant for tenant, count in waiting.items() if room <= 0 or count >= self._most(tenant)]
             now = self._clock.now().timestamp()
-            asked = min(room, EACH)
+            asked = min(room, EACH) if room > 0 else EACH
             taken = await self._jobs.lease(self._holder, limit=asked, until=now + self._lease_s, now=now, apart=full)
             for job in taken:
                 self._take(job)
             waiting.update(job.tenant for job in taken)
-            full = [tenant for tenant, count in waiting.items() if count >= self._most(tenant)]
-            room -= len(taken)
             if len(taken) < asked:
                 return
 

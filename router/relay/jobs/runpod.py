@@ -3,6 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -13,7 +14,6 @@ from lib.lifecycle import Tasks
 from lib.serving.payloads import JSON_TYPE, check_json, json_response, read_body
 from router.access import bearer_of
 from router.ports import JobState, RelayJob
-from router.relay.jobs import requests
 from router.relay.jobs.forms import Dialect
 from router.relay.jobs.naming import owner_of
 from router.relay.jobs.rendering import OWN_ID, OWN_STATE, number
@@ -46,6 +46,7 @@ class RunPodJobs:
         self._counts = tools.counts
         self._tasks = tasks
         self._max_body_bytes = tools.max_body_bytes
+        self._room = tools.room
         self._told: OrderedDict[str, None] = OrderedDict()
 
     def routes(self) -> Sequence[web.RouteDef]:
@@ -78,7 +79,7 @@ class RunPodJobs:
     async def _runsync(self, request: web.Request) -> web.Response:
         wait_s = _wait_s(request, USUAL_WAIT_MS)
         job = await self._accept(request, awaited=True)
-        kept = bool(requests.hooks(job))
+        kept = job.hooked
         try:
             job = await self._shelf.wait(job, wait_s)
         except asyncio.CancelledError:  # the caller is gone, and nobody else is told
@@ -92,13 +93,14 @@ class RunPodJobs:
     async def _accept(self, request: web.Request, *, awaited: bool) -> RelayJob:
         visitor = visitor_of(request, self._endpoints, endpoint=_endpoint(request))
         check_json(request)
-        body = await read_body(request, limit=self._max_body_bytes)
-        work = await self._sizing.work(visitor.endpoint, Dialect.RUNPOD, body)
-        accepted = await self._accepting.accept(
-            request, visitor=visitor, dialect=Dialect.RUNPOD, path="/run", body=body, work=work, awaited=awaited
-        )
+        with self._room.taken() as grow:
+            body = await read_body(request, limit=self._max_body_bytes, grow=grow)
+            work = await self._sizing.work(visitor.endpoint, Dialect.RUNPOD, body)
+            accepted = await self._accepting.accept(
+                request, visitor=visitor, dialect=Dialect.RUNPOD, path="/run", body=body, work=work, awaited=awaited
+            )
         request[OWN_ID], request[OWN_STATE] = accepted.job.request_id, shown(accepted.job)
-        return accepted.job
+        return replace(accepted.job, body=b"")
 
     async def _retry(self, request: web.Request) -> web.Response:
         job = await self._find(request)

@@ -10,7 +10,6 @@ from lib.errors import JobNotFound
 from router.access import bearer_of
 from router.endpoints import Bearer, Endpoints, Scope
 from router.ports import JobState, JobStore, LeaseLost, RelayJob
-from router.relay.jobs import requests
 from router.relay.jobs.endings import Endings
 from router.relay.jobs.forms import Dialect
 from router.relay.jobs.naming import owner_of, tenant_of
@@ -45,7 +44,8 @@ class Shelf:
         return self._clock.now().timestamp()
 
     async def find(self, request: web.Request, *, endpoint: str = "", dialect: Dialect | None = None) -> RelayJob:
-        """The job that the path names, by the router's name or the caller's own. Raises: JobNotFound."""
+        """The job that the path names, by the router's name or the caller's own, without its body, which nobody who
+        waits shall hold. Raises: JobNotFound."""
         named = request.match_info["job_id"]
         if len(named) > MOST_NAME_CHARS:
             raise JobNotFound(UNKNOWN)
@@ -53,7 +53,7 @@ class Shelf:
         job = await self._jobs.get(named) or await self._jobs.find(named, tenant=owner_of(visitor))
         if job is None or not sees(bearer, job) or dialect not in (None, job.dialect) or self._is_gone(job):
             raise JobNotFound(UNKNOWN)
-        return job
+        return replace(job, body=b"")
 
     async def wait(self, job: RelayJob, wait_s: float, *, or_begun: bool = False) -> RelayJob:
         """The job at its end (or when a worker has it), or as it is then."""
@@ -66,7 +66,7 @@ class Shelf:
         wanted = await self._jobs.want_cancel(job.job_id)
         if wanted is None:
             raise JobNotFound(UNKNOWN)
-        if wanted.state is JobState.CANCELLED and not wanted.notice_at and requests.hooks(wanted):
+        if wanted.state is JobState.CANCELLED and not wanted.notice_at and wanted.hooked:
             wanted = replace(wanted, notice_at=self.now())
             await self.save(wanted)
             self._notice(wanted)

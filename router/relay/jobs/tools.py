@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from lib.serving.payloads import Room
 from router.endpoints import Endpoints
 from router.ports import JobStore
 from router.relay.jobs.accepting import Accepting
@@ -23,3 +24,5 @@ class Tools:
     sizing: Sizing
     counts: Counts
     max_body_bytes: int
+    room: Room
+    """For bodies on their way into the store."""

@@ -13,6 +13,7 @@ from lib.errors import Forbidden, InvalidRequest, JobNotFound
 from lib.serving.links import base_url_of
 from lib.serving.payloads import JSON_TYPE, json_response, read_body, require_json
 from router.access import bearer_of
+from router.dispatch import USUAL_COST, Figures
 from router.endpoints import Scope
 from router.ports import JobState, RelayJob
 from router.relay.jobs import salad_view, wrapper_view
@@ -54,6 +55,7 @@ class WrapperJobs:
         self._sizing = tools.sizing
         self._counts = tools.counts
         self._max_body_bytes = tools.max_body_bytes
+        self._room = tools.room
         self._public_url = public_url
 
     def routes(self) -> Sequence[web.RouteDef]:
@@ -75,6 +77,13 @@ class WrapperJobs:
         self, request: web.Request, *, visitor: Visitor, dialect: str, body: bytes, work: Work, wait_s: float = 0.0
     ) -> web.StreamResponse:
         """Take a request as a job that is kept; answer with its end, where that comes in time."""
+        with self._room.taken() as grow:
+            grow(len(body))
+            return await self._keep(request, visitor=visitor, dialect=dialect, body=body, work=work, wait_s=wait_s)
+
+    async def _keep(
+        self, request: web.Request, *, visitor: Visitor, dialect: str, body: bytes, work: Work, wait_s: float = 0.0
+    ) -> web.StreamResponse:
         request[STATUS_BASE] = self._base(request, visitor)
         path = "/generate" if dialect == Dialect.WRAPPER else _own_path(request)
         accepted = await self._accepting.accept(
@@ -93,9 +102,10 @@ class WrapperJobs:
     async def _generate(self, request: web.Request) -> web.StreamResponse:
         visitor = visitor_of(request, self._endpoints)
         require_json(request)
-        body = await read_body(request, limit=self._max_body_bytes)
-        work = await self._sizing.work(visitor.endpoint, Dialect.WRAPPER, body)
-        return await self.keep(request, visitor=visitor, dialect=Dialect.WRAPPER, body=body, work=work)
+        with self._room.taken() as grow:
+            body = await read_body(request, limit=self._max_body_bytes, grow=grow)
+            work = await self._sizing.work(visitor.endpoint, Dialect.WRAPPER, body)
+            return await self._keep(request, visitor=visitor, dialect=Dialect.WRAPPER, body=body, work=work)
 
     def _accepted(
         self, request: web.Request, accepted: Accepted, *, work: Work, visitor: Visitor, headers: dict[str, str]
@@ -105,8 +115,8 @@ class WrapperJobs:
         body = wrapper_view.result(job) | links
         if accepted.replayed:
             headers = {**headers, REPLAYED: "true"}
-        elif (wait := self._accepting.forecast(visitor, work)) is not None:
-            body["expected_wait_s"] = round(wait.likely_s, 3)
+        elif (expected_s := self._accepting.expected_s(visitor, work, behind=accepted.behind)) is not None:
+            body["expected_wait_s"] = round(expected_s, 3)
         return json_response(body, status=202, headers={**headers, str(hdrs.LOCATION): links["status_url"]})
 
     # -- ask and act --------------------------------------------------------------------------------------------------
@@ -152,7 +162,7 @@ class WrapperJobs:
         visitor = visitor_of(request, self._endpoints)
         waiting, running = await self._counts.live(visitor.endpoint)
         figures = self._accepting.figures(visitor.endpoint)
-        likely_s = None if figures.wait is None else figures.wait.likely_s
+        likely_s = None if figures.wait is None else figures.wait.likely_s + _behind_s(figures, waiting)
         now = self._shelf.now()
         body = {
             "preprocess_queue_size": 0,
@@ -226,6 +236,13 @@ class WrapperJobs:
         base = base_url_of(request, self._public_url)
         bound = bearer_of(request).endpoint and "endpoint" not in request.match_info
         return base if bound else f"{base}/e/{visitor.endpoint}"
+
+
+def _behind_s(figures: Figures, waiting: int) -> float:
+    """How long the jobs take that wait in the store, over those that wait for a worker already."""
+    stored = max(waiting - figures.waiting_count, 0)
+    size = figures.waiting_work / figures.waiting_count if figures.waiting_count else USUAL_COST
+    return stored * size / figures.capacity if figures.capacity > 0 else 0.0
 
 
 def _fits(shown: dict[str, Any], query: Any, names: Sequence[str]) -> bool:

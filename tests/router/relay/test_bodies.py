@@ -85,6 +85,14 @@ async def test_memory_is_bounded(tmp_path: Path) -> None:
                 assert (await response.json())["large"] is large
 
 
+async def test_a_disk_that_fails_is_told(tmp_path: Path) -> None:
+    """To who sends a large body; small ones need none."""
+    async with listener(Bodies(tmp_path / "gone", max_bytes=4 * IN_MEMORY)) as url, aiohttp.ClientSession() as http:
+        for size, told in ((IN_MEMORY + 1, "not_ready"), (IN_MEMORY, None)):
+            async with http.post(url, data=io.BytesIO(b"x" * size)) as response:
+                assert (await response.json()).get("error") == told
+
+
 @pytest.mark.parametrize("packed", [False, True])
 async def test_nothing_over_the_limit_is_held(tmp_path: Path, packed: bool) -> None:
     """By its own word, or by what it becomes."""

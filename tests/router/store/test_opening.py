@@ -155,7 +155,7 @@ async def test_a_damaged_job_does_not_keep_others(tmp_path: Path) -> None:
         for name in ("j1", "j2"):
             await stores.jobs.add(job(name))
     database = sqlite3.connect(tmp_path / DATABASE)
-    database.execute("UPDATE jobs SET body = x'00' WHERE job_id = 'j1'")
+    database.execute("UPDATE jobs SET head = x'00' WHERE job_id = 'j1'")
     database.commit()
     database.close()
     async with open_stores("sqlite://", state_dir=tmp_path, clock=CLOCK) as stores:

@@ -1,7 +1,9 @@
 """Which jobs a router holds, whatever the store does to it."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from lib.clock import SystemClock
@@ -9,7 +11,7 @@ from lib.lifecycle import Tasks
 from lib.storage.vault import Vault
 from router.ports import JobState, RelayJob, StoreDown
 from router.relay.jobs.holding import Holding
-from router.relay.jobs.runner import Runner
+from router.relay.jobs.runner import ALL, EACH, Runner
 from router.store.codec import JobCodec
 from router.store.sqlite_file import SqliteFile
 from router.store.sqlite_jobs import SqliteJobs
@@ -38,31 +40,72 @@ class Done:
         return await held.write(state=JobState.DONE, reason="completed")
 
 
-async def test_a_lease_whose_answer_is_lost_is_found(tmp_path: Path) -> None:
-    """With the next look, and not when the lease is over; what others hold stays theirs."""
+class Waits:
+    """Has no worker for any job."""
+
+    def __init__(self) -> None:
+        self.held: list[Holding] = []
+
+    async def run(self, held: Holding) -> RelayJob:
+        self.held.append(held)
+        return await asyncio.get_running_loop().create_future()
+
+
+@asynccontextmanager
+async def runner_on(
+    folder: Path, doing: Done | Waits, *, ended: Callable[[RelayJob], None] = lambda job: None
+) -> AsyncIterator[tuple[Runner, Deaf, Tasks]]:
+    """The router ``a``."""
     clock = SystemClock()
-    vault, ended = Vault(bytes(32)), asyncio.Queue[RelayJob]()
-    file = await asyncio.to_thread(SqliteFile.open, tmp_path / "a.db", vault, now=clock.now())
+    vault = Vault(bytes(32))
+    file = await asyncio.to_thread(SqliteFile.open, folder / "a.db", vault, now=clock.now())
     jobs = Deaf(file, JobCodec(vault), clock=clock)
     async with Tasks() as tasks:
-        runner = Runner(
-            jobs=jobs,
-            doing=Done(),
-            tasks=tasks,
-            clock=clock,
-            holder="a",
-            lease_s=3600.0,
-            places=lambda endpoint: 1,
-            count=lambda number: None,
-            ended=ended.put_nowait,
+        yield (
+            Runner(
+                jobs=jobs,
+                doing=doing,
+                tasks=tasks,
+                clock=clock,
+                holder="a",
+                lease_s=3600.0,
+                places=lambda endpoint: 1,
+                count=lambda number: None,
+                ended=ended,
+            ),
+            jobs,
+            tasks,
         )
+    await file.close()
+
+
+async def test_a_lease_whose_answer_is_lost_is_found(tmp_path: Path) -> None:
+    """With the next look, and not when the lease is over; what others hold stays theirs."""
+    ended = asyncio.Queue[RelayJob]()
+    async with runner_on(tmp_path, Done(), ended=ended.put_nowait) as (runner, jobs, tasks):
         await jobs.add(job("other"))
-        (other,) = await SqliteJobs.lease(jobs, "b", limit=1, until=clock.now().timestamp() + 3600, now=0.0)
+        until = SystemClock().now().timestamp() + 3600
+        (other,) = await SqliteJobs.lease(jobs, "b", limit=1, until=until, now=0.0)
         await jobs.add(job("mine"))
         tasks.spawn(runner.run(), name="runner")
         while not jobs.lost:
             await asyncio.sleep(0)
         runner.wake()
         assert (await ended.get()).job_id == "mine"
-        assert await jobs.get("other") == other
-    await file.close()
+        assert await jobs.get("other") == replace(other, body=job().body)
+
+
+async def test_many_with_much_keep_nobody_out(tmp_path: Path) -> None:
+    """Each tenant has jobs here that may be next, and none of them its body in memory until a worker gets it."""
+    doing, tenants = Waits(), [f"ep/{number}" for number in range(ALL // EACH + 3)]
+    async with runner_on(tmp_path, doing) as (runner, jobs, tasks):
+        jobs.lost = [job()]
+        for tenant in tenants:
+            for number in range(EACH + 8):
+                await jobs.add(job(f"{tenant} {number}", tenant=tenant, body=b"large"))
+        tasks.spawn(runner.run(), name="runner")
+        while len({held.job.tenant for held in doing.held}) < len(tenants):
+            await asyncio.sleep(0)
+        assert len(runner) <= ALL + 3 * EACH
+        assert {held.job.body for held in doing.held} == {b""}
+        assert (await doing.held[-1].whole()).body == b"large"

@@ -7,6 +7,7 @@ from router.ports import JobState
 from tests.fakes.job_worker import workflow
 from tests.fakes.router_world import ACCOUNT
 from tests.router.relay.jobs.conftest import OTHER, TENANT, JobsWorld
+from tests.router.relay.jobs.test_takeover import stored
 
 Start = Callable[..., Awaitable[JobsWorld]]
 
@@ -215,6 +216,20 @@ async def test_prefer_respond_async_is_kept(world: JobsWorld) -> None:
     assert (status, world.headers["Preference-Applied"]) == (202, "respond-async")
     book.let.set()
     assert (await world.result(told))[0] == 200
+
+
+async def test_the_expected_wait_counts_what_the_store_has(world: JobsWorld) -> None:
+    """Also what no router has begun with."""
+    book = await world.join()
+    book.hold()
+    await world.submit("first")
+    first = (await world.submit("second"))["expected_wait_s"]
+    for number in range(500):
+        await world.ground.jobs.add(stored(job_id=f"j{number}", request_id=f"n{number}"))
+    behind = (await world.submit("last"))["expected_wait_s"]
+    _, info = await world.get("/queue-info")
+    assert behind > first + 0.1 and info["expected_wait_s"] > first + 0.1
+    assert info["waiting_count"] >= 500
 
 
 async def test_requests_that_are_wrong_are_refused_at_once(world: JobsWorld) -> None:

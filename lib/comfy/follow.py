@@ -1,7 +1,6 @@
 """Following a posted prompt to its end: events first, look-ups where the socket is quiet, and what cuts it short."""
 
 import asyncio
-import logging
 from dataclasses import dataclass
 
 from lib.comfy import removal
@@ -16,8 +15,6 @@ from lib.errors import EngineUnreachable, JobTimeout
 from lib.jobs.ports import Withdrawn
 from lib.lifecycle import Tasks
 from lib.settings import EngineSettings
-
-log = logging.getLogger(__name__)
 
 _LOOK_ANYWAY = 5
 """A prompt is looked up at least every so many poll intervals, however busy the socket is."""

@@ -1,7 +1,6 @@
 """What autoscalers and people read (``GET /scaling``, ``GET /scaling/{endpoint}``), and ``POST /update_workers/``."""
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 
@@ -21,8 +20,6 @@ from router.scaling.control import Scaler
 from router.scaling.updates import note_update
 from router.storelink import StoreLink
 from router.wire.reading import Callers, read_object
-
-log = logging.getLogger(__name__)
 
 ALL, ONE, UPDATE = "/scaling", "/scaling/{endpoint}", "/update_workers/"
 UPDATE_PATH = "/pyworker/update"

@@ -1,6 +1,5 @@
 """What each endpoint's demand and supply are now, all replicas and the jobs that wait in the store together."""
 
-import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,8 +16,6 @@ from router.registry import Worker
 from router.reports import number
 from router.scaling.demand import Meter, Share, summed
 from router.scaling.desire import Demand, Supply
-
-log = logging.getLogger(__name__)
 
 SAMPLE = 500
 """Waiting jobs that are looked at to say whose they are; the rest is taken to be like them."""

@@ -4,7 +4,6 @@ redis-py speaks the protocol. Each call ends in time: with an answer, or with St
 """
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ from lib.lifecycle import Tasks
 from lib.settings import SettingsError
 from router.ports import StoreDown
 from router.store.redis_scripts import Script
-
-log = logging.getLogger(__name__)
 
 PREFIX = "{pyrouter}:"
 """Of all keys; the braces keep them in one hash slot, as scripts want it."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,6 @@ from lib.jobs.codec import CodecError
 from lib.jobs.durable.database import code_of
 from lib.lanes import Lane
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MOST_WRITES = 512

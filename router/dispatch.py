@@ -174,6 +174,7 @@ class Dispatcher:
 
     async def heard(self, record: WorkerRecord) -> None:
         """A worker reported to this replica (``router.registry.record_of`` makes the record)."""
+        self._metrics.reported()
         await self._fleet.heard(record)
 
     def workers(self, endpoint: str | None = None) -> Sequence[Worker]:

@@ -141,6 +141,7 @@ async def test_the_operator_sees_health_and_metrics(start: Start) -> None:
     _, text = await running.get("/metrics", key=ACCOUNT)
     assert 'pyrouter_workers{condition="ready",endpoint="ep"} 1.0' in text
     assert 'pyrouter_capacity{endpoint="ep"} 100.0' in text
+    assert "pyrouter_worker_reports_total 1.0" in text
 
 
 async def test_an_open_page_lets_everybody_look_but_no_foreign_page(start: Start) -> None:

@@ -1,6 +1,7 @@
 """One endpoint's decisions: its waiting asks in fair order, its workers, who was given what. No I/O; time is given."""
 
 import random
+from collections import OrderedDict
 from collections.abc import Sequence
 
 from router.choose.chooser import Chooser
@@ -8,10 +9,12 @@ from router.choose.tuning import Tuning
 from router.endpoints import Endpoint
 from router.estimate import OfferedLoad, Speeds
 from router.fairness import FairQueue, Refused
-from router.model import Ask, Assignment, Condition, Explanation, Placement, Wait, WorkerView
+from router.model import Ask, Assignment, Condition, Explanation, Placement, Reason, Wait, WorkerView
 
 FORECAST_S = 1.0
 LONGEST_RETRY_S = 60.0
+REMEMBERED = 1000
+"""Requests that were told to come again: they can be explained meanwhile."""
 USUAL_PACE = 0.01
 """Seconds for a unit of a worker that does the benchmark in one; where none is known."""
 
@@ -31,6 +34,7 @@ class Desk:
         )
         self.queue = FairQueue(limits={tenant.name: tenant.limits for tenant in settings.tenants})
         self._asks: dict[str, Ask] = {}
+        self._away: OrderedDict[str, tuple[Ask, Reason | None]] = OrderedDict()
         self._ready: set[str] = set()
         self._forecast: Wait | None = None
         self._forecast_at = -FORECAST_S
@@ -45,7 +49,22 @@ class Desk:
         refused = self.queue.push(ask, pace=self._pace())
         if refused is None:
             self._asks[ask.request_id] = ask
+            self._away.pop(ask.request_id, None)
         return refused
+
+    def admit(self, ask: Ask) -> bool:
+        """Let an ask wait unless too many do."""
+        full = len(self.queue) >= self.endpoint.settings.max_waiting
+        if not full and self.offer(ask) is None:
+            return True
+        self.send_away(ask, because=Reason.TOO_MANY_WAITING)
+        return False
+
+    def send_away(self, ask: Ask, *, because: Reason | None = None) -> None:
+        """Its caller is told to come again."""
+        self._away[ask.request_id] = ask, because
+        if len(self._away) > REMEMBERED:
+            self._away.popitem(last=False)
 
     def withdraw(self, request_id: str) -> Ask | None:
         """Its caller waits no more."""
@@ -82,12 +101,18 @@ class Desk:
 
     def explain(self, request_id: str, now: float) -> Explanation | None:
         """Why a request is where it is: one of the last decisions, or what keeps it waiting."""
-        ask = self._asks.get(request_id)
-        return self.chooser.explain(ask, now) if ask is not None else self.chooser.explained(request_id)
+        if (ask := self._asks.get(request_id)) is not None:
+            capped = Reason.TENANT_LIMIT if self.queue.is_capped(ask.tenant) else None
+            return self.chooser.explain(ask, now, because=capped)
+        if request_id in self._away:
+            ask, because = self._away[request_id]
+            return self.chooser.explain(ask, now, because=because, free=Reason.BETWEEN_POLLS)
+        return self.chooser.explained(request_id)
 
-    def knows(self, request_id: str) -> bool:
-        """Whether it waits here, or was given lately."""
-        return request_id in self._asks or self.chooser.explained(request_id) is not None
+    def asked(self, request_id: str) -> Ask | None:
+        """A request that waits here, was told to come again, or was given lately."""
+        away, _ = self._away.get(request_id, (None, None))
+        return self._asks.get(request_id) or away or self.chooser.asked(request_id)
 
     def forecast(self, ask: Ask, now: float) -> Wait | None:
         """When an ask like this would start that comes now; at most ``FORECAST_S`` old, as it takes a look at every

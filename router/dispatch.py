@@ -153,13 +153,10 @@ class Dispatcher:
         return next((one for one in found if one is not None), None)
 
     def may_know(self, request_id: str, bearer: Bearer) -> bool:
-        """Whether a request is this caller's: a tenant's own (while it is in hand), or of an endpoint's key."""
-        case = self._planner.cases.get(request_id)
-        if bearer.scope is Scope.TENANT:
-            own = case.ask if case else None
-            return own is not None and (own.endpoint, own.tenant) == (bearer.endpoint, bearer.tenant)
-        desks = self._planner.desks.items()
-        return any(bearer.reaches(name) and desk.knows(request_id) for name, desk in desks)
+        """Whether a request is this caller's: a tenant's own, or of an endpoint's key."""
+        found = (desk.asked(request_id) for name, desk in self._planner.desks.items() if bearer.reaches(name))
+        ask = next((one for one in found if one is not None), None)
+        return ask is not None and (bearer.scope is not Scope.TENANT or ask.tenant == bearer.tenant != "")
 
     def retry_after_s(self, ask: Ask) -> float:
         """When it makes sense to come again with a request that found no worker."""

@@ -141,6 +141,14 @@ class FairQueue:
             account.held_work -= ask.size
             self._tidy(ask.tenant)
 
+    def is_capped(self, tenant: str) -> bool:
+        """Whether it holds as much as it may."""
+        limits, account = self._limits_of(tenant), self._accounts.get(tenant)
+        if account is None:
+            return False
+        full = limits.held is not None and account.held >= limits.held
+        return full or (limits.held_work is not None and account.held_work >= limits.held_work)
+
     def _insert(self, priority: Priority, entry: Entry) -> None:
         ring, ask = self._rings[priority], entry[2]
         if ask.tenant not in ring:
@@ -175,7 +183,7 @@ class FairQueue:
 
     def _rounds(self, ring: Mapping[str, _Tenant]) -> Iterator[Ask]:
         """Serve, in mind, whoever has something left; when nobody has, a new round begins."""
-        spent = [name for name, tenant in ring.items() if tenant.waiting and not self._is_capped(name)]
+        spent = [name for name, tenant in ring.items() if tenant.waiting and not self.is_capped(name)]
         if len(spent) == 1:
             yield from (entry[2] for entry in ring[spent[0]].waiting)
             return
@@ -213,21 +221,14 @@ class FairQueue:
         """Credit everybody once all who wait have spent theirs; forget who neither waits nor owes anything."""
         for name in [name for name, one in ring.items() if not one.waiting and one.deficit >= 0]:
             del ring[name]
-        open_to = [one.deficit for name, one in ring.items() if one.waiting and not self._is_capped(name)]
+        open_to = [one.deficit for name, one in ring.items() if one.waiting and not self.is_capped(name)]
         if not any(one.waiting for one in ring.values()):
             ring.clear()
         elif open_to and max(open_to) <= 0:
-            deficits = {name: one.deficit for name, one in ring.items() if not self._is_capped(name)}
+            deficits = {name: one.deficit for name, one in ring.items() if not self.is_capped(name)}
             _credit(ring, deficits, [name for name in deficits if ring[name].waiting])
             for name, deficit in deficits.items():
                 ring[name].deficit = deficit if ring[name].waiting else min(deficit, 0.0)
-
-    def _is_capped(self, tenant: str) -> bool:
-        limits, account = self._limits_of(tenant), self._accounts.get(tenant)
-        if account is None:
-            return False
-        full = limits.held is not None and account.held >= limits.held
-        return full or (limits.held_work is not None and account.held_work >= limits.held_work)
 
     def _limits_of(self, tenant: str) -> Limits:
         return self._limits.get(tenant, self._otherwise)

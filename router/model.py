@@ -124,6 +124,9 @@ class Reason(StrEnum):
     NONE_ELIGIBLE = "none-eligible"
     NO_WORKER = "no-worker"
     LATER = "later"
+    TENANT_LIMIT = "tenant-limit"
+    TOO_MANY_WAITING = "too-many-waiting"
+    BETWEEN_POLLS = "between-polls"
 
 
 class Exclusion(StrEnum):

@@ -113,8 +113,7 @@ class Planner:
         desk = self.desks[case.ask.endpoint]
         refused = self.refusals.of(request_id, now)
         ask = replace(case.ask, refused_by=case.ask.refused_by | refused) if refused else case.ask
-        full = len(desk.queue) >= desk.endpoint.settings.max_waiting
-        if full or desk.offer(ask) is not None:
+        if not desk.admit(ask):
             self.cases.pop(request_id, None)
             raise Overloaded("Too many requests wait already.", retry_after_s=come_again_s(desk.forecast(ask, now)))
         if (moment := self.refusals.next_change(request_id, now)) is not None:
@@ -140,6 +139,7 @@ class Planner:
         if self._withdraw(case.ask):  # else it is being reserved, which answers it
             del self.cases[request_id]
             case.answer(None)
+            self.desks[case.ask.endpoint].send_away(case.ask)
 
     def _withdraw(self, ask: Ask) -> bool:
         desk = self.desks.get(ask.endpoint)

@@ -19,8 +19,9 @@ workers in order of speed and of expected finish, and counts every assignment ag
         These are kept free for release (``router.scaling``); they get work only where nobody else can do it.
     next_change(endpoint: str, now: float) -> float | None
         When to plan again though nothing happens: the next moment a busy worker may be handed one more.
-    explain(ask: Ask, now: float) -> Explanation       in full, on demand, for an ask that waits
+    explain(ask: Ask, now: float, ...) -> Explanation  in full, on demand, for an ask that waits
     explained(request_id: str) -> Explanation | None   of one of the last decisions
+    asked(request_id: str) -> Ask | None               what it was made for
     assignment(request_id: str) -> Assignment | None
     held(worker: str) -> tuple[Assignment, ...]
     capacity(endpoint: str) -> float                   units per second of its ready workers

@@ -13,7 +13,7 @@ from router.choose.pool import Pool
 from router.choose.search import Search
 from router.choose.tuning import Tuning
 from router.estimate import OfferedLoad, Speeds, expected_wait
-from router.model import Ask, Assignment, Explanation, Placement, Policy, Reason, Wait, WorkerView
+from router.model import Ask, Assignment, Exclusion, Explanation, Placement, Policy, Reason, Wait, WorkerView
 
 SOON_S = 0.01
 """Nobody needs to plan again earlier than this."""
@@ -110,8 +110,11 @@ class Chooser:
                 self._remember(placement, current)
         return placements
 
-    def explain(self, ask: Ask, now: float) -> Explanation:
-        """What would be decided for this ask now, with every worker that it could have."""
+    def explain(
+        self, ask: Ask, now: float, *, because: Reason | None = None, free: Reason = Reason.LATER
+    ) -> Explanation:
+        """What would be decided for this ask now, with every worker that it could have. ``because`` is known to be the
+        reason why it waits; ``free`` is, if it could have a worker."""
         current = self._begin(ask.endpoint, now)
         pool = current.pool
         search = Search(pool, ask, at=now, theta=current.theta)
@@ -120,7 +123,7 @@ class Chooser:
         verdict = decide(search.run(), theta=current.theta)
         placement = Placement(
             ask=ask,
-            reason=pool.empty or (Reason.LATER if verdict.taken else verdict.reason),
+            reason=because or pool.empty or (free if verdict.taken else verdict.reason),
             awaited=verdict.awaited.seat.view.worker if verdict.awaited else None,
         )
         return explanation(current.decision(placement, scores), self.policy, exclusions(pool, ask))
@@ -128,7 +131,15 @@ class Chooser:
     def explained(self, request_id: str) -> Explanation | None:
         """One of the last assignments, with the figures that it was made on."""
         decision = self._decisions.get(request_id)
-        return explanation(decision, self.policy, {}) if decision else None
+        if decision is None:
+            return None
+        refused_by = decision.placement.ask.refused_by
+        return explanation(decision, self.policy, {Exclusion.REFUSED: len(refused_by)} if refused_by else {})
+
+    def asked(self, request_id: str) -> Ask | None:
+        """What one of the last assignments was made for."""
+        decision = self._decisions.get(request_id)
+        return decision.placement.ask if decision else None
 
     def wait(self, ask: Ask, *, ahead: float, now: float) -> Wait | None:
         """Expected start of an ask with ``ahead`` units queued before it; None where no worker can do it."""

@@ -20,6 +20,9 @@ TEXTS = {
     Reason.NONE_ELIGIBLE: "No worker can do it: see what is excluded and why.",
     Reason.NO_WORKER: "The endpoint has no worker.",
     Reason.LATER: "Others go before it.",
+    Reason.TENANT_LIMIT: "Its tenant has as many requests running as it may.",
+    Reason.TOO_MANY_WAITING: "So many requests waited already that it was not let in: it has to come again.",
+    Reason.BETWEEN_POLLS: "Its caller was told to come again; there is a worker for it when it does.",
 }
 SHOWN = 16
 """Candidates kept of a past decision."""

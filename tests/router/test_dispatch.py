@@ -8,10 +8,11 @@ from lib.errors import Overloaded
 from router.cases import Ending, Outcome
 from router.changes import Change, ChangeKind
 from router.endpoint_settings import TenantSettings
-from router.model import Condition, Priority
+from router.endpoints import Bearer, Scope
+from router.model import Condition, Exclusion, Priority, Reason
 from router.refusals import Refusal
 from tests.fakes.clock import settle
-from tests.fakes.router_world import Replica, one_endpoint
+from tests.fakes.router_world import OWNER, Replica, one_endpoint
 from tests.router.conftest import Make
 
 
@@ -353,6 +354,64 @@ async def test_decisions_can_be_explained(router: Replica) -> None:
     assert router.dispatcher.explain("nobody") is None
     assert not waiter.task.done()
     assert [one.request_id for one in router.dispatcher.decisions] == ["a"]
+
+
+async def test_who_has_to_come_again_is_explained_meanwhile(make: Make) -> None:
+    """Between two polls nobody waits at the router; the operator still sees why there was no worker."""
+    router = await make()
+    await router.report(1)
+    await router.give("a")
+    waiter = router.waiting("b", wait_s=0.5)
+    await settle()
+    await router.clock.advance(0.6)
+    assert waiter.worker is None
+    between = router.dispatcher.explain("b")
+    assert between is not None and between.reason is Reason.ALL_BUSY and between.candidates
+    await router.done("a")
+    between = router.dispatcher.explain("b")
+    assert between is not None and between.reason is Reason.BETWEEN_POLLS and "come again" in between.text
+    assert await router.give("b") == "ep/1"
+    given = router.dispatcher.explain("b")
+    assert given is not None and given.worker == "ep/1"
+
+
+async def test_limits_are_named_as_the_reason(make: Make) -> None:
+    """Of a tenant that has as much running as it may, and of a request that was not even let in."""
+    tenant = TenantSettings(name="t", api_keys=("tenant-key-0123456789",), max_running=1)
+    router = await make(endpoints=one_endpoint(tenants=(tenant,), max_waiting=1))
+    for number in (1, 2):
+        await router.report(number)
+    await router.give("a", tenant="t")
+    router.waiting("b", tenant="t")
+    await settle()
+    capped = router.dispatcher.explain("b")
+    assert capped is not None and capped.reason is Reason.TENANT_LIMIT and capped.candidates
+    with pytest.raises(Overloaded):
+        await router.give("c")
+    refused = router.dispatcher.explain("c")
+    assert refused is not None and refused.reason is Reason.TOO_MANY_WAITING and "come again" in refused.text
+
+
+async def test_whose_request_it_is_is_remembered(router: Replica) -> None:
+    """A tenant may look at its own requests after they have ended, and at nobody else's; an endpoint's key at all."""
+    await router.report(1)
+    await router.give("a", tenant="t")
+    await router.done("a")
+    mine, theirs = (Bearer(scope=Scope.TENANT, endpoint="ep", tenant=name) for name in ("t", "u"))
+    other = Bearer(scope=Scope.ENDPOINT, endpoint="other")
+    told = [router.dispatcher.may_know("a", one) for one in (mine, theirs, OWNER, other)]
+    assert told == [True, False, True, False]
+
+
+async def test_a_worker_that_refused_it_is_in_the_explanation(router: Replica) -> None:
+    """Also afterwards: why not the best one."""
+    await router.report(1, max_perf=1000.0)
+    await router.report(2, max_perf=10.0)
+    assert await router.give("a") == "ep/1"
+    await router.dispatcher.refused("a", "ep/1", Refusal.FAILED)
+    assert await router.give("a") == "ep/2"
+    explained = router.dispatcher.explain("a")
+    assert explained is not None and explained.excluded == {Exclusion.REFUSED: 1}
 
 
 async def test_waits_are_estimated(router: Replica) -> None:

@@ -78,6 +78,9 @@ const REASONS = {
   "none-eligible": "no worker can do it",
   "no-worker": "there is no worker",
   "later": "others go before it",
+  "tenant-limit": "its tenant's limit is reached",
+  "too-many-waiting": "too many wait already",
+  "between-polls": "its caller comes again",
 };
 const MISHAPS = {
   full: ["turned a request away", "warn"],

@@ -27,7 +27,8 @@ _PAGE = """<!doctype html>
   .swagger-ui .opblock .opblock-summary-description { flex-basis: 75%; padding-top: 4px; }
   .swagger-ui .opblock-section-header { flex-wrap: wrap; }
   .swagger-ui table td { overflow-wrap: anywhere; }
-  .swagger-ui .renderedMarkdown table td:nth-child(3) { min-width: 6rem; }
+  .swagger-ui .renderedMarkdown table td:nth-child(3) { min-width: 5rem; }
+  .swagger-ui .renderedMarkdown table td:nth-child(4) { min-width: 4.5rem; }
   .swagger-ui td.parameters-col_name { min-width: 6rem; overflow-wrap: normal; }
   .swagger-ui .response-col_links { display: none; }
   .swagger-ui input, .swagger-ui select, .swagger-ui textarea { max-width: 100%; }

@@ -18,6 +18,7 @@ from pydantic import AliasChoices, SecretStr
 from pydantic.fields import FieldInfo
 
 from benchmark.settings import BenchmarkSettings
+from docs import of_the_router
 from docs.outside import IMAGE, INTERNAL, NOT_READ, PUBLIC_ROUTES, ROUTES, STARTER
 from lib import errors
 from lib.app.counting import announce
@@ -200,11 +201,7 @@ def starter_variables() -> set[str]:
 
 def _metrics() -> Iterable[str]:
     yield "## Metrics\n\n`GET /metrics` on the API listener, Prometheus text format. Labels are closed sets."
-    rows = [
-        (f"`{name}`", kind, ", ".join(f"`{label}`" for label in labels), help_text)
-        for name, kind, labels, help_text in metric_families()
-    ]
-    yield from _table(("family", "type", "labels", "meaning"), rows)
+    yield from _family_table(metric_families())
     outcomes = _codes([status.value for status in JobStatus if status.terminal])
     yield (
         f"`outcome`: {outcomes}. `dialect`: `{WRAPPER}` (API listener), `{vast.NAME}` (signed). `stage`: "
@@ -213,6 +210,14 @@ def _metrics() -> Iterable[str]:
         "error codes below. `source`: `fetched`, `cached`. `result`: `delivered`, `failed` (it is tried again), `dead` "
         "(given up). Runs of the boot benchmark are not counted."
     )
+    yield "### Metrics of the router\n\n`GET /metrics` of the router. A unit is a hundredth of a worker's benchmark."
+    yield from _family_table(_families(of_the_router.exposition()))
+    yield of_the_router.values()
+
+
+def _family_table(families: Iterable[tuple[str, str, Sequence[str], str]]) -> Iterable[str]:
+    rows = [(f"`{name}`", kind, _codes(labels), text) for name, kind, labels, text in families]
+    return _table(("family", "type", "labels", "meaning"), rows)
 
 
 def metric_families() -> Iterable[tuple[str, str, Sequence[str], str]]:
@@ -222,7 +227,11 @@ def metric_families() -> Iterable[tuple[str, str, Sequence[str], str]]:
     metrics.job_took(dialect=WRAPPER, duration_s=1.0)
     metrics.stage_took("execute", 1.0)
     metrics.engine("comfyui-1", up=True)
-    for family in text_string_to_metric_families(metrics.render()[0].decode()):
+    return _families(metrics.render()[0].decode())
+
+
+def _families(exposition: str) -> Iterable[tuple[str, str, Sequence[str], str]]:
+    for family in text_string_to_metric_families(exposition):
         if family.type == "gauge" and family.name.endswith("_created"):  # when a counter or histogram was made
             continue
         samples = [sample for sample in family.samples if not sample.name.endswith("_created")]

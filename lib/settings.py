@@ -481,7 +481,10 @@ class DeliverySettings(EnvironmentSettings):
         (), "S3_ALLOW_BUCKETS", help="Buckets that a request may name without keys of its own."
     )
     base64_max_bytes: int = _env(
-        10485760, "OUTPUT_BASE64_MAX_BYTES", help="Largest file that is inlined as base64.", ge=0
+        10485760,
+        "OUTPUT_BASE64_MAX_BYTES",
+        help="Largest file that is inlined as base64; Salad's jobs know the limit of a job alone.",
+        ge=0,
     )
     base64_total_bytes: int = _env(
         256 * MEBIBYTE,

@@ -43,5 +43,6 @@ def run(
     except Exception as error:
         told = isinstance(error, SettingsError | ServiceError | PortTaken)  # their sentence says what to do
         log.critical("the worker ended: %s", error, extra={"event": "worker.failed"}, exc_info=None if told else error)
-        sys.stderr.write(f"\nFAILED: {error}\nNext: see the lines above, mend the cause, and start again.\n")
+        remedy = "mend that" if told else "see the lines above, mend the cause"
+        sys.stderr.write(f"\nFAILED: {error}\nNext: {remedy}, and start again.\n")
         return 1

@@ -31,7 +31,7 @@ from benchmark.servers import NoComfyUI, ServerFailed
 from benchmark.settings import REPOSITORY
 from benchmark.soak import measure_soak
 from benchmark.streams import measure_streams
-from benchmark.targets import Target, with_tables
+from benchmark.targets import Target, new_page, with_tables
 from benchmark.traffic import measure_load
 from lib.errors import ServiceError
 from lib.settings import SettingsError
@@ -83,7 +83,7 @@ def main() -> None:
         parser.error("a page is kept of the whole: not of --only a part, nor of a --trace")
     if options.real and options.trace:
         parser.error("a --trace is replayed on simulated fleets, not on --real processes")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is stopped then, too
+    signal.signal(signal.SIGTERM, _end)
     try:
         if options.command == "boot":
             asyncio.run(_boot(options.url, options.api, options.workspace))
@@ -93,6 +93,12 @@ def main() -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _end(number: int, frame: object) -> None:
+    """As Ctrl-C: what was started is stopped. ``timeout`` sends it twice, and a second Ctrl-C waits for nothing."""
+    signal.signal(number, signal.SIG_IGN)
+    signal.raise_signal(signal.SIGINT)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -169,7 +175,8 @@ def _keep(options: argparse.Namespace, report: Report, *, plot: Callable[[Any, P
     print(report.markdown())
     if options.page:
         page = PAGES / f"{name}.md"
-        page.write_text(with_tables(page.read_text(), report.markdown()))
+        text = page.read_text() if page.is_file() else new_page(f"{options.command} --dialect {options.dialect}")
+        page.write_text(with_tables(text, report.markdown()))
     if plot is not None:
         picture = (PAGES if options.page else path.parent) / f"{name}.png"
         plot(report, picture)

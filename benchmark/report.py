@@ -31,7 +31,7 @@ class Overhead:
         """The whole report."""
         report = self.found
         head = f"{report.facts.headline()}; {report.seconds_spent:.0f} s"
-        names = ("raw", "ours") if report.dialect is None else ("/generate/sync", report.dialect)
+        names = ("raw", "ours") if report.dialect is None else ("sync", report.dialect)
         parts = [head, "", *_comparison_rows(report.comparisons, *names), "", *target_rows(self.targets())]
         notes = [*report.notes, *(report.memory.notes if report.memory else ())]
         return "\n".join([*parts, *(["", *(f"- {note}" for note in notes)] if notes else [])])

@@ -47,6 +47,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str
         yield "| " + " | ".join(map(str, row)) + " |"
 
 
+def new_page(command: str) -> str:
+    """A page that nobody has written yet: what it measures, and room for its tables."""
+    how = "How to read it: [README.md](README.md). `--page` keeps a run's figures, on a machine that does nothing else."
+    return f"# `python -m benchmark {command}`\n\n{how}\n\n{BEGIN}\n{END}\n"
+
+
 def with_tables(page: str, tables: str) -> str:
     """The page with new tables between its markers. Raises ValueError when it has none."""
     before, begin, rest = page.partition(BEGIN)

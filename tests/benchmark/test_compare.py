@@ -11,7 +11,7 @@ from benchmark.load import Leg, drive
 from benchmark.memory import MemoryFigures
 from benchmark.overhead import CASES, TINY, OverheadReport
 from benchmark.report import Overhead
-from benchmark.targets import with_tables
+from benchmark.targets import new_page, with_tables
 
 
 def leg(job_s: float, jobs: int = 100) -> Leg:
@@ -144,3 +144,10 @@ def test_the_docs_page_takes_the_tables_of_a_run() -> None:
     assert with_tables(changed, "| new |") == changed
     with pytest.raises(ValueError, match="markers"):
         with_tables("# nothing", "| new |")
+
+
+def test_a_page_that_is_not_there_begins_with_its_command() -> None:
+    """A run of ten minutes is not lost because nobody wrote a page for it."""
+    page = with_tables(new_page("overhead --dialect salad"), "| new |")
+    assert "`python -m benchmark overhead --dialect salad`" in page
+    assert "| new |" in page

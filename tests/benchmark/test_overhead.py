@@ -37,7 +37,7 @@ async def test_a_dialect_is_measured_against_our_own_route() -> None:
     assert [target.what for target in Overhead(report).targets()] == [
         "runpod: added latency p50 over /generate/sync, tiny"
     ]
-    assert "/generate/sync jobs/s" in Overhead(report).markdown()
+    assert "| sync jobs/s | runpod jobs/s | runpod/sync (95 %) | sync'/sync |" in Overhead(report).markdown()
 
 
 @pytest.mark.parametrize("name", ["tiny.json", "sd15.json"])

@@ -15,6 +15,7 @@ from provisioning.tls import TlsPaths, ensure_certificate
 from tests.comfyui_fixture import RealComfyUI, free_port
 from tests.integration.harness import WorkerProcess, picture, slow, worker
 from tests.integration.router_process import TOKEN, RouterProcess, router_process
+from tests.integration.terse_worker import Trouble, terse_worker
 from tests.peers.vast.sdk import drive, sdk_python
 
 pytestmark = pytest.mark.comfyui
@@ -169,6 +170,18 @@ def test_a_dead_worker_costs_one_try(router: RouterProcess, real_worker: WorkerP
     assert (result["ok"], result["status"], result["url"]) == (True, 200, real_worker.public)
     assert router.given("ep", dead) == 1
     assert router.status("ep", dead) == "error"
+
+
+@pytest.mark.parametrize("said", [429, 500, Trouble.GARBAGE, Trouble.CLOSED], ids=str)
+def test_a_bad_answer_of_another_worker_costs_one_try(
+    router: RouterProcess, real_worker: WorkerProcess, python: Path, said: int | Trouble
+) -> None:
+    """One that looks much faster refuses, breaks, talks garbage or hangs up: the same request is then done here."""
+    with terse_worker(router, "ep", 98, said, perf=1e6) as other:
+        (result,) = sdk(python, router, "request", payload=painted(711))
+    router.tell("ep", "/worker_status/", id=98, error_msg="gone")
+    assert (result["ok"], result["status"], result["url"]) == (True, 200, real_worker.public)
+    assert [call["auth_data"]["request_idx"] for call in other.calls] == [result["request_idx"]]
 
 
 def test_a_long_job_is_done_once_and_others_wait(

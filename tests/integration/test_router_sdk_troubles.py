@@ -35,6 +35,11 @@ def sdk(python: Path, router: RouterProcess, scenario: str, **options: Any) -> l
     return asyncio.run(drive(python, scenario, router=router.url, **options))
 
 
+def test_what_the_operator_has_to_know_is_said_at_once(router: RouterProcess) -> None:
+    """Also where the output is a file."""
+    assert f"REPORT_ADDR={router.url}/e/full\n" in router.log.read_text()
+
+
 def test_a_full_worker_is_asked_again_later(router: RouterProcess, python: Path) -> None:
     """429, then it works: the same number all the time, a few routes and no storm."""
     with terse_worker(router, "full", 1, 429, 200) as full:

@@ -142,3 +142,20 @@ def test_workers_may_outlive_their_router(tmp_path: Path, engines: list[FakeEngi
     finally:
         assert router.stop() == 0
     assert not any(lives(pid) for pid in started.values())
+
+
+def test_an_update_restarts_a_worker_that_has_nothing_to_do(tmp_path: Path, engines: list[FakeEngine]) -> None:
+    """The same worker in another process, and it serves on; the router has nothing left to do."""
+    wanted = endpoint(tmp_path, engines) | {"min_load": 1, "max_workers": 1}
+    with router_process(tmp_path, wanted, **FAST) as router:
+        make(router, slow(0.1))
+        ((number, pid),) = pids(router).items()
+        headers = {"X-API-Key": ACCOUNT_KEY}
+        (group,) = requests.get(f"{router.url}/api/v0/workergroups/", headers=headers, timeout=10).json()["results"]
+        asked = {"workergroup_id": group["id"], "api_key": ACCOUNT_KEY}
+        answer = requests.post(f"{router.url}/update_workers/", json=asked, timeout=20).json()
+        assert (answer["success"], answer["workers_to_update"], answer["error_msg"]) == (True, 1, "")
+        router.until(lambda: pids(router).get(number, pid) != pid, "restarted", 60)
+        router.until(lambda: not scaling(router)["updates"], "ready again", 90)
+        assert pids(router).keys() == {number} and not lives(pid)
+        assert make(router, slow(0.1, color=5))[1]["status"] == "completed"

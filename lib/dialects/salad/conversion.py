@@ -34,7 +34,8 @@ def _whole(value: Any) -> Any:
 
 
 def _without_null(schema: dict[str, Any]) -> None:
-    """A field that may be left out has no default to be shown."""
+    """A field that may be left out has no default to be shown; what is dropped is not offered."""
+    schema.pop("additionalProperties", None)
     for field in schema.get("properties", {}).values():
         if field.get("default", "") is None:
             del field["default"]

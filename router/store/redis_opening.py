@@ -21,10 +21,13 @@ from router.store.redis_line import PREFIX, Connect, RedisLine, exchange
 from router.store.redis_state import RedisState
 
 log = logging.getLogger(__name__)
+_FACT = re.compile(rb"(\w+):(\S*)")
 
 OLDEST = (6, 2)
 CHECK = b"the key fits"
 CHECK_KEY = f"{PREFIX}check"
+JOBS_S = 10.0
+"""So long a call about jobs may take: bodies and results are large, and the line to the server may be slow."""
 
 
 class _Unfit(StoreDown):
@@ -64,9 +67,10 @@ async def open_redis(connect: Connect, *, vault: Vault, clock: Clock) -> AsyncIt
     try:
         async with Tasks() as tasks:
             state = RedisLine(connect, tasks=tasks, prepare=look)
-            jobs = RedisLine(connect, tasks=tasks, prepare=look)  # large bodies don't hold reservations up
+            jobs = RedisLine(connect, tasks=tasks, prepare=look, call_s=JOBS_S)  # large bodies hold no reservation up
             try:
                 await _first_look(state)
+                await _advise(state)
                 yield Stores(
                     shared=RedisState(state, clock=clock),
                     jobs=RedisJobs(jobs, JobCodec(vault), clock=clock, lane=lane),
@@ -85,3 +89,25 @@ async def _first_look(line: RedisLine) -> None:
         raise SettingsError(error.message) from error
     except StoreDown as error:
         log.error("the store is not there yet", extra={"event": "store.down", "reason": error.message})
+
+
+async def _advise(line: RedisLine) -> None:
+    """Name what would lose jobs that were accepted; a managed server may tell nothing of itself."""
+    try:
+        told = [await line.call("INFO", section) for section in ("persistence", "memory")]
+    except StoreDown as error:
+        log.debug("the server tells nothing", extra={"event": "store.untold", "reason": error.message})
+        return
+    facts = dict(_FACT.findall(b"".join(part for part in told if isinstance(part, bytes))))
+    if facts.get(b"aof_enabled") == b"0":
+        log.warning(
+            "ROUTER_STORE keeps no append-only file: jobs that were accepted are lost when it ends; "
+            "set appendonly yes, and appendfsync always where not even the last second's may be lost",
+            extra={"event": "store.forgets"},
+        )
+    policy = facts.get(b"maxmemory_policy", b"noeviction")
+    if facts.get(b"maxmemory", b"0") != b"0" and policy != b"noeviction":
+        log.warning(
+            "ROUTER_STORE throws keys out when its memory is full: set maxmemory-policy noeviction",
+            extra={"event": "store.evicts", "policy": policy.decode()},
+        )

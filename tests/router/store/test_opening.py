@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from lib.lifecycle import Tasks
 from lib.settings import SettingsError
@@ -22,7 +23,7 @@ from router.store.sqlite_jobs import SqliteJobs
 from tests.fakes.clock import FakeClock
 from tests.router.store.redis_server import RedisServer
 from tests.router.store.values import NOW, job
-from tests.router.store.worlds import redis_world
+from tests.router.store.worlds import redis_world, shared
 
 CLOCK = FakeClock()
 
@@ -114,6 +115,23 @@ async def test_bad_values_are_named(tmp_path: Path, key: str, url: str) -> None:
         async with open_stores(url, state_dir=tmp_path, clock=CLOCK, state_key=key):
             raise AssertionError("it opened")
     assert not key or key not in str(told.value)
+
+
+async def test_a_server_that_would_lose_jobs_is_named(
+    redis_server: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One that keeps no file, one that throws keys out; nothing is said of one that does neither."""
+    bad = {"appendonly": "no", "maxmemory": "1gb", "maxmemory-policy": "allkeys-lru"}
+    async with Redis.from_url(redis_server.url) as server:
+        for settings, events in (({}, []), (bad, ["store.forgets", "store.evicts"])):
+            before = {name: (await server.config_get(name))[name] for name in settings}
+            for name, value in settings.items():
+                await server.config_set(name, value)
+            caplog.clear()
+            async with shared(redis_server.url, tmp_path, CLOCK):
+                assert [getattr(one, "event", "") for one in caplog.records] == events
+            for name, value in before.items():
+                await server.config_set(name, value)
 
 
 async def test_a_server_may_come_later(tmp_path: Path) -> None:

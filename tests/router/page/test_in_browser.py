@@ -20,6 +20,15 @@ def text(selector: str) -> str:
     return f"document.querySelector('{selector}').innerText"
 
 
+async def nameless(tab: Tab) -> list[str]:
+    """What a screen reader could only call by its kind."""
+    kinds = ("button", "combobox", "dialog", "image", "link", "region", "search", "searchbox", "table", "textbox")
+    nodes = (await tab.do("Accessibility.getFullAXTree"))["nodes"]
+    shown = [node for node in nodes if not node["ignored"] and node["role"]["value"] in kinds]
+    assert {"button", "combobox", "image", "searchbox", "table"} <= {node["role"]["value"] for node in shown}
+    return [node["role"]["value"] for node in shown if not node["name"]["value"]]
+
+
 async def busy(house: House) -> None:
     """A fleet in which every section has something to show."""
     await house.report(1, max_perf=200.0)
@@ -52,6 +61,7 @@ async def test_every_section_is_filled_and_fits(house: House, tab: Tab, width: i
     assert "1 failed" in await tab.look(text("#counts"))
     assert await tab.look(TOO_WIDE) == []
     assert await tab.look("document.documentElement.scrollWidth <= innerWidth")
+    assert await nameless(tab) == []
     assert (await tab.look("getComputedStyle(document.body).colorScheme")) == "light dark"
 
 

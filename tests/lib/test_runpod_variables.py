@@ -54,6 +54,18 @@ def test_it_means_what_it_meant(name: str, value: str, read: Read, meant: object
     assert read(load_settings({})) != meant
 
 
+def test_a_clean_state_outside_of_runpod() -> None:
+    """``REFRESH_WORKER`` restarts ComfyUI after each job; inside RunPod's queue the platform restarts the worker. Who
+    says how often is believed."""
+
+    def after(**environ: str) -> int | None:
+        return load_settings({"REFRESH_WORKER": "true", **environ}).engine.recycle_after_jobs
+
+    assert after() == 1
+    assert after(RUNPOD_WEBHOOK_GET_JOB="https://take") is None
+    assert after(COMFYUI_RECYCLE_AFTER_JOBS="50") == 50
+
+
 def test_the_managers_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """Provisioning reads it."""
     monkeypatch.setenv("COMFYUI_MANAGER_CONFIG", "/x/config.ini")

@@ -58,6 +58,17 @@ def test_build_arguments_of_worker_comfyui() -> None:
     assert {"base", "sdxl", "sd3", "flux1-schnell", "flux1-dev"} <= kinds
 
 
+def test_versions_are_bounded() -> None:
+    """A release of ComfyUI, a version of the base, packages from one on; an SDK that shares jobs out (from 1.10.1)."""
+    defaults = dict(rest.split("=", 1) for name, rest in instructions() if name == "ARG" and "=" in rest)
+    assert re.fullmatch(r"v\d+\.\d+\.\d+", defaults["COMFYUI_VERSION"])
+    assert re.fullmatch(r"[\w/.-]+:\d\S+", defaults["BASE_IMAGE"])
+    wanted = [(REPOSITORY / name).read_text() for name in ("requirements.txt", "requirements-runpod.txt")]
+    packages = [line for text in wanted for line in text.splitlines() if re.match(r"[A-Za-z]", line)]
+    assert [line for line in packages if ">=" not in line] == []
+    assert any(line.startswith("runpod>=1.10.1,<2;") for line in packages)
+
+
 def test_no_secret_stays_in_the_image() -> None:
     """A token as ARG or ENV would be in the image's history; host keys of sshd would be everybody's."""
     lasting = " ".join(rest for name, rest in instructions() if name in ("ARG", "ENV"))

@@ -236,7 +236,8 @@ class Scaler:
             group = groups.get(settings.name)
             if group is None:
                 continue
-            most = endpoint.settings.max_workers if settings.max_workers is None else settings.max_workers
+            caps = (settings.max_workers, group.most, endpoint.settings.max_workers)
+            most = min(cap for cap in caps if cap is not None)
             there = sum(one.exists and one.group == settings.name for one in members)
             sources.append(
                 Source(

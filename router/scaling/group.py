@@ -21,7 +21,8 @@ class Group:
     """``instances`` are known once the provider was asked (``is_known``). Moments are monotonic.
 
     ``gone`` are those that were there and are not any more, until somebody takes note. ``begun`` is when an instance
-    was last started or first seen. ``changed`` is called when an action is over."""
+    was last started or first seen. ``changed`` is called when an action is over. ``most`` is how many there may be as
+    far as the provider is concerned."""
 
     endpoint: str
     name: str
@@ -31,6 +32,7 @@ class Group:
     tasks: Tasks
     changed: Callable[[], object]
     boot_s: float
+    most: int | None = None
     instances: dict[int, Instance] = field(default_factory=dict)
     begun: dict[int, float] = field(default_factory=dict)
     booting: set[int] = field(default_factory=set)

@@ -102,6 +102,7 @@ def _group(
         tasks=ground.tasks,
         changed=soon,
         boot_s=settings.boot_time,
+        most=len(provider.each) if isinstance(provider, LocalProvider) else None,
     )
 
 

@@ -13,6 +13,7 @@ class FakeProvider:
     keeps_stopped: bool = False
     fresh_s: float = 0.0
     most: int = 100
+    places: int | None = None
     failing: str = ""
     machines: dict[int, Instance] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)

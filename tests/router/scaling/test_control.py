@@ -129,6 +129,16 @@ async def test_a_provider_that_fails_is_left_alone_for_a_while(make: Make) -> No
     assert failures < more <= failures + 5
 
 
+async def test_no_more_are_asked_for_than_there_are_places(make: Make) -> None:
+    """However many are wanted; that is no failure of the provider's, so that it can be told to end them any time."""
+    world = await make(groups={"g": FakeProvider(places=2, most=2)}, min_load=1000.0)
+    await world.tick(3)
+    await world.serve(100, 101, seconds=30)
+    assert world.figures["desired_workers"] == 12
+    assert world.provider.asked == ["start 2"]
+    assert world.scaler.health()["troubles"] == {}
+
+
 async def test_one_that_never_becomes_ready_is_replaced(make: Make) -> None:
     """After its time, and not at once again and again."""
     world = await make(min_load=100, target_util=1.0, options={"scaling_start_timeout_s": 60.0})

@@ -115,4 +115,5 @@ def _group(ground: Ground, name: str, provider: FakeProvider, scaler: Scaler) ->
         tasks=ground.tasks,
         changed=scaler.soon,
         boot_s=30.0,
+        most=provider.places,
     )

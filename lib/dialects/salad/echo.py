@@ -18,6 +18,9 @@ def echo(asked: SaladOptions, *, request_id: str, uploads: Mapping[str, Any]) ->
     """Return the request's own fields, the graph aside. ``uploads`` are the upload blocks that count, by field."""
     given = asked.model_dump(by_alias=True, exclude_none=True, include=set(_ORDER))
     given |= {"id": request_id}
+    converted = given.get("convert_output", {})
+    if converted.pop("keep_metadata", False):  # ours comes last, where it is asked for
+        converted["keep_metadata"] = True
     if credentials := given.get("credentials"):
         given["credentials"] = [_without_secrets(credential) for credential in credentials]
     return {name: given[name] for name in _ORDER if given.get(name)} | dict(uploads)

@@ -168,8 +168,10 @@ def test_conversion_by_format() -> None:
     plain = read({"convert_output": {"format": "jpg"}}).spec.delivery
     assert plain.convert.warnings == ()
     assert (plain.convert.format, plain.keep_metadata) == ("jpg", None)
-    kept = read({"convert_output": {"format": "webp", "keep_metadata": True}}).spec.delivery
-    assert kept.keep_metadata is True
+    kept = read({"convert_output": {"format": "webp", "keep_metadata": True}})
+    assert kept.spec.delivery.keep_metadata is True
+    assert kept.echo["convert_output"] == {"format": "webp", "keep_metadata": True}
+    assert "keep_metadata" not in jpeg.echo["convert_output"]
 
 
 @pytest.mark.parametrize(

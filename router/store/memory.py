@@ -18,6 +18,8 @@ Value = TypeVar("Value")
 NUMBERS_AT_ONCE = 1000
 """So many numbers are written down as used before the first of them is given out; a crash skips what is left."""
 
+LONGEST_S = 3.0
+"""Numbers that are not there by then are taken from elsewhere: ``/route/`` has to be answered within 10 s."""
 SPARE = 100
 """Ends of what was put again or taken away, over as many as there are values, before they are thrown out."""
 
@@ -75,9 +77,10 @@ class _Block:
 class MemoryState:
     """Implements ``SharedState`` for one process."""
 
-    def __init__(self, file: SqliteFile, *, clock: Clock) -> None:
+    def __init__(self, file: SqliteFile, *, clock: Clock, longest_s: float = LONGEST_S) -> None:
         self._file = file
         self._clock = clock
+        self._longest_s = longest_s
         self._blocks: dict[str, _Block] = {}
         self._next_block = asyncio.Lock()
         self._workers: Kept[WorkerRecord] = Kept()
@@ -91,12 +94,20 @@ class MemoryState:
     async def next_number(self, name: str) -> int:
         block = self._blocks.get(name)
         while block is None or block.last >= block.end:
-            async with self._next_block:
+            block = await self._new_block(name)
+        block.last += 1
+        return block.last
+
+    async def _new_block(self, name: str) -> _Block:
+        """Whoever waits for it, waits so long at most: a disk may stand still. Raises: StoreDown."""
+        try:
+            async with asyncio.timeout(self._longest_s), self._next_block:
                 block = self._blocks.get(name)
                 if block is None or block.last >= block.end:
                     block = self._blocks[name] = await self._file.run(lambda open_file: _take(open_file, name))
-        block.last += 1
-        return block.last
+                return block
+        except TimeoutError as error:
+            raise StoreDown("The router's database does not answer in time.") from error
 
     async def close(self) -> None:
         """Give numbers back that nobody got."""

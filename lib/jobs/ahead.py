@@ -56,6 +56,10 @@ class Ahead:
         self.left(size, yields=True)
         self.joined(size)
 
+    def usual_s(self) -> float | None:
+        """How long jobs run lately; ``None`` while nothing is known."""
+        return self._speed.usual_s
+
     def predicted_s(self, size: Estimate) -> float | None:
         """How long such a job will run; ``None`` while nothing is known."""
         return self._speed.expected_s(size)

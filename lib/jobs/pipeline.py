@@ -108,7 +108,8 @@ class Pipeline:
             finally:
                 self._ahead.left(live.size, yields=live.yields)
             if not execution.partial:
-                self._speed.served(live.size, execution.execute_s, engine=execution.engine)
+                internal = live.job.spec.internal
+                self._speed.served(live.size, execution.execute_s, engine=execution.engine, internal=internal)
         return await self._deliver(live)
 
     def forget(self, job: Job) -> None:

@@ -268,14 +268,17 @@ class JobService:
         """Seconds that a job accepted now would wait before it starts; ``None`` when the speed is unknown."""
         return self._ahead.wait_s()
 
+    def usual_s(self) -> float | None:
+        """Seconds that a job like those of late would run; ``None`` when the speed is unknown."""
+        return self._ahead.usual_s()
+
     def queue_counts(self) -> QueueCounts:
         """How many jobs wait for what, and how many are worked on."""
         busy = self._pipeline
         return self._live.counts(preparing=busy.preparing_count, delivering=busy.delivering_count)
 
     async def recover(self) -> int:
-        """Take up the jobs that an earlier life of the worker left unfinished, in their order, past admission; return
-        how many. Call it once engines answer: they are asked for the prompts."""
+        """Take up an earlier life's unfinished jobs, in their order; return how many. Engines are asked for prompts."""
         jobs = await self._intake.take_up()
         for live in jobs:
             if live.recovered and not live.kept and not live.orphaned:

@@ -8,6 +8,8 @@ from lib.jobs.model import Estimate, Job
 
 MOST_SHAPES = 1000
 """Shapes of work that are remembered; the least recently served go first."""
+BENCHMARK_UNITS = 100.0
+"""What one run of the boot benchmark counts, whatever its size."""
 MOST_APART = 4.0
 """An engine is taken to be at most so many times faster or slower than what it is compared with."""
 
@@ -45,6 +47,7 @@ class SpeedGauge:
     def __init__(self) -> None:
         self._max_perf = 0.0
         self._prior: float | None = None
+        self._usual_log_s: float | None = None
         self._engines: dict[str, _Engine] = {}
         self._shapes: OrderedDict[str, _Shape] = OrderedDict()
 
@@ -67,10 +70,20 @@ class SpeedGauge:
         if not self._engines:
             self._prior = max(engine_count, 1) / perf if perf > 0 else None
 
-    def served(self, estimate: Estimate, execute_s: float, *, engine: str = "") -> None:
-        """A job of this size ran for ``execute_s`` seconds on ``engine``."""
+    @property
+    def usual_s(self) -> float | None:
+        """How long callers' jobs run lately, near their median; before the first one, a run of the boot benchmark."""
+        if self._usual_log_s is not None:
+            return math.exp(self._usual_log_s)
+        return None if self._prior is None else self._prior * BENCHMARK_UNITS
+
+    def served(self, estimate: Estimate, execute_s: float, *, engine: str = "", internal: bool = False) -> None:
+        """A job of this size ran for ``execute_s`` seconds on ``engine``; ``internal``: it was one of our own."""
         if execute_s <= 0 or estimate.units <= 0:
             return
+        if not internal:
+            log_s, known_s = math.log(execute_s), self._usual_log_s
+            self._usual_log_s = log_s if known_s is None else known_s + self.GAIN * (log_s - known_s)
         sample = execute_s / estimate.units
         known = self._engines.get(engine)
         if known is None:

@@ -133,6 +133,7 @@ class QueueInfo(WireModel):
     waiting_count: int = Field(description="Jobs that wait, in all three.")
     expected_wait_s: float | None = Field(description="What a job that came now would wait; null while unknown.")
     expected_start_at: datetime | None = Field(description="When it would start.")
+    expected_s: float | None = Field(description="How long it would run, if it is like those of late.")
 
 
 class RequestProblem(WireModel):

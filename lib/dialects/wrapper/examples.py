@@ -126,6 +126,7 @@ QUEUES: dict[str, Any] = {
     "waiting_count": 2,
     "expected_wait_s": 2.9,
     "expected_start_at": "2026-01-01T00:00:02.900000Z",
+    "expected_s": 0.98,
 }
 EVENTS = f"""retry: 2000
 

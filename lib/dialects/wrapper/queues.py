@@ -31,7 +31,7 @@ class QueueSizes:
 
     def queue_info(self) -> dict[str, Any]:
         """Return what ``/queue-info`` shows, as it is now."""
-        counts, wait_s = self._jobs.queue_counts(), self._jobs.predicted_wait_s()
+        counts, wait_s, usual_s = self._jobs.queue_counts(), self._jobs.predicted_wait_s(), self._jobs.usual_s()
         sizes = _sizes(counts)
         return {
             **sizes,
@@ -39,6 +39,7 @@ class QueueSizes:
             "waiting_count": sum(sizes.values()),
             "expected_wait_s": None if wait_s is None else round(wait_s, 3),
             "expected_start_at": None if wait_s is None else iso(self._clock.now() + timedelta(seconds=wait_s)),
+            "expected_s": None if usual_s is None else round(usual_s, 3),
         }
 
 

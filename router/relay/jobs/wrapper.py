@@ -15,6 +15,7 @@ from lib.serving.payloads import JSON_TYPE, json_response, read_body, require_js
 from router.access import bearer_of
 from router.dispatch import USUAL_COST, Figures
 from router.endpoints import Scope
+from router.model import Condition
 from router.ports import JobState, RelayJob
 from router.relay.jobs import salad_view, wrapper_view
 from router.relay.jobs.accepting import Accepted
@@ -172,6 +173,7 @@ class WrapperJobs:
             "waiting_count": waiting,
             "expected_wait_s": None if likely_s is None else round(likely_s, 3),
             "expected_start_at": None if likely_s is None else wrapper_view.iso(now + likely_s),
+            "expected_s": _usual_s(figures),
         }
         return json_response(body, headers=NOT_STORED)
 
@@ -241,8 +243,18 @@ class WrapperJobs:
 def _behind_s(figures: Figures, waiting: int) -> float:
     """How long the jobs take that wait in the store, over those that wait for a worker already."""
     stored = max(waiting - figures.waiting_count, 0)
-    size = figures.waiting_work / figures.waiting_count if figures.waiting_count else USUAL_COST
-    return stored * size / figures.capacity if figures.capacity > 0 else 0.0
+    return stored * _usual_size(figures) / figures.capacity if figures.capacity > 0 else 0.0
+
+
+def _usual_s(figures: Figures) -> float | None:
+    """How long a job like those in hand runs on a usual worker."""
+    workers = figures.workers.get(Condition.READY, 0)
+    return round(_usual_size(figures) * workers / figures.capacity, 3) if workers and figures.capacity > 0 else None
+
+
+def _usual_size(figures: Figures) -> float:
+    count = figures.waiting_count + figures.given_count
+    return (figures.waiting_work + figures.given_work) / count if count else USUAL_COST
 
 
 def _fits(shown: dict[str, Any], query: Any, names: Sequence[str]) -> bool:

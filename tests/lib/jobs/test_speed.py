@@ -37,6 +37,20 @@ def test_the_boot_score_is_the_prior() -> None:
     assert speed.max_perf == 50
 
 
+def test_how_long_a_usual_job_runs() -> None:
+    """A run of the benchmark at first; then what callers' jobs took lately, near their median. Our own don't count."""
+    speed = SpeedGauge()
+    assert speed.usual_s is None
+    speed.benchmarked(50, engine_count=2)
+    speed.served(size(5), 60.0, internal=True)
+    assert speed.usual_s == pytest.approx(4)
+    speed.served(size(500), 8.0)
+    assert speed.usual_s == pytest.approx(8)
+    for _ in range(40):
+        speed.served(size(100), 2.0)
+    assert speed.usual_s == pytest.approx(2, rel=0.01)
+
+
 def test_the_benchmarks_own_jobs_calibrate_the_formula() -> None:
     """The score counts a run as 100 units whatever its size; predictions go by what its size by formula took."""
     speed = SpeedGauge()

@@ -19,6 +19,7 @@ from lib.dialects.wrapper.translate import WrapperPayload
 from lib.jobs.model import Job, Workflow
 from lib.jobs.ports import Aside, Prepared, Tell, untold
 from lib.jobs.service import JobService
+from lib.jobs.speed import SpeedGauge
 from lib.lifecycle import Tasks
 from lib.serving.access import CALLER, Access, Caller, Need
 from lib.serving.application import Site
@@ -99,6 +100,7 @@ class World:
     engine: FakeEngine
     preparer: Remembering
     delivery: FakeDelivery
+    speed: SpeedGauge
     streams: EventStreams
     clock: FakeClock
     saved: Saved
@@ -140,6 +142,7 @@ async def world() -> AsyncIterator[World]:
             engine=engine,
             preparer=preparer,
             delivery=jobs.delivery,
+            speed=jobs.speed,
             streams=streams,
             clock=clock,
             saved=saved,

@@ -393,12 +393,15 @@ async def test_the_queues_are_counted(world: World) -> None:
     empty = await (await world.client.get("/queue-info")).json()
     assert list(empty)[:3] == ["preprocess_queue_size", "generation_queue_size", "postprocess_queue_size"]
     assert QueueInfo.model_validate(empty).waiting_count == 0
+    assert empty["expected_s"] is None
+    world.speed.benchmarked(50, engine_count=1)
     world.engine.automatic = False
     for number in range(3):
         await world.post({"input": {"request_id": f"r{number}", "workflow_json": PICTURE}}, "/generate")
     await posted(world)
     busy = QueueInfo.model_validate(await (await world.client.get("/queue-info")).json())
     assert (busy.running_count, busy.generation_queue_size, busy.waiting_count) == (1, 2, 2)
+    assert busy.expected_s == 2.0
     for number in range(3):
         await world.client.post(f"/cancel/r{number}")
 

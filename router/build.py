@@ -81,6 +81,7 @@ def build_core(
         alarm=alarm,
         gone_s=gone_s,
     )
+    endpoints.listen(lambda endpoint, here: None if here else fleet.closed(endpoint.name))
     experience = Experience(registry=registry, learning=learning, metrics=metrics, clock=clock)
     dispatcher = Dispatcher(
         endpoints=endpoints,

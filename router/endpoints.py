@@ -213,7 +213,7 @@ class Endpoints:
     # -- changes ------------------------------------------------------------------------------------------------------
 
     def listen(self, listener: Listener) -> None:
-        """Tell of endpoints that come, change and go."""
+        """Tell of endpoints that come, change and go; of the latter, who listens last is told first."""
         self._listeners.append(listener)
 
     def add(self, settings: EndpointSettings, *, api_key: str, created_at: float) -> Endpoint:
@@ -249,7 +249,7 @@ class Endpoints:
             raise Forbidden(f"{endpoint.name!r} is in the router's configuration; take it out there.")
         del self._by_name[endpoint.name]
         self._index()
-        for listener in self._listeners:
+        for listener in reversed(self._listeners):
             listener(endpoint, False)
 
     def _put(self, endpoint: Endpoint) -> None:

@@ -112,6 +112,11 @@ class Fleet:
             await self._link.attempt(lambda state: state.drop_worker(key), otherwise=None)
             await self._bulletin.tell(NewsKind.GONE, lambda: {"worker": key})
 
+    def closed(self, endpoint: str) -> None:
+        """An endpoint is gone: its workers are nobody's, whoever makes one of its name later."""
+        for worker in self._registry.of(endpoint):
+            self.forget(worker.key)
+
     def forget(self, key: str) -> bool:
         """Forget a worker here; False: it was not known."""
         worker = self._registry.drop(key)

@@ -108,6 +108,19 @@ async def test_workers_stay_when_their_group_goes(talk: Talk) -> None:
     assert (await talk.route())["url"] == "http://127.0.0.1:40003"
 
 
+async def test_workers_go_with_their_endpoint(talk: Talk) -> None:
+    """Who makes another one of its name does not get them, before they report to it."""
+    made = (await talk(PATH, {"endpoint_name": "new"}, key=ACCOUNT))["result"]
+    await talk.report(5, prefix="/e/new")
+    assert (await talk("/route/", {"endpoint": "new"}, key=ACCOUNT))["url"]
+    await talk(f"{PATH}{made}/", method="DELETE", key=ACCOUNT)
+    await talk.report(5, prefix="/e/new", status=404)
+    made = (await talk(PATH, {"endpoint_name": "new"}, key=ACCOUNT))["result"]
+    assert await talk("/get_endpoint_workers/", {"id": made}, key=ACCOUNT) == []
+    await talk.report(5, prefix="/e/new")
+    assert (await talk("/route/", {"endpoint": "new"}, key=ACCOUNT))["url"]
+
+
 async def test_each_has_its_number(talk: Talk) -> None:
     """None is given twice; what is no JSON object is refused."""
     made = [(await talk(PATH, {"endpoint_name": name}, key=ACCOUNT))["result"] for name in ("a", "b")]

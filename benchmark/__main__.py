@@ -23,7 +23,7 @@ from benchmark.report import Overhead
 from benchmark.result import BenchResult
 from benchmark.router import PARTS, measure_router, plot_router
 from benchmark.routing.measure import JOBS, PROCESSES, SEEDS, measure_routing
-from benchmark.routing.plot import plot_routing
+from benchmark.routing.plot import plot_real, plot_routing
 from benchmark.routing.real import measure_real
 from benchmark.routing.recorded import BadRecording
 from benchmark.runners import ApiRunner, RawRunner
@@ -162,7 +162,9 @@ async def _run(measuring: Awaitable[Any]) -> Any:
 
 def _plot_of(options: argparse.Namespace) -> Callable[[Any, Path], None] | None:
     """A part of a measurement has no picture."""
-    whole = options.command in MEASUREMENTS and not (options.only or options.real or options.trace)
+    if options.real:
+        return plot_real
+    whole = options.command in MEASUREMENTS and not (options.only or options.trace)
     return MEASUREMENTS[options.command].plot if whole else None
 
 

@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,15 @@ class RouterSite:
     def report_url(self) -> str:
         """``REPORT_ADDR`` of workers."""
         return f"{self.url}/e/{ENDPOINT}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """What routers that share a store share besides, and what clients and workers need."""
+
+    api_key: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
+    state_key: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,25 +88,55 @@ async def router(
 ) -> AsyncIterator[RouterSite]:
     """Start it, on ``cores``, with its Redis on ``others``, and stop it. Raises: ServerFailed."""
     mine = frozenset(os.sched_getaffinity(0))
-    port, api_key, token = free_port(), secrets.token_urlsafe(24), secrets.token_urlsafe(24)
-    settings = {"name": ENDPOINT, "api_key": api_key, **(endpoint or {})}
+    async with AsyncExitStack() as stack:
+        with pinned(others or mine):
+            store = await stack.enter_async_context(_redis()) if redis else None
+        with pinned(cores or mine):
+            site = await stack.enter_async_context(_router(folder, Secrets(), store=store, endpoint=endpoint))
+        yield site
+
+
+@asynccontextmanager
+async def routers(
+    folder: Path, count: int, *, endpoint: Mapping[str, Any] | None = None
+) -> AsyncIterator[Sequence[RouterSite]]:
+    """So many, which share a Redis server if there are several. Raises: ServerFailed."""
+    async with AsyncExitStack() as stack:
+        store, shared = await stack.enter_async_context(_redis()) if count > 1 else None, Secrets()
+        yield [
+            await stack.enter_async_context(
+                _router(folder, shared, store=store, endpoint=endpoint, name=f"router-{number}")
+            )
+            for number in range(count)
+        ]
+
+
+@asynccontextmanager
+async def _router(
+    folder: Path, shared: Secrets, *, store: str | None, endpoint: Mapping[str, Any] | None, name: str = "router"
+) -> AsyncIterator[RouterSite]:
+    port = free_port()
+    settings = {"name": ENDPOINT, "api_key": shared.api_key, **(endpoint or {})}
     environ = {
         **servers.environment(),
         "ROUTER_PORT": str(port),
-        "ROUTER_STATE_DIR": str(folder / "state"),
+        "ROUTER_STATE_DIR": str(folder / name),
+        "ROUTER_STATE_KEY": shared.state_key,
+        "ROUTER_SIGNING_KEY": str(folder / "signing_key.pem"),
         "ROUTER_ENDPOINTS": json.dumps({"endpoints": [settings]}),
-        "ROUTER_WORKER_TOKENS": token,
+        "ROUTER_WORKER_TOKENS": shared.token,
+        **({"ROUTER_STORE": store} if store else {}),
     }
-    command = [sys.executable, "-m", "router"]
-    url = f"http://127.0.0.1:{port}"
-    async with AsyncExitStack() as stack:
-        if redis:
-            with pinned(others or mine):
-                environ["ROUTER_STORE"] = await stack.enter_async_context(_redis())
-        with pinned(cores or mine):
-            starting = servers.process(command, environ=environ, folder=folder, name="router", url=url, probe="/ready")
-            server = await stack.enter_async_context(starting)
-        yield RouterSite(server=server, port=port, api_key=api_key, token=token)
+    starting = servers.process(
+        [sys.executable, "-m", "router"],
+        environ=environ,
+        folder=folder,
+        name=name,
+        url=f"http://127.0.0.1:{port}",
+        probe="/ready",
+    )
+    async with starting as server:
+        yield RouterSite(server=server, port=port, api_key=shared.api_key, token=shared.token)
 
 
 @asynccontextmanager

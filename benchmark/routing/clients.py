@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import aiohttp
@@ -14,6 +14,7 @@ from benchmark.routing.traces import Job
 from benchmark.servers import ServerFailed
 
 START_S = 20.0
+TOLD_EVERY = 250
 
 
 def session() -> aiohttp.ClientSession:
@@ -34,38 +35,51 @@ async def all_here(http: aiohttp.ClientSession, site: RouterSite, workers: int) 
 
 
 class Clients:
-    """As many clients as there are jobs: each asks for a worker at its moment, polls, and calls the worker."""
+    """As many clients as there are jobs: each asks its router for a worker at its moment, polls, and calls the worker.
 
-    def __init__(self, site: RouterSite, http: aiohttp.ClientSession, *, speed: float) -> None:
-        self._site = site
+    ``told`` hears now and then how many have arrived.
+    """
+
+    def __init__(
+        self,
+        sites: Sequence[RouterSite],
+        http: aiohttp.ClientSession,
+        *,
+        speed: float,
+        told: Callable[[int], None],
+    ) -> None:
+        self._sites = sites
         self._http = http
         self._speed = speed
+        self._told = told
 
     async def run(self, jobs: Sequence[Job]) -> list[float]:
         """Responses in the scenario's seconds."""
         begun = time.perf_counter()
         async with asyncio.TaskGroup() as group:
             tasks = []
-            for job in jobs:
+            for number, job in enumerate(jobs, 1):
                 due = begun + job.arrived_at / self._speed
                 await asyncio.sleep(max(due - time.perf_counter(), 0.0))
                 tasks.append(group.create_task(self._one(job, due)))
+                if number % TOLD_EVERY == 0:
+                    self._told(number)
         return [task.result() for task in tasks]
 
     async def _one(self, job: Job, due: float) -> float:
-        route = await self._route({"endpoint": ENDPOINT, "cost": job.size, "replay_timeout": 60.0})
+        site, asked = self._sites[job.router], {"endpoint": ENDPOINT, "cost": job.size, "replay_timeout": 60.0}
+        route = await self._route(site, asked)
         while "url" not in route:
-            poll = {"endpoint": ENDPOINT, "cost": job.size, "replay_timeout": 60.0, "request_idx": route["request_idx"]}
-            route = await self._route(poll)
+            route = await self._route(site, asked | {"request_idx": route["request_idx"]})
         body = orjson.dumps({"auth_data": route, "payload": {"size": job.size}})
         async with self._http.post(route["url"] + WORK, data=body) as response:
             response.raise_for_status()
             await response.read()
         return (time.perf_counter() - due) * self._speed
 
-    async def _route(self, body: dict[str, Any]) -> dict[str, Any]:
-        headers = {"Authorization": f"Bearer {self._site.api_key}"}
-        async with self._http.post(f"{self._site.url}/route/", data=orjson.dumps(body), headers=headers) as response:
+    async def _route(self, site: RouterSite, body: dict[str, Any]) -> dict[str, Any]:
+        headers = {"Authorization": f"Bearer {site.api_key}"}
+        async with self._http.post(f"{site.url}/route/", data=orjson.dumps(body), headers=headers) as response:
             response.raise_for_status()
             answer: dict[str, Any] = orjson.loads(await response.read())
             return answer

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from benchmark import score
 from benchmark.plots import save
 from benchmark.routing.cells import CENTRAL, HYBRID, LEAST_WORK, PROPORTIONAL
+from benchmark.routing.real import RealReport
 from benchmark.routing.report import RoutingReport, curves
 from benchmark.routing.traces import SizesDrawn
 
@@ -52,3 +54,24 @@ def _curves(axis: Any, report: RoutingReport, sizes: SizesDrawn, field: str) -> 
     axis.set_yticks([tick for tick in TICKS if low <= tick <= high])
     axis.yaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_minor_formatter("")
+
+
+def plot_real(report: RealReport, path: Path) -> None:
+    """Percentiles of responses, real and simulated, a cell beside the other."""
+    cells = list(dict.fromkeys(one.cell for one in report.compared))
+    shares = [number / 200 for number in range(200)]
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots(1, len(cells), squeeze=False)[0]
+        for axis, cell in zip(axes, cells, strict=True):
+            for one in (one for one in report.compared if one.cell == cell):
+                for name, responses, line in (("real", one.real, "-"), ("simulated", one.simulated, ":")):
+                    values = [score.percentile(responses, share) for share in shares]
+                    style = {"color": STYLES[one.policy]["color"], "linestyle": line}
+                    axis.plot([100 * share for share in shares], values, label=f"{one.policy}, {name}", **style)
+            axis.set(title=cell.replace(", ", "\n", 1), xlabel="percentile", yscale="log")
+            axis.yaxis.set_major_formatter("{x:g}")
+        axes[0].set_ylabel("response, s")
+        axes[0].legend(fontsize="small")
+
+    save(path, draw, width=3.6 * len(cells))

@@ -25,9 +25,10 @@ IDLE_S = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """``perfs`` and ``ports`` of the workers, in their order; they tell what changed every ``interval_s``."""
+    """``perfs`` and ``ports`` of the workers, in their order; they tell what changed every ``interval_s``, each one of
+    the routers, in turn."""
 
-    report_url: str
+    report_urls: tuple[str, ...]
     token: str = field(repr=False)
     perfs: tuple[float, ...]
     ports: tuple[int, ...]
@@ -45,6 +46,7 @@ class StandIn:
         self._fleet = fleet
         self._id = number + 1
         self._perf = fleet.perfs[number]
+        self._report_url = fleet.report_urls[number % len(fleet.report_urls)]
         self._url = f"http://127.0.0.1:{fleet.ports[number]}"
         self._http = http
         self._engine = asyncio.Lock()
@@ -119,7 +121,7 @@ class StandIn:
             await asyncio.sleep(self._fleet.interval_s)
 
     async def _post(self, path: str, body: bytes) -> None:
-        async with self._http.post(self._fleet.report_url + path, data=body) as response:
+        async with self._http.post(self._report_url + path, data=body) as response:
             response.raise_for_status()
 
 

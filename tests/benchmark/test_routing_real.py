@@ -1,17 +1,16 @@
 """The cells on real processes in small, and how they are held against the simulation."""
 
 import json
+import shutil
 
 import pytest
 
 from benchmark.facts import HostFacts
+from benchmark.router_site import REDIS
 from benchmark.routing.cells import HYBRID, PROPORTIONAL
+from benchmark.routing.plot import plot_real
 from benchmark.routing.real import CELLS, Compared, RealCell, RealReport, measure_real, simulate
 from benchmark.routing.traces import Scenario
-
-
-def quiet(line: str) -> None:
-    """Progress lines are for people."""
 
 
 def compared(policy: str, *, real: float, draws: tuple[float, ...]) -> Compared:
@@ -20,14 +19,20 @@ def compared(policy: str, *, real: float, draws: tuple[float, ...]) -> Compared:
     )
 
 
-async def test_jobs_are_done_by_real_processes() -> None:
-    """Every job of a short trace, at fifty times its pace, for both policies; figures as JSON."""
-    cell = RealCell(scenario=Scenario(), speed=50.0)
-    report = await measure_real(quiet, cells=[cell], jobs=20)
-    assert [one.policy for one in report.compared] == [PROPORTIONAL, HYBRID]
+async def test_jobs_are_done_by_real_processes(tmp_path) -> None:
+    """Every job of a short trace, at fifty times its pace, for both policies, and with three routers that share a
+    Redis; figures as JSON, and a picture."""
+    cells = [RealCell(scenario=Scenario(), speed=50.0)]
+    if shutil.which(REDIS):
+        cells.append(RealCell(scenario=Scenario(replicas=3), speed=50.0, policies=(HYBRID,)))
+    said: list[str] = []
+    report = await measure_real(said.append, cells=cells, jobs=20)
+    assert [one.policy for one in report.compared] == [PROPORTIONAL, HYBRID, HYBRID][: len(cells) + 1]
     assert all(one.real_mean >= 100 / 149 for one in report.compared)  # nothing is faster than the fastest GPU
-    assert json.loads(json.dumps(report.to_json()))["jobs"] == 20
+    assert json.loads(json.dumps(report.to_json()))["jobs"] == 20 and len(said) == len(cells) + 2
     assert report.markdown().count("same size, load 0.7 |") == 2
+    plot_real(report, tmp_path / "real.png")
+    assert (tmp_path / "real.png").stat().st_size > 10_000
 
 
 def test_the_simulation_of_a_cell_is_drawn_anew_on_the_same_arrivals() -> None:
@@ -43,8 +48,15 @@ def test_real_figures_have_a_tolerance_around_the_simulated(real: float, met: bo
     assert compared(PROPORTIONAL, real=real, draws=(1.0,) * 50 + (2.0,) * 50).target().met is met
 
 
-def test_the_gate_of_same_size_jobs_holds_with_the_tolerance() -> None:
-    """0.42 and 15 %: 0.483 of proportional random."""
+def test_gates_hold_with_the_tolerance() -> None:
+    """0.42 and 15 %: 0.483 of proportional random; what was not measured is said."""
     for mean, met in ((0.48, True), (0.49, False)):
         pair = (compared(PROPORTIONAL, real=1.0, draws=(1.0,)), compared(HYBRID, real=mean, draws=(mean,)))
-        assert RealReport(facts=HostFacts(), jobs=1, compared=pair).targets()[-1].met is met
+        gates = {one.what: one.met for one in RealReport(facts=HostFacts(), jobs=1, compared=pair).targets()[2:]}
+        assert gates == {
+            "mean response, hybrid / proportional random, same size, real": met,
+            "mean response, hybrid / proportional random, mixed sizes, real": None,
+            "p99 response, hybrid / proportional random, same size, real": False,
+            "p99 response, hybrid / proportional random, mixed sizes, real": None,
+            "mean response, 3 routers on Redis / one, real": None,
+        }

@@ -94,9 +94,9 @@ def choose_engine(worker: Settings, around: Surroundings) -> EnginePlan:
         return EnginePlan.WAIT
     if worker.engine.command is not None:
         return EnginePlan.COMMAND
-    if worker.serverless:
-        return EnginePlan.WAIT
     asked_for_our_own = worker.engine.port == 0
+    if worker.serverless and not asked_for_our_own:
+        return EnginePlan.WAIT
     return EnginePlan.ATTACH if around.running_at and not asked_for_our_own else EnginePlan.LAUNCH
 
 

@@ -2,7 +2,8 @@
 
 ``COMFYUI_API_BASE`` or ``COMFYUI_BACKENDS``: those, and never another one. Unset, and where a supervisor owns ComfyUI:
 the supervisor's, at the image's port; it is waited for, and so is one on a serverless host, unless ``CMD`` says how to
-start it. Unset and standalone: what ``CMD`` starts, else a ComfyUI that runs at a usual port, else our own.
+start it or ``COMFYUI_PORT=0`` asks for our own. Unset and standalone: what ``CMD`` starts, else a ComfyUI that runs at
+a usual port, else our own.
 """
 
 import asyncio
@@ -56,7 +57,8 @@ async def servers(
     supervised = await asyncio.to_thread(supervisor.owns_comfyui)
     if supervised and settings.command is not None:
         log.warning("a supervisor owns ComfyUI, CMD is ignored", extra={"event": "comfyui.cmd_ignored"})
-    if supervised or (serverless and settings.command is None):
+    own = settings.port == 0 or settings.command is not None
+    if supervised or (serverless and not own):
         base = f"http://127.0.0.1:{USUAL_PORTS[0]}"
         log.info("waiting for the supervisor's ComfyUI", extra={"event": "comfyui.supervised", "base_url": base})
         return await _attached(settings, [base], http=http, clock=clock)

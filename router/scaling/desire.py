@@ -77,8 +77,10 @@ def desire(settings: EndpointSettings, demand: Demand, supply: Supply) -> Desire
     steady = load / settings.target_util
     catching_up = _catching_up(settings, demand, supply, load=load)
     capacity = max(steady, supply.capacity + catching_up) if catching_up else steady
-    counted = _count(capacity, supply)
+    floor = int(settings.min_load > 0)  # the smallest load needs somebody
+    counted = max(_count(capacity, supply), floor)
     least, busy = _least(settings, demand)
+    least = max(least, floor)
     if not supply.keeps_stopped:  # what can't be stopped and resumed is kept idle
         least = max(least, settings.cold_workers)
     workers = min(max(counted, least), settings.max_workers)

@@ -1,5 +1,5 @@
-"""Workers as processes of this machine: each has a place, ports of its own, a folder with its log, and a pid file, so
-that a router that comes after a crash finds them again.
+"""Workers as processes of this machine: each has a place, ports of its own, a ComfyUI of its own (unless it is told of
+one), the place's folder with its log, and a pid file there, so that a router that comes after a crash finds them again.
 
 One that dies is started again in its place, a few times; one that shall go gets SIGTERM, on which a worker of ours
 finishes what it has, and is killed when it takes too long.
@@ -151,7 +151,7 @@ class LocalProcesses:
     # -- processes ----------------------------------------------------------------------------------------------------
 
     async def _begin(self, number: int, *, place: int, launch: Launch) -> _Run:
-        folder = self._folder / str(number)
+        folder = self._folder / str(place)
         environment = {
             **_own(number, workspace=folder, address=self._settings.address),
             **launch.environment,
@@ -206,7 +206,7 @@ class LocalProcesses:
 
     async def _ended(self, run: _Run, how: str) -> None:
         """Its place stays its own if it is started again."""
-        await asyncio.to_thread((self._folder / str(run.id) / RECORD).unlink, missing_ok=True)
+        await asyncio.to_thread((self._folder / str(run.place) / RECORD).unlink, missing_ok=True)
         if not run.leaving:
             self._places[run.place].deaths.append(self._clock.monotonic())
             run.again = not self._rests(run.place, self._clock.monotonic())
@@ -262,6 +262,7 @@ def _own(number: int, *, workspace: Path, address: str) -> dict[str, str]:
         "WORKER_HTTP_PORT": str(plain),
         "API_PORT": str(api),
         "USE_SSL": "false",
+        "COMFYUI_PORT": "0",
         "WORKSPACE_DIR": str(workspace),
     }
 
@@ -296,7 +297,7 @@ def _created(pid: int) -> float:
 
 
 def _record(folder: Path, run: _Run) -> None:
-    told = {"pid": run.pid, "created": run.created, "place": run.place, "started_at": run.started_at}
+    told = {"id": run.id, "pid": run.pid, "created": run.created, "place": run.place, "started_at": run.started_at}
     write_private(folder / RECORD, orjson.dumps(told))
 
 
@@ -305,7 +306,7 @@ def _found(folder: Path, launch: Launch) -> list[_Run]:
     runs: list[_Run] = []
     for path in sorted(folder.glob(f"*/{RECORD}")):
         try:
-            run = _Run(id=int(path.parent.name), launch=launch, **orjson.loads(path.read_bytes()))
+            run = _Run(launch=launch, **orjson.loads(path.read_bytes()))
         except (ValueError, TypeError, OSError):
             continue
         if _living([run])[0]:

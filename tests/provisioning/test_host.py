@@ -48,6 +48,8 @@ SERVERLESS = {"REPORT_ADDR": "http://127.0.0.1:9", "CONTAINER_ID": "42"}
         (ATTACHED, NOBODY, EnginePlan.ATTACH),
         ({"COMFYUI_BACKENDS": "http://a:1,http://b:2"}, NOBODY, EnginePlan.ATTACH),
         (SERVERLESS, NOBODY, EnginePlan.WAIT),
+        ({"COMFYUI_PORT": "0", **SERVERLESS}, NOBODY, EnginePlan.LAUNCH),
+        ({"COMFYUI_PORT": "0", **SERVERLESS}, Surroundings(supervised=True, running_at=None), EnginePlan.WAIT),
         (SERVERLESS, Surroundings(supervised=True, running_at="http://127.0.0.1:18188"), EnginePlan.WAIT),
         ({"CONTAINER_ID": "42"}, NOBODY, EnginePlan.LAUNCH),
         ({"CMD": "run"}, Surroundings(supervised=False, running_at="http://127.0.0.1:8188"), EnginePlan.COMMAND),

@@ -86,6 +86,14 @@ async def test_a_serverless_worker_waits_for_the_supervisors(
     assert isinstance(server, AttachedServer) and server.base_url == "http://127.0.0.1:18188"
 
 
+async def test_a_serverless_worker_starts_its_own_when_it_is_told_to(
+    http: aiohttp.ClientSession, tasks: Tasks, workspace: Path
+) -> None:
+    """By ``COMFYUI_PORT=0``: on a machine or in a pod where nobody else does. Here nothing is installed."""
+    with pytest.raises(EngineUnreachable, match="install"):
+        await servers(EngineSettings(workspace=workspace / "none", port=0), serverless=True, http=http, tasks=tasks)
+
+
 async def test_a_running_one_is_used_when_standalone(
     http: aiohttp.ClientSession, tasks: Tasks, workspace: Path
 ) -> None:

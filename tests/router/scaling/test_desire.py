@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -175,3 +176,10 @@ def test_a_lower_cap_counts_at_once() -> None:
     steady.settle(wish(9), now=0, delay_s=120)
     settled = steady.settle(wish(1, most=2), now=5, delay_s=120)
     assert (settled.workers, settled.total, settled.why) == (2, 2, Why.HELD)
+
+
+@pytest.mark.parametrize("ready", [0, 1])
+def test_the_smallest_floor_is_one_worker(ready: int) -> None:
+    """Vast's own default of 1 unit a second is far below what a worker does, and keeps one."""
+    wanted = desire(settings(min_load=1.0), Demand(), supply(ready))
+    assert (wanted.workers, wanted.least, wanted.why) == (1, 1, Why.MIN_LOAD)

@@ -9,6 +9,7 @@ import re
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,7 @@ from lib.comfy.rewrite import Plan, plan
 from lib.comfy.session import PromptSession, is_interrupted, when
 from lib.comfy.strays import remove_strays
 from lib.comfy.tap import Tap
-from lib.errors import (
-    EngineDied,
-    EngineUnreachable,
-    ExecutionFailed,
-    JobCancelled,
-    OutOfMemory,
-    ServiceError,
-)
+from lib.errors import EngineDied, EngineUnreachable, ExecutionFailed, JobCancelled, OutOfMemory, ServiceError
 from lib.jobs.model import Job, Workflow
 from lib.jobs.ports import Collected, Execution, ExecutionObserver, Prepared
 from lib.lifecycle import Tasks
@@ -194,6 +188,7 @@ class ComfyEngine:
         failure: ExecutionFailed | None = None
         try:
             ticket = await self._begin(session, job, prepared, withdraw=withdraw, attach=attach)
+            session.on_success = partial(self._harvester.look, ticket, job.spec)
             await self._follower.follow(session, Terms(withdraw=withdraw, timeout_s=timeout_s))
             failure = await self._judge(session, job)
             if failure is not None and not job.spec.keep_partial:

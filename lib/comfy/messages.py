@@ -16,7 +16,7 @@ import orjson
 HELLO = orjson.dumps({"type": "feature_flags", "data": {"supports_preview_metadata": True}}).decode()
 """Must be a client's first message; pictures on the socket then name their prompt."""
 
-_IGNORED = tuple(f'{{"type":{space}"{kind}"' for kind in ("progress_state", "logs", "executed") for space in (" ", ""))
+_IGNORED = tuple(f'{{"type":{space}"{kind}"' for kind in ("progress_state", "logs") for space in (" ", ""))
 """Big and frequent, and they tell nothing that the other messages, or the history, don't: not even parsed."""
 
 _PREVIEW_WITH_METADATA = 4
@@ -62,6 +62,16 @@ class NodeProgressed:
     node_id: str | None
     value: float
     maximum: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reported:
+    """A node has told what it made, as the history will; ``shown_id`` is the node that the caller's graph shows."""
+
+    prompt_id: str
+    node_id: str
+    shown_id: str
+    output: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +126,17 @@ class Picture:
 
 
 Message = (
-    QueueChanged | Started | Cached | NodeStarted | NodeProgressed | Succeeded | Failed | Interrupted | Ended | Picture
+    QueueChanged
+    | Started
+    | Cached
+    | NodeStarted
+    | NodeProgressed
+    | Reported
+    | Succeeded
+    | Failed
+    | Interrupted
+    | Ended
+    | Picture
 )
 
 
@@ -155,6 +175,8 @@ def message_of(kind: object, data: object) -> Message | None:
         return Ended(prompt_id=prompt_id) if node_id is None else NodeStarted(prompt_id=prompt_id, node_id=str(node_id))
     if kind == "progress":
         return _progressed(prompt_id, data)
+    if kind == "executed":
+        return _reported(prompt_id, data)
     if kind == "execution_start":
         return Started(prompt_id=prompt_id, at_ms=_stamp(data))
     if kind == "execution_cached":
@@ -197,6 +219,14 @@ def _progressed(prompt_id: str, data: Mapping[str, Any]) -> NodeProgressed | Non
     return NodeProgressed(
         prompt_id=prompt_id, node_id=None if node_id is None else str(node_id), value=value, maximum=maximum
     )
+
+
+def _reported(prompt_id: str, data: Mapping[str, Any]) -> Reported | None:
+    node_id, output = data.get("node"), data.get("output")
+    if not isinstance(node_id, str) or not isinstance(output, dict):
+        return None  # a node without outputs of its own tells nothing
+    shown_id = str(data.get("display_node") or node_id)
+    return Reported(prompt_id=prompt_id, node_id=node_id, shown_id=shown_id, output=output)
 
 
 def _outcome(kind: object, prompt_id: str, data: Mapping[str, Any]) -> Message | None:

@@ -3,6 +3,7 @@
 File work is one function for one thread (``inspect``); fetching over HTTP, where no folder is shared, is the engine's.
 """
 
+import asyncio
 import base64
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -38,6 +39,14 @@ class Item:
     certain: bool = True
     bare: bool = False
     """It was told as a path, which a node may have from its caller."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Early:
+    """Files that are looked at before the history names them. ``found`` holds if it names just these ``paths``."""
+
+    paths: Mapping[Item, str | None]
+    found: asyncio.Future[tuple[Output, ...]]
 
 
 def listed(entry: Mapping[str, Any], *, order: Iterable[str], include_temp: bool) -> tuple[Item, ...]:

@@ -5,13 +5,14 @@ Does no I/O. The engine feeds messages in, on the event loop, and waits for news
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from lib.comfy import messages as m
 from lib.comfy.client import QueueItem
+from lib.comfy.outputs import Early
 from lib.jobs.model import Preview, Progress
 from lib.jobs.ports import ExecutionObserver
 
@@ -35,6 +36,8 @@ class Story:
     pictures: list[m.Picture] = field(default_factory=list)
     picture_bytes: int = 0
     pictures_dropped: int = 0
+    reported: dict[str, m.Reported] = field(default_factory=dict)
+    early: Early | None = None
     failure: m.Failed | None = None
     blocked: m.Failed | None = None
     interrupted: bool = False
@@ -68,6 +71,8 @@ class PromptSession:
         """The socket may have missed something: look the prompt up now."""
         self.stalled_since: float | None = None
         self.graph: Mapping[str, Any] = {}
+        self.on_success: Callable[[], None] | None = None
+        """Called soon after the last node is done, a moment before the prompt is over."""
         self._picture_nodes: frozenset[str] = frozenset()
         self._observer = observer
         self._news = asyncio.Event()
@@ -148,8 +153,10 @@ class PromptSession:
                 self.begin(at_ms)
             case m.Cached(node_ids=node_ids):
                 self._cached(node_ids)
+            case m.Reported(node_id=node_id):
+                story.reported[node_id] = message
             case m.Succeeded(at_ms=at_ms):
-                story.succeeded, story.ended_at_ms = True, at_ms
+                self._succeed(at_ms)
             case m.Failed(blocked=True):
                 story.blocked = message
             case m.Failed(at_ms=at_ms):
@@ -167,6 +174,11 @@ class PromptSession:
             self.story.succeeded = _status(entry).get("status_str") == "success"
         self.story.entry = entry
         self._end()
+
+    def _succeed(self, at_ms: int | None) -> None:
+        self.story.succeeded, self.story.ended_at_ms = True, at_ms
+        if self.on_success is not None:
+            asyncio.get_running_loop().call_soon(self.on_success)
 
     def _cached(self, node_ids: tuple[str, ...]) -> None:
         self.story.cached_ids = node_ids

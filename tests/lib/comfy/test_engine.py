@@ -1,6 +1,7 @@
 """The engine when ComfyUI misbehaves: lost messages, lost prompts, dead executor, dead process."""
 
 import asyncio
+import shutil
 import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -811,3 +812,24 @@ async def test_a_collection_that_is_cut_off_leaves_the_history(world: World, fak
     collected = await world.run(w.picture(), job=job, prompt_id=execution.prompt_id, attach=True)
     assert collected.outputs[0].error is None
     assert len(fake.posted) == 1
+
+
+async def test_files_are_looked_at_while_comfyui_writes_its_history(world: World, fake: FakeComfyUI) -> None:
+    """Nodes tell of them before: what was read by then counts, if the history names the same files."""
+    job = job_of()
+    execution = await world.execute(w.picture(), job=job)
+    await execution.token.story.early.found
+    shutil.rmtree(world.output)
+    (output,) = (await world.engine.collect(job, execution)).outputs
+    assert (output.error, output.size_bytes > 0) == (None, True)
+
+
+async def test_the_history_says_which_files_there_are(world: World, fake: FakeComfyUI) -> None:
+    """Whatever the nodes told while they ran."""
+    job = job_of()
+    execution = await world.execute(w.picture(), job=job)
+    (reported,) = fake.executor.history[execution.prompt_id]["outputs"].values()
+    reported["images"].append({"filename": "late.png", "subfolder": "", "type": "output"})
+    told = (await world.engine.collect(job, execution)).outputs
+    assert [(output.filename, output.error is None) for output in told[1:]] == [("late.png", False)]
+    assert told[0].error is None

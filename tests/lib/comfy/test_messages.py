@@ -23,6 +23,10 @@ def _text(kind: str, **data: object) -> str:
         (_text("executing", node="4"), m.NodeStarted(prompt_id=ID, node_id="4")),
         (_text("executing", node=None), m.Ended(prompt_id=ID)),
         (_text("progress", node="3", value=1, max=4), m.NodeProgressed(prompt_id=ID, node_id="3", value=1, maximum=4)),
+        (
+            _text("executed", node="9.0.1", display_node="9", output={"text": ["a"]}),
+            m.Reported(prompt_id=ID, node_id="9.0.1", shown_id="9", output={"text": ["a"]}),
+        ),
         (_text("execution_success", timestamp=5), m.Succeeded(prompt_id=ID, at_ms=5)),
         (_text("execution_interrupted", node_id="2"), m.Interrupted(prompt_id=ID, node_id="2")),
         (
@@ -89,7 +93,7 @@ def test_a_blocked_branch_is_marked() -> None:
     "text",
     [
         '{"type": "progress_state", "data": {"this is": not even JSON',
-        _text("executed", node="9", output={}),
+        _text("executed", node="9", output=None),
         _text("somebody_elses"),
         '{"type": "progress", "data": {"value": NaN}}',
         '{"type": "executing", "data": {"node": "2"}}',

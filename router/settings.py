@@ -173,6 +173,11 @@ class RouterSettings(EnvironmentSettings):
         "ROUTER_WEBHOOK_ALLOW_HOSTS",
         about="Hosts or networks (CIDR) that the router's webhooks may reach although they are private.",
     )
+    salad_webhook_secret: SecretStr | None = _env(
+        None,
+        "ROUTER_SALAD_WEBHOOK_SECRET",
+        about="Signs what the router itself tells Salad's webhook_v2, as SALAD_WEBHOOK_SECRET does at workers. Base64.",
+    )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = _env(
         "INFO", "ROUTER_LOG_LEVEL", about="Least level that is logged."
@@ -227,7 +232,7 @@ def _names(field: FieldInfo) -> list[str]:
 
 def _explain(item: Any) -> str:
     name = str(item["loc"][-1]) if item["loc"] else ""
-    secret = name.endswith(("_STORE", "_KEYS", "_TOKENS", "_ENDPOINTS", "_STATE_KEY", "_VAST_KEY"))
+    secret = name.endswith(("_STORE", "_KEYS", "_TOKENS", "_ENDPOINTS", "_STATE_KEY", "_VAST_KEY", "_SECRET"))
     value = "***" if secret else repr(item.get("input"))
     message = str(item["msg"]).removeprefix("Value error, ")
     return f"{name}={value}: {message}" if name else message

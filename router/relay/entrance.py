@@ -11,6 +11,7 @@ from aiohttp import hdrs, web
 from lib.errors import ServiceError
 from lib.serving.access import Needs
 from lib.serving.middleware import ErrorRenderer
+from lib.serving.payloads import check_json, require_json
 from router.endpoints import Endpoints
 from router.relay.answers import render_salad, render_wrapper
 from router.relay.bodies import Bodies, Held
@@ -68,6 +69,8 @@ class Entrance:
     async def _sync(self, request: web.Request) -> web.StreamResponse:
         """Raises: UnknownEndpoint, InvalidRequest, BodyTooLarge, Overloaded, NotReady."""
         visitor = visitor_of(request, self._endpoints)
+        if not _is_form(request):
+            require_json(request)
         async with self._bodies.held(request) as body:
             work = await self._work(request, visitor, WRAPPER, body)
             waits = (work.patience_s, preferred_wait_s(request.headers.getall("Prefer", ())), _idempotent_s(request))
@@ -80,6 +83,8 @@ class Entrance:
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         visitor = visitor_of(request, self._endpoints)
+        if not _is_form(request):
+            require_json(request)
         async with self._bodies.held(request) as body:
             work = await self._work(request, visitor, WRAPPER, body)
             asked = Asked(visitor=visitor, work=work, path=STREAM, kept=True)
@@ -88,6 +93,8 @@ class Entrance:
     async def _salad(self, request: web.Request) -> web.StreamResponse:
         visitor = visitor_of(request, self._endpoints)
         path = own_path(request)
+        if not _is_form(request):
+            check_json(request)
         async with self._bodies.held(request) as body:
             work = await self._work(request, visitor, SALAD, body, path=path)
             if work.patience_s is not None:

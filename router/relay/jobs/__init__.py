@@ -42,7 +42,8 @@ async def build_jobs(ground: Ground, stack: AsyncExitStack, *, upstream: Upstrea
     guard = AddressGuard(allow=settings.webhook_allow_hosts, setting="ROUTER_WEBHOOK_ALLOW_HOSTS")
     http = await stack.enter_async_context(GuardedHttp(guard))
     endings, counts = Endings(jobs.get, clock=clock), Counts(jobs, dispatcher=ground.dispatcher)
-    notices = Notices(jobs, http=http, tasks=ground.tasks, clock=clock)
+    secret = settings.salad_webhook_secret.get_secret_value() if settings.salad_webhook_secret else ""
+    notices = Notices(jobs, http=http, tasks=ground.tasks, clock=clock, salad_secret=secret)
     releases = Releases(ground.dispatcher, link=ground.core.link, replica=ground.replica)
     telling = Telling(ground, endings=endings, counts=counts, notices=notices, releases=releases)
     runner = telling.runner = _runner(ground, upstream=upstream, releases=releases, telling=telling)

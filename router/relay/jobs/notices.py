@@ -43,8 +43,11 @@ STANDARD = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 
 class Notices:
     """Sends each notice in a task of its own."""
 
-    def __init__(self, jobs: JobStore, *, http: GuardedHttp, tasks: Tasks, clock: Clock) -> None:
+    def __init__(
+        self, jobs: JobStore, *, http: GuardedHttp, tasks: Tasks, clock: Clock, salad_secret: str = ""
+    ) -> None:
         self._jobs = jobs
+        self._salad_secret = salad_secret
         self._http = http
         self._tasks = tasks
         self._clock = clock
@@ -90,6 +93,7 @@ class Notices:
     async def _posted(self, job: RelayJob, hook: Hook, body: bytes) -> bool:
         """Whether it is done: delivered, or of no use to try again."""
         facts = {"event": "relay.notice", "job": job.job_id, "try": job.notices + 1}
+        hook = replace(hook, secret=self._salad_secret) if hook.with_ours else hook
         try:
             headers = {"Content-Type": "application/json"} | _signature(job, hook, body, at=self._clock.now())
             status = await self._http.post(hook.url, body=body, headers=headers, timeout_s=TIMEOUT_S)

@@ -42,11 +42,13 @@ class Asked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hook:
-    """Who is told of a job's end by us. ``standard``: signed as Standard Webhooks are, where there is a secret."""
+    """Who is told of a job's end by us. ``standard``: signed as Standard Webhooks are, where there is a secret;
+    ``with_ours``: the operator's, as the request names none."""
 
     url: str
     secret: str = field(default="", repr=False)
     standard: bool = False
+    with_ours: bool = False
     extra: Mapping[str, Any] = field(default_factory=dict)
     outcomes: frozenset[str] = frozenset()
     """Which it wants to hear of; none named = all."""
@@ -102,8 +104,9 @@ def _hooks(dialect: Dialect, request: Mapping[str, Any]) -> tuple[Hook, ...]:
             url = request.get("webhook") or request.get("webhookV2")
             return (Hook(url=url),) if isinstance(url, str) else ()
         case Dialect.SALAD:
-            url = request.get("webhook_v2") or request.get("webhook")
-            return (Hook(url=url, standard=True),) if isinstance(url, str) and url else ()
+            newer = request.get("webhook_v2")
+            url = newer or request.get("webhook")
+            return (Hook(url=url, standard=True, with_ours=bool(newer)),) if isinstance(url, str) and url else ()
     fields = request["input"]
     listed = fields.get("webhooks")
     blocks = [fields.get("webhook"), *(listed if isinstance(listed, list) else ())]

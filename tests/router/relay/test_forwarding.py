@@ -219,6 +219,13 @@ async def test_what_is_no_json_is_refused_in_the_form_of_its_api(world: World) -
             assert response.status == 400 and (await response.json())["statusCode"] == 400
 
 
+@pytest.mark.parametrize(("path", "status"), [("/generate/sync", 415), ("/generate/stream", 415), ("/prompt", 400)])
+async def test_what_is_not_declared_as_json_waits_for_no_worker(world: World, path: str, status: int) -> None:
+    """A worker would refuse it: the router says so at once, as that API does."""
+    async with world.call(path, {"input": {}}, Content_Type="text/plain") as response:
+        assert response.status == status and "Content-Type" in (await response.json())["message"]
+
+
 async def test_packed_bodies_are_unpacked_once(world: World) -> None:
     """The router reads them to size them, and passes on what it read."""
     worker = await world.join(1, echo)

@@ -22,6 +22,7 @@ from lib.storage.http import GuardedHttp
 from router.ports import JobState
 from router.relay.jobs.notices import Notices
 from router.store import open_stores
+from tests.fakes.job_worker import workflow
 from tests.router.relay.jobs.conftest import JobsWorld, Start
 from tests.router.relay.jobs.test_takeover import stored
 
@@ -100,6 +101,24 @@ async def test_standard_webhooks_verify(world: JobsWorld, receiver: Receiver) ->
     lower = {name.lower(): value for name, value in headers.items()}
     assert Webhook(SECRET).verify(body, lower)["status"] == "cancelled"
     assert receiver.heard.empty()
+
+
+@pytest.mark.parametrize("field", ["webhook_v2", "webhook"])
+async def test_salads_newer_webhook_is_signed_with_the_operators_secret(
+    start: Start, receiver: Receiver, field: str
+) -> None:
+    """As workers do it; the older one has no signature."""
+    world = await start(salad_webhook_secret=SECRET)
+    status, accepted = await world.call("/prompt", {"prompt": workflow("a"), field: receiver.url})
+    assert status == 202
+    await world.call(f"/cancel/{accepted['id']}")
+    headers, body = await receiver.heard.get()
+    lower = {name.lower(): value for name, value in headers.items()}
+    assert json.loads(body)["id"] == accepted["id"]
+    if field == "webhook":
+        assert "webhook-signature" not in lower
+    else:
+        assert Webhook(SECRET).verify(body, lower)["type"] == "prompt.failed"
 
 
 async def test_private_addresses_are_not_told(start: Start, receiver: Receiver) -> None:

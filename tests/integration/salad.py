@@ -29,6 +29,8 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 BUCKET = "outputs"
 HEADER = ("X-File-Key", "the-operators-header")
 SYSTEM = "/hook/system"
+PATIENCE_S = 60.0
+"""Until something counts as missing; machines that test are busy."""
 Answer = dict[str, Any]
 Graph = dict[str, Any]
 _COLORS = itertools.count(0x200000)
@@ -178,7 +180,7 @@ class Salad:
     def hook(self, name: str) -> str:
         return self.files.url(f"/hook/{name}")
 
-    def told(self, name: str, count: int = 1, *, timeout_s: float = 20) -> list[Seen]:
+    def told(self, name: str, count: int = 1, *, timeout_s: float = PATIENCE_S) -> list[Seen]:
         """What a webhook was told, as soon as it is so much."""
         path = f"/hook/{name}"
         self.process.wait_for(lambda: len(self.files.told(path)) >= count, f"{count} told {path}", timeout_s)
@@ -195,7 +197,7 @@ class Salad:
         return int(self.process.health()["queues"]["running"])
 
     def until_running(self) -> None:
-        self.process.wait_for(lambda: self.running() == 1, "running", 20)
+        self.process.wait_for(lambda: self.running() == 1, "running", PATIENCE_S)
 
 
 def verified(seen: Seen) -> Answer:
@@ -276,7 +278,7 @@ def text(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def eventually(given: Any, *, timeout_s: float = 15.0) -> Any:
+def eventually(given: Any, *, timeout_s: float = PATIENCE_S) -> Any:
     """What ``given()`` gives once that is something."""
     until = time.monotonic() + timeout_s
     while not (found := given()):

@@ -93,7 +93,7 @@ def test_stats(api: Salad) -> None:
     ]
     execution = stats["comfy_execution"]
     assert execution["end"] - execution["start"] == execution["duration"]
-    assert 250 < execution["duration"] <= stats["comfy_round_trip_time"] + 1 <= stats["total_time"] + 2 < 5000
+    assert 250 < execution["duration"] <= stats["comfy_round_trip_time"] + 1 <= stats["total_time"] + 2 < 60_000
     assert {"1", "2", "3"} == set(execution["nodes"])
     for node in execution["nodes"].values():
         assert execution["start"] - 5 <= node["start"] <= execution["end"] + 5
@@ -398,7 +398,7 @@ def test_interrupt_what_runs(api: Salad, real_comfyui: RealComfyUI) -> None:
         waiting = pool.submit(api.prompt, long(60), status=500, id="runs")
         api.until_running()
         assert api.answer("/interrupt", {"id": "runs"}) == {"id": "runs", "interrupted": "success"}
-        wait_idle(real_comfyui, 5)
+        wait_idle(real_comfyui, 30)
         assert "interrupt" in waiting.result()["message"].lower()
     assert api.answer("/interrupt", {"id": "runs"}, status=404) == {"id": "runs", "interrupted": "failed"}
 
@@ -426,7 +426,7 @@ def test_who_leaves_takes_the_job_along(api: Salad, real_comfyui: RealComfyUI) -
     """A waiting caller that goes away frees the GPU."""
     with pytest.raises(requests.Timeout):
         api.ask("POST", "/prompt", json={"prompt": long(60)}, timeout=1.5)
-    wait_idle(real_comfyui, 5)
+    wait_idle(real_comfyui, 30)
 
 
 # -- 4.5: system events -------------------------------------------------------------------------------------------
@@ -522,7 +522,7 @@ def narrow(real_comfyui: RealComfyUI, places: Storages, tmp_path_factory: pytest
 def test_max_queue_depth(narrow: Salad) -> None:
     """/ready is 503 while the queue is full, and so is what comes; /health does not mind."""
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(narrow.prompt, long(1.5))
+        running = pool.submit(narrow.prompt, long(3))
         narrow.until_running()
         ready, health = narrow.ask("GET", "/ready"), narrow.ask("GET", "/health")
         assert (ready.status_code, ready.json()["status"]) == (503, "not ready")

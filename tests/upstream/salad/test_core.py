@@ -209,10 +209,10 @@ def test_azure_sync(server: Salad, places: Storages, count: int) -> None:
 
 @pytest.mark.parametrize("count", [1, 4])
 def test_azure_async(server: Salad, places: Storages, count: int) -> None:
-    """``ok``; the blobs appear within 10 s."""
+    """``ok``; the blobs appear."""
     block = {"container": CONTAINER, "blob_prefix": f"up-async-{count}/", "async": True}
     assert server.prompt(txt2img(count), status=202, azure_blob_upload=block)["status"] == "ok"
-    eventually(lambda: len(places.blobs(block["blob_prefix"])) == count, timeout_s=10)
+    eventually(lambda: len(places.blobs(block["blob_prefix"])) == count)
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["sync", "async"])
@@ -255,7 +255,7 @@ def test_workflow_txt2img(server: Salad) -> None:
     hook = server.hook("up-workflow")
     body = {"input": WORKFLOW, "convert_output": {"format": "jpeg"}, "webhook": hook}
     accepted = server.answer("/workflow/sd1.5/txt2img", body, status=202)
-    (seen,) = server.told("up-workflow", timeout_s=60)
+    (seen,) = server.told("up-workflow")
     told = json.loads(seen.body)
     assert told["id"] == accepted["id"]
     checked({"images": [told["image"]], "filenames": [told["filename"]]}, 1, (256, 256))

@@ -3,6 +3,7 @@
 Times here are the monotonic clock's; records carry epoch seconds, since replicas and restarts share them.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +15,8 @@ from router.model import Condition, WorkerView
 from router.ports import WorkerRecord
 from router.reports import Known, condition_of, is_ours, number, text, view_of, working
 
+AVERAGED_S = 60.0
+"""Over about so long the mean of a worker's load is taken."""
 FULL_S = 3.0
 """After a refusal a worker counts as full for so long, or until it reports."""
 SECRETS = ("mtoken",)
@@ -37,6 +40,7 @@ class Worker:
     failed: int = 0
     perf_now: float = 0.0
     """Units per second that it did between its last two reports."""
+    load_mean: float = 0.0
 
     @property
     def key(self) -> str:
@@ -148,6 +152,7 @@ class Registry:
             known = self._workers[record.worker] = Worker(record=record, heard_at=heard_at, view=view)
         else:
             known.perf_now = _perf_now(known, record, heard_at)
+            known.load_mean = _load_mean(known, heard_at)
             known.record, known.heard_at = record, heard_at
         known.reports += 1
         known.stale, known.stopped, known.full_until = False, False, 0.0
@@ -218,6 +223,12 @@ class Registry:
             return Condition.STALE
         said = condition_of(worker.record.report)
         return Condition.ERROR if worker.doubted and said is Condition.READY else said
+
+
+def _load_mean(worker: Worker, heard_at: float) -> float:
+    """Its load was as it said last until now."""
+    share = 1 - math.exp(-max(heard_at - worker.heard_at, 0.0) / AVERAGED_S)
+    return worker.load_mean + share * (number(worker.record.report, "cur_load") - worker.load_mean)
 
 
 def _perf_now(worker: Worker, record: WorkerRecord, heard_at: float) -> float:

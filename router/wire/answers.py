@@ -61,7 +61,7 @@ def worker_object(worker: Worker) -> dict[str, Any]:
         "status": STATES[worker.condition],
         "cur_load": number(report, "cur_load"),
         "new_load": number(report, "new_load"),
-        "cur_load_rolling_avg": number(report, "cur_load"),
+        "cur_load_rolling_avg": worker.load_mean,
         "cur_perf": worker.perf_now,
         "perf": perf * reliability,
         "measured_perf": perf,

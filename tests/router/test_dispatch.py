@@ -210,6 +210,17 @@ async def test_a_worker_that_stays_silent_is_forgotten(router: Replica) -> None:
     assert router.dispatcher.assignment("a") is None
 
 
+async def test_the_mean_load_of_a_worker_follows_its_reports(router: Replica) -> None:
+    """A minute's; one busy moment is not seen in it."""
+    await router.report(1)
+    for load, seconds in ((400.0, 0.1), *((100.0, 20.0),) * 20, (0.0, 0.1)):
+        await router.report(1, cur_load=load)
+        await router.clock.advance(seconds)
+    await router.report(1)
+    worker = router.dispatcher.worker("ep/1")
+    assert worker is not None and worker.load_mean == pytest.approx(100.0, rel=0.01)
+
+
 @pytest.mark.parametrize("by_s", [-86_400.0, 86_400.0])
 async def test_the_clock_may_be_set(router: Replica, by_s: float) -> None:
     """By a day, back or forward: who reports is there, who is silent is not."""

@@ -264,6 +264,7 @@ def _own(number: int, *, workspace: Path, address: str) -> dict[str, str]:
         "USE_SSL": "false",
         "COMFYUI_PORT": "0",
         "WORKSPACE_DIR": str(workspace),
+        "FORCE_UPDATE_PATH": str(workspace / "force_update"),
     }
 
 

@@ -158,5 +158,5 @@ def test_an_update_restarts_a_worker_that_has_nothing_to_do(tmp_path: Path, engi
         router.until(lambda: pids(router).get(number, pid) != pid, "restarted", 60)
         router.until(lambda: not scaling(router)["updates"], "ready again", 90)
         assert pids(router).keys() == {number} and not lives(pid)
-        assert len(list(tmp_path.rglob("force_update"))) == 1, "the start script of this place brings the newest version"
+        assert len(list(tmp_path.rglob("force_update"))) == 1, "for this place's start script"
         assert make(router, slow(0.1, color=5))[1]["status"] == "completed"

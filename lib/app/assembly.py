@@ -1,12 +1,13 @@
 """Builds the worker's objects in order on one exit stack, starts its loops, waits for the end, and drains."""
 
 import asyncio
+import ctypes
 import gc
 import logging
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Any
 
@@ -283,8 +284,7 @@ class Worker:
             await self._clock.sleep(self._settings.fleet.benchmark_retry_s)
             score = await self._benchmark(core, health, watch)
         self._condition.cleared("benchmark")
-        gc.collect()
-        gc.freeze()  # what is there now stays for good: collections under load need not walk it
+        _settle_memory()
         self._condition.opened()
         if not self._settings.serverless and self._test_job is None:
             self._summarise(core, front, score)
@@ -341,3 +341,12 @@ class Worker:
 
 def _announce(line: str) -> None:
     log.info("%s", line, extra={"event": "benchmark.progress"})
+
+
+def _settle_memory() -> None:
+    """What is there now stays for good: collections under load need not walk it. What the start took and freed goes
+    back to the system, where the C library can be asked for that."""
+    gc.collect()
+    gc.freeze()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

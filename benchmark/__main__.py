@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     others = {name: commands.add_parser(name, help=one.about) for name, one in MEASUREMENTS.items()}
     others["router"].add_argument("--only", choices=PARTS, help="one of its three parts")
-    others["routing"].add_argument("--real", action="store_true", help="some of it on real processes (3 minutes)")
+    others["routing"].add_argument("--real", action="store_true", help="some of it on real processes (5 minutes)")
     others["routing"].add_argument("--trace", type=Path, help="a recording instead (CSV: at, size; see docs)")
     others["routing"].add_argument("--jobs", type=int, default=JOBS, help=f"in a cell, at most; {JOBS} by default")
     others["routing"].add_argument("--seeds", type=int, default=SEEDS, help=f"{SEEDS} by default")

@@ -22,7 +22,7 @@ from benchmark.routing.cells import HYBRID, POLICIES, PROPORTIONAL
 from benchmark.routing.clients import Clients, all_here, session
 from benchmark.routing.outcome import WARM_SHARE
 from benchmark.routing.sites import LEAD_S, site_for
-from benchmark.routing.stand_ins import WORK, Fleet
+from benchmark.routing.stand_ins import Fleet
 from benchmark.routing.traces import Scenario, SizesDrawn, draw
 from benchmark.routing.world import World
 from benchmark.score import percentile
@@ -62,7 +62,7 @@ class RealCell:
 CELLS = (
     RealCell(scenario=Scenario(sizes=SizesDrawn.SAME, told_s=INTERVAL_S), speed=1.0),
     RealCell(scenario=Scenario(sizes=SizesDrawn.SAME, told_s=INTERVAL_S, replicas=3), speed=1.0, policies=(HYBRID,)),
-    RealCell(scenario=Scenario(sizes=SizesDrawn.MIXED, told_s=INTERVAL_S), speed=8.0, share=2.0),
+    RealCell(scenario=Scenario(sizes=SizesDrawn.MIXED, told_s=INTERVAL_S), speed=4.0, share=2.0),
 )
 """Only where queues of proportional random have had time to grow does its ratio say something of the long run."""
 
@@ -158,7 +158,7 @@ def _gate(what: str, one: Compared | None, other: Compared | None, figure: str, 
 async def measure_real(
     say: Callable[[str], None], *, cells: Sequence[RealCell] = CELLS, jobs: int = JOBS
 ) -> RealReport:
-    """Three minutes, mostly of waiting. Raises: ServerFailed."""
+    """Five minutes, mostly of waiting. Raises: ServerFailed."""
     if shutil.which(REDIS) is None:
         say(f"{REDIS} is not installed: nothing with several routers is measured")
         cells = [cell for cell in cells if cell.scenario.replicas == 1]
@@ -224,13 +224,12 @@ async def _run(cell: RealCell, policy: str, jobs: int, say: Callable[[str], None
             report_urls=tuple(site.report_url for site in sites),
             token=sites[0].token,
             perfs=tuple(gpu.perf * cell.speed for gpu in cell.scenario.fleet),
-            ports=tuple(servers.free_port() for _ in cell.scenario.fleet),
             interval_s=INTERVAL_S / cell.speed,
         )
-        await stack.enter_async_context(_workers(fleet, folder))
+        await stack.enter_async_context(_workers(fleet, folder, sites[0].url))
         http = await stack.enter_async_context(session())
         for site in sites:
-            await all_here(http, site, len(fleet.ports))
+            await all_here(http, site, len(fleet.perfs))
 
         def told(number: int) -> None:
             say(f"{cell.name}, {policy}: {number} of {len(trace.jobs)} jobs have arrived")
@@ -238,13 +237,13 @@ async def _run(cell: RealCell, policy: str, jobs: int, say: Callable[[str], None
         return await Clients(sites, http, speed=cell.speed, told=told).run(trace.jobs)
 
 
-def _workers(fleet: Fleet, folder: Path) -> AbstractAsyncContextManager[servers.Server]:
+def _workers(fleet: Fleet, folder: Path, router_url: str) -> AbstractAsyncContextManager[servers.Server]:
+    """They are here when the routers know them."""
     return servers.process(
         [sys.executable, "-m", "benchmark.routing.stand_ins", fleet.to_json()],
         environ=servers.environment(),
         folder=folder,
         name="workers",
-        url=f"http://127.0.0.1:{fleet.ports[-1]}",
-        probe=WORK,
-        any_status=True,
+        url=router_url,
+        probe="/ready",
     )

@@ -6,6 +6,7 @@ runs them one after the other (a job sleeps for its size over the worker's speed
 
 import asyncio
 import json
+import socket
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -25,13 +26,12 @@ IDLE_S = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """``perfs`` and ``ports`` of the workers, in their order; they tell what changed every ``interval_s``, each one of
-    the routers, in turn."""
+    """``perfs`` of the workers, in their order; they tell what changed every ``interval_s``, each one of the routers,
+    in turn."""
 
     report_urls: tuple[str, ...]
     token: str = field(repr=False)
     perfs: tuple[float, ...]
-    ports: tuple[int, ...]
     interval_s: float
 
     def to_json(self) -> str:
@@ -42,12 +42,12 @@ class Fleet:
 class StandIn:
     """One worker: a queue of arrival before one engine."""
 
-    def __init__(self, fleet: Fleet, number: int, http: aiohttp.ClientSession) -> None:
+    def __init__(self, fleet: Fleet, number: int, http: aiohttp.ClientSession, *, port: int) -> None:
         self._fleet = fleet
         self._id = number + 1
         self._perf = fleet.perfs[number]
         self._report_url = fleet.report_urls[number % len(fleet.report_urls)]
-        self._url = f"http://127.0.0.1:{fleet.ports[number]}"
+        self._url = f"http://127.0.0.1:{port}"
         self._http = http
         self._engine = asyncio.Lock()
         self._working: dict[int, float] = {}
@@ -126,15 +126,16 @@ class StandIn:
 
 
 async def serve(fleet: Fleet) -> None:
-    """Until the process is stopped. Says ``ready`` on the standard output when everybody has reported."""
+    """Until the process is stopped. Each worker takes a free port."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http, Tasks() as tasks:
-        for number, port in enumerate(fleet.ports):
-            stand_in = StandIn(fleet, number, http)
+        for number in range(len(fleet.perfs)):
+            listener = socket.create_server(("127.0.0.1", 0))
+            stand_in = StandIn(fleet, number, http, port=listener.getsockname()[1])
             app = web.Application()
             app.router.add_post(WORK, stand_in.work)
             runner = web.AppRunner(app, access_log=None)
             await runner.setup()
-            await web.TCPSite(runner, "127.0.0.1", port).start()
+            await web.SockSite(runner, listener).start()
             tasks.spawn(stand_in.report(), name=f"report {number}", vital=True)
             tasks.spawn(stand_in.tell(), name=f"tell {number}", vital=True)
         await tasks.failed.wait()

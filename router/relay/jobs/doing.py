@@ -6,6 +6,7 @@ account, costs an attempt. What the job itself is to blame for is final at once,
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -37,6 +38,7 @@ from router.relay.jobs.forms import (
 )
 from router.relay.jobs.holding import Holding, ended, unless
 from router.relay.jobs.naming import tenant_of
+from router.relay.jobs.patience import FIRST_PAUSE_S, LONGEST_PAUSE_S, Lost, Patience
 from router.relay.jobs.releases import Releases
 from router.relay.jobs.runpod_view import stored
 from router.relay.ports import Call, Upstream, WorkerBusy, WorkerLost
@@ -46,7 +48,6 @@ log = logging.getLogger(__name__)
 MOST_ATTEMPTS = 3
 HOLD_S = 60.0
 """So long one wait for a worker goes on before it is renewed."""
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 2.0
 SUBMIT_S = 30.0
 CANCEL_S = 5.0
 SYNC_PATH = "/generate/sync"
@@ -66,37 +67,6 @@ class Limits:
 
 class TooLarge(ServiceError):
     """The worker's answer is larger than what is kept."""
-
-
-class _Lost(ServiceError):
-    """The attempt is over without a result. ``counts``: it was one of the three."""
-
-    def __init__(self, message: str, *, refusal: Refusal | None = None, counts: bool = True) -> None:
-        super().__init__(message)
-        self.refusal = refusal
-        self.counts = counts
-
-
-class _Patience:
-    """How long a worker that gives no good answer is asked again."""
-
-    def __init__(self, clock: Clock, limit_s: float) -> None:
-        self._clock = clock
-        self._limit_s = limit_s
-        self._since: float | None = None
-        self._pause_s = FIRST_PAUSE_S
-
-    def calm(self) -> None:
-        self._since, self._pause_s = None, FIRST_PAUSE_S
-
-    async def wait(self, why: str, refusal: Refusal | None) -> None:
-        """Raises: _Lost when it is over."""
-        now = self._clock.monotonic()
-        self._since = now if self._since is None else self._since
-        if now - self._since >= self._limit_s:
-            raise _Lost(why, refusal=refusal)
-        await self._clock.sleep(self._pause_s)
-        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
 
 
 class Doing:
@@ -125,7 +95,7 @@ class Doing:
         """Bring it to its end, and return it as recorded. Raises: LeaseLost."""
         while not held.cancel.is_set():
             job = held.job
-            if job.forget_at and held.now() >= job.forget_at:
+            if not held.left_s:
                 return await self._dropped(held, "Its time (policy.ttl) is over.")
             if not held.given and len(job.attempts) >= MOST_ATTEMPTS:
                 return await self._dead(held, job.attempts[-1].ended)
@@ -137,7 +107,7 @@ class Doing:
                 return await self._dead(held, error.message)
             except TooLarge as error:
                 return await self._dead(held, error.message, told_by_us=False)
-            except _Lost as error:
+            except Lost as error:
                 await self._lost(held, error)
                 continue
             if seen is not None:
@@ -150,34 +120,37 @@ class Doing:
         """Wait for a worker, and record that it is tried. False: look again. Raises: UnknownEndpoint, LeaseLost."""
         if not held.job.number:
             await held.write(number=await self._new_number())
-        key = await unless(held.cancel, self._worker_for(held.job))
-        if key is None:
+        key = await unless(held.cancel, self._worker_for(held))
+        if not key:
             return False
         attempts = held.job.attempts
         begun = Attempt(number=len(attempts) + 1, worker=key, begun_at=held.now())
         await held.write(attempts=(*attempts, begun), worker=key, remote_id="")
         return True
 
-    async def _worker_for(self, job: RelayJob) -> str:
+    async def _worker_for(self, held: Holding) -> str:
+        """ "": its time is over before there is one."""
+        job = held.job
         arrived_at, again = self._clock.monotonic(), bool(job.attempts)
-        while True:
+        while held.left_s:
             ask = self._ask(job, arrived_at)
             try:
                 given = await self._dispatcher.assign(
                     ask,
-                    wait_s=HOLD_S,
+                    wait_s=min(HOLD_S, held.left_s),
                     kind=job.shape,
                     prior=job.cost,
                     ttl_s=self._limits.counted_s,
                     again=again,
                 )
             except Overloaded as error:  # its tenant's share of the line is full
-                await self._clock.sleep(error.retry_after_s or 1.0)
+                await self._clock.sleep(min(error.retry_after_s or 1.0, LONGEST_PAUSE_S))
                 continue
             if given is not None:
                 return given.worker
             again = True
             await self._clock.sleep(FIRST_PAUSE_S)  # a router that stops lets nobody wait
+        return ""
 
     def _ask(self, job: RelayJob, arrived_at: float) -> Ask:
         return self._dispatcher.learning.ask(
@@ -196,8 +169,8 @@ class Doing:
         )
 
     async def _attempt(self, held: Holding) -> Seen | None:
-        """Raises: _Lost, LeaseLost, TooLarge. None: it is to be cancelled."""
-        patience = _Patience(self._clock, self._limits.patience_s)
+        """Raises: Lost, LeaseLost, TooLarge. None: it is to be cancelled, or its time is over."""
+        patience = Patience(self._clock, self._limits.patience_s)
         fresh = not held.job.remote_id and held.job.attempts[-1].begun_at >= held.now() - 1.0
         while not held.job.remote_id:
             if held.cancel.is_set():
@@ -206,9 +179,9 @@ class Doing:
                 return seen
         return await unless(held.cancel, self._followed(held, patience))
 
-    async def _submitted(self, held: Holding, patience: _Patience, *, fresh: bool) -> Seen | None:
+    async def _submitted(self, held: Holding, patience: Patience, *, fresh: bool) -> Seen | None:
         """Give it to its worker; asked twice that has it once, by the key and the number. None: it is there, or is to
-        be given again. Raises: _Lost, LeaseLost, Damaged."""
+        be given again. Raises: Lost, LeaseLost, Damaged."""
         job = held.job
         dialect, worker = Dialect(job.dialect), self._dispatcher.worker(job.worker)
         if worker is None:
@@ -229,14 +202,14 @@ class Doing:
         try:
             seen = read_submitted(*await self._called(worker, call))
         except WorkerBusy as error:
-            raise _Lost(error.message, refusal=Refusal.FULL, counts=False) from error
+            raise Lost(error.message, refusal=Refusal.FULL, counts=False) from error
         except WorkerLost as error:
             if fresh and _never_came(error):
-                raise _Lost(error.message, refusal=Refusal.UNREACHABLE, counts=False) from error
+                raise Lost(error.message, refusal=Refusal.UNREACHABLE, counts=False) from error
             await patience.wait(error.message, Refusal.UNREACHABLE)
             return None
         if seen.standing is Standing.TROUBLE:
-            raise _Lost(seen.why, refusal=Refusal.FAILED)
+            raise Lost(seen.why, refusal=Refusal.FAILED)
         if seen.standing is Standing.OVER:
             return seen
         patience.calm()
@@ -245,10 +218,10 @@ class Doing:
 
     async def _done_at_once(self, held: Holding, worker: Worker) -> Seen | None:
         """A stock worker has one route, which answers with the result; a router that takes over begins anew. None: it
-        is to be cancelled. Raises: _Lost, TooLarge."""
+        is to be cancelled. Raises: Lost, TooLarge."""
         job = held.job
         if job.dialect != Dialect.WRAPPER:
-            raise _Lost("it does not speak this API", refusal=Refusal.FAILED, counts=False)
+            raise Lost("it does not speak this API", refusal=Refusal.FAILED, counts=False)
         headers = {"Content-Type": "application/json", **job.headers}
         call = Call(
             method="POST",
@@ -261,27 +234,28 @@ class Doing:
         try:
             answer = await unless(held.cancel, self._called(worker, call))
         except WorkerBusy as error:
-            raise _Lost(error.message, refusal=Refusal.FULL, counts=False) from error
+            raise Lost(error.message, refusal=Refusal.FULL, counts=False) from error
         except WorkerLost as error:
-            raise _Lost(error.message, refusal=Refusal.UNREACHABLE, counts=not _never_came(error)) from error
+            raise Lost(error.message, refusal=Refusal.UNREACHABLE, counts=not _never_came(error)) from error
         if answer is None:
             return None
         seen = read_answer(*answer)
         if seen.standing is not Standing.OVER:
-            raise _Lost(seen.why or "its answer is strange", refusal=Refusal.FAILED)
+            raise Lost(seen.why or "its answer is strange", refusal=Refusal.FAILED)
         return seen
 
     # -- on a worker --------------------------------------------------------------------------------------------------
 
-    async def _followed(self, held: Holding, patience: _Patience) -> Seen:
-        """Raises: _Lost, TooLarge."""
+    async def _followed(self, held: Holding, patience: Patience) -> Seen | None:
+        """None: its time is over. Raises: Lost, TooLarge."""
         job, dialect = held.job, Dialect(held.job.dialect)
-        while True:
+        while held.left_s:
             worker, asked_at = self._dispatcher.worker(job.worker), self._clock.monotonic()
             if worker is None:
                 await patience.wait("it is gone", None)
                 continue
-            call = self._call("GET", poll_path(dialect, job.remote_id), job, answer_s=POLL_S + LATE_S)
+            wait_s = min(POLL_S, math.ceil(held.left_s)) if job.forget_at else POLL_S
+            call = self._call("GET", poll_path(dialect, job.remote_id, wait_s=wait_s), job, answer_s=POLL_S + LATE_S)
             try:
                 seen = read_answer(*await self._called(worker, call))
             except (WorkerLost, WorkerBusy) as error:
@@ -290,13 +264,14 @@ class Doing:
             if seen.standing is Standing.OVER and not (seen.elsewhere and not job.hooked):
                 return seen
             if seen.standing in (Standing.OVER, Standing.UNKNOWN):
-                raise _Lost(seen.why, refusal=Refusal.FAILED)
+                raise Lost(seen.why, refusal=Refusal.FAILED)
             if seen.standing is Standing.TROUBLE:
                 await patience.wait(seen.why, Refusal.FAILED)
                 continue
             patience.calm()
             if self._clock.monotonic() - asked_at < FIRST_PAUSE_S:  # it does not hold polls
                 await self._clock.sleep(LONGEST_PAUSE_S / 4)
+        return None
 
     def _call(self, method: str, path: str, job: RelayJob, *, answer_s: float) -> Call:
         return Call(method=method, path=path, tenant=tenant_of(job), headers=job.headers, answer_s=answer_s)
@@ -314,7 +289,7 @@ class Doing:
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 
-    async def _lost(self, held: Holding, error: _Lost) -> None:
+    async def _lost(self, held: Holding, error: Lost) -> None:
         """The attempt failed; where it does not count it is as if it had not been."""
         job = held.job
         facts = {"event": "relay.attempt_lost", "job": job.job_id, "worker": job.worker, "why": error.message}

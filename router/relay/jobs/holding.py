@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -39,6 +40,11 @@ class Holding:
     def busy(self) -> bool:
         """Whether it is being written."""
         return self._turn.locked()
+
+    @property
+    def left_s(self) -> float:
+        """How long it has to live, where its caller said so; 0: its time is over."""
+        return max(self.job.forget_at - self.now(), 0.0) if self.job.forget_at else math.inf
 
     def now(self) -> float:
         """Epoch seconds."""

@@ -1,8 +1,11 @@
 """What becomes of jobs whose router is gone, at each place where it may have been stopped."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from lib.clock import SystemClock
 from lib.serving.payloads import dumps
@@ -91,3 +94,27 @@ async def test_a_wish_to_cancel_is_inherited(start: Start, tmp_path: Path) -> No
     await heir.join()
     status, shown = await heir.get("/result/n?wait=20")
     assert (status, shown["status"]) == (499, "cancelled")
+
+
+@pytest.mark.parametrize("begun", [False, True])
+async def test_a_job_whose_time_is_over_is_dropped(start: Start, tmp_path: Path, begun: bool) -> None:
+    """While it waits for a worker, which never gets it then, and while one does it, which is told to stop."""
+    heir = await start("state")
+    book = await heir.join() if begun else None
+    if book is not None:
+        book.hold()
+    body = dumps({"input": {"workflow": workflow("a")}})
+    forget_at = SystemClock().now().timestamp() + 1.0
+    waiting = stored(dialect="runpod", path="/run", body=body, forget_at=forget_at)
+    await heir.ground.jobs.add(waiting)
+    await heir.submit("b")  # which wakes the router
+    while (job := await heir.ground.jobs.get("j")) is None or not job.state.over:
+        await asyncio.sleep(0)
+    assert (job.state, bool(job.attempts)) == (JobState.CANCELLED, begun)
+    if book is not None:
+        assert len(book.cancelled) == 1
+    else:
+        late = await heir.join()
+        while late.done != ["b"]:
+            await late.changed.wait()
+            late.changed.clear()

@@ -47,11 +47,14 @@ def simulate(
             for cell in cells
         ]
         measured = []
-        for number, (cell, futures) in enumerate(zip(cells, pending, strict=True), 1):
-            runs = [future.result() for future in futures]
-            say(f"{number} of {len(cells)}: {cell.name}")
-            outcomes = {name: tuple(one[name] for one in runs) for name in cell.policies}
-            measured.append(Measured(cell=cell, outcomes=outcomes))
+        try:
+            for number, (cell, futures) in enumerate(zip(cells, pending, strict=True), 1):
+                runs = [future.result() for future in futures]
+                say(f"{number} of {len(cells)}: {cell.name}")
+                outcomes = {name: tuple(one[name] for one in runs) for name in cell.policies}
+                measured.append(Measured(cell=cell, outcomes=outcomes))
+        finally:
+            pool.shutdown(cancel_futures=True)  # whoever stops it does not want the rest
     return RoutingReport(jobs=jobs, seeds=seeds, measured=tuple(measured))
 
 

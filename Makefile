@@ -42,7 +42,7 @@ fmt: environment ## Format the code and repair what can be repaired
 demo: environment ## Show the router: three workers on a fake ComfyUI, load, the page (DEMO_SECONDS=20 ends it)
 	@exec $(PYTHON) -m router.demo
 
-BENCHMARKS := overhead load gap large soak streams
+BENCHMARKS := overhead latency load gap large soak streams
 bench: setup ## Measure our service against raw ComfyUI: all of docs/benchmarks (half an hour)
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(PYTHON) -m benchmark $$name || exit $$?; done
 	@echo "The tables above are the results, the plots are in var/. Next: docs/benchmarks/README.md says how they are read"

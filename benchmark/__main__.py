@@ -1,4 +1,5 @@
-"""``python -m benchmark boot | overhead | load | gap | large | router | routing | soak | streams``: measure by hand."""
+"""``python -m benchmark COMMAND``, for measuring by hand: boot, overhead, latency, load, gap, large, router,
+routing, soak, streams."""
 
 import argparse
 import asyncio
@@ -15,6 +16,7 @@ from benchmark import plots
 from benchmark.boot import boot_benchmark
 from benchmark.gap import measure_gap
 from benchmark.large import measure_large
+from benchmark.latency import measure_latency
 from benchmark.ours import DIALECTS, ApiClient
 from benchmark.overhead import CASES, TINY, measure_overhead
 from benchmark.ports import BenchRunner
@@ -67,6 +69,7 @@ class Measurement:
 MEASUREMENTS = {
     "load": Measurement(about="mixed workflows, open and closed loop", measure=measure_load, plot=plots.plot_load),
     "gap": Measurement(about="idle time of ComfyUI between jobs", measure=measure_gap, plot=plots.plot_gap),
+    "latency": Measurement(about="where the time of one tiny job goes", measure=measure_latency),
     "large": Measurement(about="files of a gigabyte: memory and stalls", measure=measure_large),
     "router": Measurement(about="the router: decisions, routes, relay", measure=measure_router, plot=plot_router),
     "routing": Measurement(about="simulated fleets: policies compared", measure=measure_routing, plot=plot_routing),

@@ -50,6 +50,7 @@ class Scaler:
         self._elsewhere: dict[tuple[str, str], list[int]] = {}
         self._due_at = float("-inf")
         self.leads = False
+        self._over = False
 
     def use(self, groups: Mapping[tuple[str, str], Group]) -> None:
         """These are the groups, by endpoint and name, whose workers are started here."""
@@ -73,7 +74,7 @@ class Scaler:
 
     async def tick_if_due(self) -> None:
         """For a loop that asks once a second."""
-        if self._clock.monotonic() >= self._due_at:
+        if not self._over and self._clock.monotonic() >= self._due_at:
             await self.tick()
 
     async def tick(self) -> None:
@@ -98,6 +99,7 @@ class Scaler:
 
     async def resign(self) -> None:
         """The router stops: somebody else may act at once. Workers end as their provider says."""
+        self._over = True
         if self.leads:
             self.leads = False
             office = self._ground.core.link.attempt(
@@ -113,8 +115,9 @@ class Scaler:
         """Find out who acts, tell what is seen here, hear what is seen elsewhere. With the store down nobody acts."""
         link, replica, ttl_s = self._ground.core.link, self._ground.replica, 3 * self._settings.scaling_every_s + 2.0
         leader = await link.attempt(lambda state: state.lead(OFFICE, replica, ttl_s=ttl_s), otherwise="")
-        if (leader == replica) is not self.leads:
-            self.leads = leader == replica
+        leads = leader == replica and not self._over
+        if leads is not self.leads:
+            self.leads = leads
             log.info("scaling changed hands", extra={"event": "scaling.leader", "here": self.leads})
         resting = {name: sorted(rested) for name, rested in self._resting.items()} if self.leads else {}
         owned = [[group.endpoint, group.name, sorted(group.instances)] for group in self._groups.values()]

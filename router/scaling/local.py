@@ -94,6 +94,8 @@ class LocalProcesses:
         self._closing = False
 
     async def start(self, count: int, launch: Launch) -> Sequence[Instance]:
+        if self._closing:
+            raise ProviderFailed("The router stops.")
         now = self._clock.monotonic()
         taken = {run.place for run in self._runs.values()}
         free = [number for number in range(len(self._places)) if number not in taken and not self._rests(number, now)]
@@ -190,6 +192,8 @@ class LocalProcesses:
             raise ProviderFailed(f"{self._settings.command[0]} can't be started: {error.strerror}") from error
         log.info("worker started", extra={"event": "scaling.process", "worker": number, "pid": run.pid})
         self._tasks.spawn(self._watch(run, process), name=f"worker {number}")
+        if self._closing and not self._settings.keep_running:  # meanwhile
+            self._end(run)
         return run
 
     async def _watch(self, run: _Run, process: asyncio.subprocess.Process) -> None:

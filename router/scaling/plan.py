@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from router.model import Condition
-from router.scaling.desire import TOLERANCE, Desired
+from router.scaling.desire import TOLERANCE, Desired, Why
 from router.scaling.ports import InstanceState
 
 
@@ -101,12 +101,14 @@ def _short(desired: Desired, *, capacity: float, active: int, perf: float) -> bo
 
 
 def _split(desired: Desired, members: Sequence[Member], sources: Sequence[Source]) -> tuple[list[Member], list[Member]]:
-    """Active workers that are needed, and those that are not."""
+    """Active workers that are needed, and those that are not. While a wish is held nobody who fulfils it is let go,
+    however fast the others turn out to be."""
+    held = desired.workers if desired.why is Why.HELD else 0
     kept: list[Member] = []
     spare: list[Member] = []
     capacity = 0.0
     for one in sorted((one for one in members if one.is_active), key=_worth):
-        if one.state is None or _short(desired, capacity=capacity, active=len(kept), perf=one.perf):
+        if one.state is None or len(kept) < held or _short(desired, capacity=capacity, active=len(kept), perf=one.perf):
             kept.append(one)
             capacity += one.perf
         else:

@@ -241,6 +241,17 @@ async def test_of_several_routers_one_acts(make: Make) -> None:
     assert other.scaler.leads and machines.closed
 
 
+async def test_a_router_that_stops_starts_nobody(make: Make) -> None:
+    """Its workers take their time to finish; what is missing meanwhile is the next router's to start."""
+    world = await make(min_load=100.0)
+    await world.scaler.resign()
+    for _ in range(5):
+        await world.replica.clock.advance(10.0)
+        await world.scaler.tick_if_due()
+        await settle()
+    assert (world.provider.asked, world.scaler.leads, world.provider.closed) == ([], False, True)
+
+
 async def test_with_the_store_down_nobody_acts(make: Make) -> None:
     """Two could; the figures are shown on."""
     store = FakeStore()

@@ -1,5 +1,6 @@
 """What is done about workers."""
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
@@ -47,6 +48,15 @@ def test_what_is_missing_is_started() -> None:
     plan = make_plan(want(3), [coming], [source()])
     assert plan.start == {"g": 2}
     assert make_plan(want(3), [coming], [source(coming=2)]).start == {}
+
+
+def test_one_on_its_way_is_not_let_go_while_its_wish_is_held() -> None:
+    """The first one that is ready turns out to be fast; the other is ended when that is so for long. None is added."""
+    fast, coming = member(1, perf=1000.0), member(2, condition=None)
+    wish = want(3, capacity=300.0)
+    assert make_plan(wish, [fast, coming], [source()]).remove == (2,)
+    held = make_plan(replace(wish, why=Why.HELD), [fast, coming], [source()])
+    assert (held.remove, held.rest, held.start) == ((), frozenset(), {})
 
 
 def test_the_best_group_is_started_first() -> None:

@@ -7,8 +7,12 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 from blockbuster import BlockBuster
+from hypothesis import HealthCheck, settings
 
 from tests.comfyui_fixture import real_comfyui  # noqa: F401 - a fixture is registered by being imported
+
+settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy machine")  # an example that takes long on one says nothing of the code
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -86,14 +86,6 @@ async def test_a_serverless_worker_waits_for_the_supervisors(
     assert isinstance(server, AttachedServer) and server.base_url == "http://127.0.0.1:18188"
 
 
-async def test_a_serverless_worker_starts_its_own_when_it_is_told_to(
-    http: aiohttp.ClientSession, tasks: Tasks, workspace: Path
-) -> None:
-    """By ``COMFYUI_PORT=0``: on a machine or in a pod where nobody else does. Here nothing is installed."""
-    with pytest.raises(EngineUnreachable, match="install"):
-        await servers(EngineSettings(workspace=workspace / "none", port=0), serverless=True, http=http, tasks=tasks)
-
-
 async def test_a_running_one_is_used_when_standalone(
     http: aiohttp.ClientSession, tasks: Tasks, workspace: Path
 ) -> None:
@@ -132,12 +124,14 @@ async def test_our_own_from_an_earlier_life_is_taken_over_and_another_workers_is
         await comfyui.close()
 
 
+@pytest.mark.parametrize("serverless", [False, True])
 async def test_otherwise_our_own_are_started_each_on_its_port(
-    http: aiohttp.ClientSession, tasks: Tasks, workspace: Path
+    http: aiohttp.ClientSession, tasks: Tasks, workspace: Path, *, serverless: bool
 ) -> None:
-    """Two processes: two ports, two names, and both answer; they end with the tasks."""
+    """Two processes: two ports, two names, and both answer; they end with the tasks. A serverless worker has to be told
+    so (``COMFYUI_PORT=0``): on a machine, or in a pod, where nobody else starts one."""
     settings = EngineSettings(workspace=workspace, port=0, processes=2)
-    found = await servers(settings, serverless=False, http=http, tasks=tasks)
+    found = await servers(settings, serverless=serverless, http=http, tasks=tasks)
     async with asyncio.TaskGroup() as group:
         for server in found:
             group.create_task(server.wait_answering())

@@ -54,7 +54,7 @@ def simulate(
                 outcomes = {name: tuple(one[name] for one in runs) for name in cell.policies}
                 measured.append(Measured(cell=cell, outcomes=outcomes))
         finally:
-            pool.shutdown(cancel_futures=True)  # whoever stops it does not want the rest
+            pool.shutdown(cancel_futures=True)  # who stops it does not wait for the rest
     return RoutingReport(jobs=jobs, seeds=seeds, measured=tuple(measured))
 
 

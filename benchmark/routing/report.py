@@ -54,8 +54,9 @@ class RoutingReport:
         return next((one for one in self.measured if one.cell.name == name), None)
 
     def targets(self) -> tuple[Target, ...]:
-        """The gates; upper ends of 95 % intervals count, where there is one."""
-        return tuple(self._gates())
+        """The gates; upper ends of 95 % intervals count, where there is one. Recorded traffic has but one."""
+        recorded = all(one.cell.group == "recorded" for one in self.measured)
+        return tuple(gate for gate in self._gates() if gate.met is not None or not recorded)
 
     def markdown(self) -> str:
         """The report as a page keeps it."""

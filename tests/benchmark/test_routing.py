@@ -103,6 +103,7 @@ def test_a_recording_is_replayed(tmp_path) -> None:
     assert cells[1].scenario.load == 0.5 and offered == pytest.approx(0.5 * capacity(MIX))
     assert len({job.model for job in jobs}) == 5 and jobs[0].tenant == "t"
     report = simulate(quiet, cells=cells[:1], jobs=1000, seeds=1, processes=1)
+    assert [target.found for target in report.targets()] == ["0"]  # no other gate is for it
     assert "recorded, load 0.3" in report.markdown() and report.measured[0].outcomes[HYBRID][0].lost == 0
 
 

@@ -93,7 +93,8 @@ class Passing:
         return response
 
     async def _write(self, response: web.StreamResponse, chunk: bytes) -> None:
-        self._head = self._head or chunk[:TAIL]
+        if len(self._head) < TAIL:
+            self._head = (self._head + chunk)[:TAIL]
         self._tail = chunk[-TAIL:] if len(chunk) >= TAIL else (self._tail + chunk)[-TAIL:]
         try:
             async with asyncio.timeout(STALLED_S):

@@ -110,11 +110,13 @@ async def test_an_answer_that_breaks_off_is_seen(world: World) -> None:
 
 async def test_events_come_as_they_are_made(world: World) -> None:
     """Each before the next is there; in the end a worker that dies is told of with an event of the wrapper's."""
-    further = asyncio.Event()
+    begin, further = asyncio.Event(), asyncio.Event()
 
     async def stream(request: web.Request, body: bytes) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
+        await response.write(b": no event yet\n\n")
+        await begin.wait()
         await response.write(b'data: {"request_id":"job-7","status":"queued"}\n\n')
         await further.wait()
         await response.write(b'data: {"request_id":"job-7","status"')
@@ -125,6 +127,8 @@ async def test_events_come_as_they_are_made(world: World) -> None:
     await world.join(1, stream)
     async with world.call("/generate/stream", {"input": {"workflow_json": GRAPH}}) as response:
         assert response.status == 200 and response.content_type == "text/event-stream"
+        assert await response.content.readuntil(b"\n\n") == b": no event yet\n\n"
+        begin.set()
         assert await response.content.readuntil(b"\n\n") == b'data: {"request_id":"job-7","status":"queued"}\n\n'
         further.set()
         *_, last, nothing = (await response.read()).split(b"\n\n")

@@ -6,7 +6,8 @@ from tests.fakes.clock import FakeClock
 
 
 class PauseClock(FakeClock):
-    """``pauses`` lists every requested sleep; ``await asleep(n)`` returns when the n-th one (from 1) was requested."""
+    """``pauses`` lists every requested sleep; ``await asleep(n)`` returns when the n-th one (from 1) was requested,
+    ``await asleep(n, of_s=2.0)`` when the n-th of this length was."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -18,8 +19,8 @@ class PauseClock(FakeClock):
         self._asked.set()
         await super().sleep(delay_s)
 
-    async def asleep(self, count: int, *, timeout_s: float = 10.0) -> None:
+    async def asleep(self, count: int, *, of_s: float | None = None, timeout_s: float = 10.0) -> None:
         async with asyncio.timeout(timeout_s):
-            while len(self.pauses) < count:
+            while sum(of_s in (None, pause) for pause in self.pauses) < count:
                 self._asked.clear()
                 await self._asked.wait()

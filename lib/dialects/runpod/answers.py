@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from lib.dialects.runpod.render import Shown
+from lib.protocol.runpod import Shown
 from lib.serving.schemas import WireModel
 
 

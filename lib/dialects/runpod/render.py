@@ -5,31 +5,16 @@ Times are whole milliseconds, since RunPod's Go client reads integers only; ``er
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from enum import StrEnum
 from typing import Any
 
 from lib import errors
 from lib.errors import ErrorCode, ExecutionFailed, JobTimeout, ServiceError
 from lib.jobs.model import Job, JobStatus, Output, OutputKind
+from lib.protocol.runpod import Shown
 
 FAILED = "Job processing failed"
 NO_IMAGES = "success_no_images"
 _MILLISECOND = timedelta(milliseconds=1)
-
-
-class Shown(StrEnum):
-    """RunPod's words for where a job is; the last four are final."""
-
-    IN_QUEUE = "IN_QUEUE"
-    IN_PROGRESS = "IN_PROGRESS"
-    COMPLETED = "COMPLETED"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
-    TIMED_OUT = "TIMED_OUT"
-
-    @property
-    def final(self) -> bool:
-        return self not in (Shown.IN_QUEUE, Shown.IN_PROGRESS)
 
 
 def shown(job: Job) -> Shown:

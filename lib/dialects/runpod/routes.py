@@ -18,7 +18,7 @@ from lib.dialects.runpod.answers import Purged
 from lib.dialects.runpod.counts import RunPodCounts
 from lib.dialects.runpod.docs import operations
 from lib.dialects.runpod.queries import PREFIX
-from lib.dialects.runpod.render import Shown, error_text, shown
+from lib.dialects.runpod.render import error_text, shown
 from lib.dialects.runpod.streams import Streams
 from lib.dialects.runpod.submission import OWN_ID, Submissions
 from lib.dialects.runpod.translate import NAME, RunPodPayload
@@ -32,6 +32,7 @@ from lib.errors import (
 )
 from lib.jobs.model import Job, JobFilter, JobStatus
 from lib.jobs.service import JobService
+from lib.protocol.runpod import Shown
 from lib.serving.access import Need, Needs, caller_of
 from lib.serving.errors import error_headers, status_of
 from lib.serving.openapi import Operation

@@ -9,6 +9,7 @@ from aiohttp import hdrs, web
 
 from lib import errors
 from lib.errors import InvalidRequest, JobConflict, JobNotFound, NotReady, ServiceError
+from lib.protocol.runpod import Shown
 from lib.serving.errors import error_fields, error_headers, status_of
 from lib.serving.middleware import render_plain
 from lib.serving.payloads import json_response
@@ -17,7 +18,6 @@ from router.relay.answers import render_wrapper
 from router.relay.jobs import wrapper_view
 from router.relay.jobs.accepting import RETRY_S
 from router.relay.jobs.forms import End
-from router.relay.jobs.runpod_view import Shown
 
 log = logging.getLogger(__name__)
 

@@ -11,13 +11,14 @@ from aiohttp import web
 
 from lib.errors import InvalidRequest, JobNotFound
 from lib.lifecycle import Tasks
+from lib.protocol.runpod import Shown
 from lib.serving.payloads import JSON_TYPE, check_json, json_response, read_body
 from router.access import bearer_of
 from router.ports import JobState, RelayJob
 from router.relay.jobs.forms import Dialect
 from router.relay.jobs.naming import owner_of
 from router.relay.jobs.rendering import OWN_ID, OWN_STATE, number
-from router.relay.jobs.runpod_view import Shown, brief, renamed, shown, whole
+from router.relay.jobs.runpod_view import brief, renamed, shown, whole
 from router.relay.jobs.shelf import sees
 from router.relay.jobs.tools import Tools
 from router.relay.visiting import PREFIXES, visitor_of

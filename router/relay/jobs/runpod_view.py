@@ -6,32 +6,17 @@ calls the job is nobody's business.
 
 import re
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Any
 
 import orjson
 
+from lib.protocol.runpod import Shown
 from lib.serving.payloads import dumps
 from router.ports import JobState, RelayJob
 from router.relay.jobs.forms import End
 
 _STATUS = re.compile(rb'"status": ?"([A-Z_]{1,20})"')
 _HEAD_BYTES = 512
-
-
-class Shown(StrEnum):
-    """RunPod's words for where a job is; the last four are final."""
-
-    IN_QUEUE = "IN_QUEUE"
-    IN_PROGRESS = "IN_PROGRESS"
-    COMPLETED = "COMPLETED"
-    FAILED = "FAILED"
-    CANCELLED = "CANCELLED"
-    TIMED_OUT = "TIMED_OUT"
-
-    @property
-    def final(self) -> bool:
-        return self not in (Shown.IN_QUEUE, Shown.IN_PROGRESS)
 
 
 def shown(job: RelayJob) -> Shown:

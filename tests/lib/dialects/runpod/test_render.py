@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lib.dialects.runpod.answers import RunPodJob
-from lib.dialects.runpod.render import Shown, brief, error_text, failure, output, progress, shown, told
+from lib.dialects.runpod.render import brief, error_text, failure, output, progress, shown, told
 from lib.errors import (
     EngineDied,
     EngineUnreachable,
@@ -24,6 +24,7 @@ from lib.errors import (
     ServiceError,
 )
 from lib.jobs.model import Job, JobSpec, JobStatus, Output, OutputKind, Progress, Timings
+from lib.protocol.runpod import Shown
 from tests.fakes.clock import START
 
 from .conftest import IMAGE

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,13 @@ import psutil
 import pytest
 import requests
 
-from tests.integration.doors import fake_engines, fleet_settings
-from tests.integration.harness import WorkerProcess, picture, slow
-from tests.integration.router_process import ACCOUNT_KEY, TOKEN, RouterProcess, router_process
+from tests.integration.harness import picture, slow
+from tests.integration.router_fleet import Fleet, all_idle, two_workers
+from tests.integration.router_process import ACCOUNT_KEY, RouterProcess, router_process
 from tests.integration.test_router_stock import stock_worker
 from tests.peers.vast.sdk import sdk_python
 
 KEY = {"Authorization": f"Bearer {ACCOUNT_KEY}"}
-NUMBERS = (1, 2)
 MEGABYTE = 2**20
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -31,34 +30,17 @@ def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RouterProcess]:
         yield process
 
 
-Fleet = dict[int, WorkerProcess]
-
-
 @pytest.fixture(scope="module")
 def fleet(router: RouterProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     """Two workers."""
-    folder = tmp_path_factory.mktemp("workers")
-    with ExitStack() as stack:
-        engines = stack.enter_context(fake_engines(*(folder / f"comfyui-{number}" for number in NUMBERS)))
-        workers = {}
-        for number, engine in zip(NUMBERS, engines, strict=True):
-            place = folder / f"worker-{number}"
-            place.mkdir()
-            settings = fleet_settings(place, f"{router.url}/e/ep")
-            settings |= {"MASTER_TOKEN": TOKEN, "CONTAINER_ID": str(number), "COMFYUI_BACKENDS": engine.base_url}
-            workers[number] = process = WorkerProcess(place, settings)
-            process.start()
-            stack.callback(process.stop)
+    with two_workers(router, tmp_path_factory.mktemp("workers")) as workers:
         yield workers
 
 
 @pytest.fixture(autouse=True)
 def _all_ready(router: RouterProcess, fleet: Fleet) -> None:
     """Each test begins with two workers that are idle; who was killed comes back."""
-    for number, process in fleet.items():
-        if process.process is None or process.process.poll() is not None:
-            process.start()
-        process.wait_for(lambda number=number: router.status("ep", number) == "idle", "ready for the router")
+    all_idle(router, fleet)
     router.until(lambda: busy(router) is None, "idle")
 
 

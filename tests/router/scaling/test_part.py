@@ -14,13 +14,11 @@ from aiohttp import web
 
 from lib.lifecycle import Tasks
 from lib.settings import SettingsError
-from router.app import Router
 from router.scaling.part import scaling
-from router.settings import RouterSettings
 from router.wire import wire
 from tests.comfyui_fixture import free_port
 from tests.fakes.router_world import ACCOUNT, KEY, TOKEN
-from tests.router.wire.conftest import TENANT, Talk
+from tests.router.wire.conftest import TENANT, Talk, begun
 
 ENDPOINT: dict[str, Any] = {
     "name": "ep",
@@ -42,32 +40,13 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         tasks = await stack.enter_async_context(Tasks())
 
         async def begin(*, endpoint: dict[str, Any] | None = None, **changes: Any) -> Talk:
-            listening = asyncio.Event()
-            port = free_port()
             options: dict[str, Any] = {
-                "port": port,
                 "state_dir": tmp_path / "state",
-                "account_keys": ACCOUNT,
-                "worker_tokens": TOKEN,
                 "endpoints": json.dumps([ENDPOINT | (endpoint or {})]),
                 "open_page": False,
-                "route_wait_s": 0.0,
                 "scaling_every_s": 0.2,
             }
-            settings = RouterSettings(**options | changes)
-            router = Router(settings, parts=(wire, scaling), say=lambda text: listening.set())
-            task = tasks.spawn(router.run(), name="router")
-            waiting = tasks.spawn(listening.wait(), name="listening")
-            await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                task.result()
-
-            async def stop() -> int:
-                router.stop()
-                return await task
-
-            stack.push_async_callback(stop)
-            return Talk(url=f"http://127.0.0.1:{port}", http=http, stop=stop)
+            return await begun(stack, tasks, http, parts=(wire, scaling), **options | changes)
 
         yield begin
 

@@ -85,6 +85,27 @@ class Talk:
 Start = Callable[..., Awaitable[Talk]]
 
 
+async def begun(
+    stack: AsyncExitStack, tasks: Tasks, http: aiohttp.ClientSession, *, parts: Sequence[PartBuilder], **changes: Any
+) -> Talk:
+    """A router that listens; the stack stops it. Raises: what its start does."""
+    listening = asyncio.Event()
+    options = {"port": free_port(), "account_keys": ACCOUNT, "worker_tokens": TOKEN, "route_wait_s": 0.0} | changes
+    router = Router(RouterSettings(**options), parts=parts, say=lambda text: listening.set())
+    task = tasks.spawn(router.run(), name="router")
+    waiting = tasks.spawn(listening.wait(), name="listening")
+    await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        task.result()
+
+    async def stop() -> int:
+        router.stop()
+        return await task
+
+    stack.push_async_callback(stop)
+    return Talk(url=f"http://127.0.0.1:{options['port']}", http=http, stop=stop)
+
+
 @pytest.fixture
 async def start(tmp_path: Path) -> AsyncIterator[Start]:
     """Start routers; all are stopped in the end."""
@@ -93,29 +114,8 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         tasks = await stack.enter_async_context(Tasks())
 
         async def begin(parts: Sequence[PartBuilder] = (wire,), **changes: Any) -> Talk:
-            listening = asyncio.Event()
-            port = free_port()
-            options = {
-                "port": port,
-                "state_dir": tmp_path,
-                "account_keys": ACCOUNT,
-                "worker_tokens": TOKEN,
-                "endpoints": json.dumps(ENDPOINTS),
-                "route_wait_s": 0.0,
-            }
-            router = Router(RouterSettings(**options | changes), parts=parts, say=lambda text: listening.set())
-            task = tasks.spawn(router.run(), name="router")
-            waiting = tasks.spawn(listening.wait(), name="listening")
-            await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                task.result()
-
-            async def stop() -> int:
-                router.stop()
-                return await task
-
-            stack.push_async_callback(stop)
-            return Talk(url=f"http://127.0.0.1:{port}", http=http, stop=stop)
+            options = {"state_dir": tmp_path, "endpoints": json.dumps(ENDPOINTS)}
+            return await begun(stack, tasks, http, parts=parts, **options | changes)
 
         yield begin
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -65,11 +66,15 @@ def sdk(python: Path, router: RouterProcess, scenario: str, **options: Any) -> R
     return asyncio.run(drive(python, scenario, router=router.url, **{"payload": PAYLOAD} | options))
 
 
-def cli(python: Path, router: RouterProcess, home: Path, *words: str) -> str:
-    """Run Vast's CLI. It is told of the router by ``--url``: with ``VAST_URL`` it asks Vast's own for logs."""
+def cli(python: Path, router: RouterProcess, folder: Path, *words: str) -> str:
+    """Run Vast's CLI. It is told of the router by ``--url``: with ``VAST_URL`` it asks Vast's own for logs.
+
+    Each has a home of its own: two that make the same folders at once get in each other's way.
+    """
+    home = tempfile.mkdtemp(dir=folder)
     command = [str(python.parent / "vastai"), *words, "--url", router.url, "--api-key", ACCOUNT_KEY]
     done = subprocess.run(
-        command, env={"PATH": "/usr/bin:/bin", "HOME": str(home)}, capture_output=True, text=True, timeout=60
+        command, env={"PATH": "/usr/bin:/bin", "HOME": home}, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

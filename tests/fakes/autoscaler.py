@@ -94,7 +94,7 @@ class Autoscaler:
     async def __aexit__(self, *exc: object) -> None:
         await self.stop()
 
-    async def until(self, condition: Callable[[Self], bool], *, timeout_s: float = 10.0) -> None:
+    async def until(self, condition: Callable[[Self], bool], *, timeout_s: float = 60.0) -> None:
         """Wait until what was recorded fulfils the condition."""
         async with asyncio.timeout(timeout_s), self._changed:
             await self._changed.wait_for(lambda: condition(self))

@@ -88,6 +88,12 @@ def has(count: int) -> Any:
     return lambda router: len(router.statuses) >= count
 
 
+async def reported(worker: Worker, router: Autoscaler, count: int) -> None:
+    """So many reports came in, and the worker knows: the clock may be turned."""
+    await router.until(has(count))
+    await worker.clock.resting(BOTH_LOOPS)
+
+
 async def test_the_first_report_leaves_at_the_start(stack: AsyncExitStack) -> None:
     """All eighteen fields, before anything is loaded."""
     router = await stack.enter_async_context(Autoscaler())
@@ -198,7 +204,7 @@ async def test_changes_within_the_interval_share_a_report(stack: AsyncExitStack)
     """Fifty jobs in a second are one report, a second after the last one."""
     router = await stack.enter_async_context(Autoscaler())
     worker = await start(stack, router.url)
-    await router.until(has(1))
+    await reported(worker, router, 1)
     for tag in range(1, 51):
         worker.ledger.received(job(tag))
     await worker.clock.advance(0.99)
@@ -214,7 +220,7 @@ async def test_a_change_after_a_quiet_time_is_told_at_once(stack: AsyncExitStack
     """The interval counts from the last report, not from the change."""
     router = await stack.enter_async_context(Autoscaler())
     worker = await start(stack, router.url)
-    await router.until(has(1))
+    await reported(worker, router, 1)
     await worker.clock.advance(5)
     worker.ledger.received(job(1))
     await router.until(has(2))
@@ -225,8 +231,7 @@ async def test_a_quiet_worker_reports_each_idle_interval_and_wakes_no_more(stack
     """Every ten seconds; nothing polls in between."""
     router = await stack.enter_async_context(Autoscaler())
     worker = await start(stack, router.url)
-    await router.until(has(1))
-    await settle()
+    await reported(worker, router, 1)
     before = len(worker.clock.pauses)
     await worker.clock.advance(9.9)
     assert len(router.statuses) == 1
@@ -239,15 +244,16 @@ async def test_finished_requests_are_told_and_counted_off(stack: AsyncExitStack)
     """A finished job frees its number; served work is told once."""
     router = await stack.enter_async_context(Autoscaler())
     worker = await start(stack, router.url)
-    await router.until(has(1))
+    await reported(worker, router, 1)
     live = job(9)
     worker.ledger.received(live)
     worker.ledger.finished(done(live))
     await router.until(lambda r: len(r.deleted) == 1)
+    await worker.clock.resting(BOTH_LOOPS)
     assert router.deletes[0]["worker_id"] == 77 and router.deletes[0]["mtoken"] == "tok"
     assert router.deleted[0]["request_idx"] == 9
     await worker.clock.advance(1.1)
-    await router.until(has(2))
+    await reported(worker, router, 2)
     assert (router.statuses[1]["cur_perf"], router.statuses[1]["cur_load"]) == (100.0, 0.0)
     await worker.clock.advance(10)
     await router.until(has(3))
@@ -259,15 +265,14 @@ async def test_work_that_arrives_during_a_report_is_in_the_next_one(stack: Async
     """The autoscaler is slow; what happens meanwhile is neither lost nor told twice."""
     router = await stack.enter_async_context(Autoscaler())
     worker = await start(stack, router.url)
-    await router.until(has(1))
+    await reported(worker, router, 1)
     await worker.clock.advance(2)
     router.gate.clear()
     worker.ledger.received(job(1))
     await router.until(lambda r: r.calls.count("worker_status") == 2)
     worker.ledger.received(job(2, cost=30.0))
     router.gate.set()
-    await router.until(has(2))
-    await settle()
+    await reported(worker, router, 2)
     await worker.clock.advance(1.1)
     await router.until(has(3))
     assert [said["new_load"] for said in router.statuses] == [0.0, 100.0, 30.0]
@@ -277,8 +282,7 @@ async def test_nothing_is_counted_off_before_it_arrived(stack: AsyncExitStack) -
     """Three attempts, two seconds apart; a failed report leaves its figures for the next one."""
     router = await stack.enter_async_context(Autoscaler())
     worker = await start(stack, router.url)
-    await router.until(has(1))
-    await worker.clock.asleep(BOTH_LOOPS)
+    await reported(worker, router, 1)
     await worker.clock.advance(2)
     router.behaviour = Behaviour(status=503, remaining=3)
     worker.disk.used = 11.5
@@ -287,7 +291,7 @@ async def test_nothing_is_counted_off_before_it_arrived(stack: AsyncExitStack) -
         await worker.clock.asleep(BOTH_LOOPS + pause)
         assert worker.clock.pauses[-1] == 2.0
         await worker.clock.advance(2.0)
-    await router.until(has(2))
+    await reported(worker, router, 2)
     assert router.statuses[1]["rej_load"] == 100.0
     assert router.statuses[1]["additional_disk_usage"] == 1.5
     await worker.clock.advance(10)
@@ -315,7 +319,7 @@ async def test_a_slow_autoscaler_is_given_up(stack: AsyncExitStack) -> None:
     """No answer in time is a failure like any other; the next address gets the report."""
     slow, good = await stack.enter_async_context(Autoscaler()), await stack.enter_async_context(Autoscaler())
     slow.gate.clear()
-    worker = await start(stack, slow.url, good.url, attempt_timeout_s=0.05)
+    worker = await start(stack, slow.url, good.url, attempt_timeout_s=0.5)
     for pause in (1, 2):
         await worker.clock.asleep(DELETE_LOOP + pause)
         await worker.clock.advance(2.0)
@@ -331,11 +335,13 @@ async def test_finished_requests_skip_the_address_that_does_not_take_them(
     cloud, router = await stack.enter_async_context(Autoscaler()), await stack.enter_async_context(Autoscaler())
     monkeypatch.setattr("lib.fleet.reporter.NO_DELETES", frozenset({cloud.url}))
     both, alone = await start(stack, cloud.url, router.url), await start(stack, cloud.url)
-    await cloud.until(has(2))
+    for worker in (both, alone):
+        await reported(worker, cloud, 2)
     for worker in (both, alone):
         worker.ledger.rejected(cost=1.0, tag=3)
     await router.until(lambda r: len(r.deleted) == 1)
-    await settle()
+    for worker in (both, alone):
+        await worker.clock.resting(BOTH_LOOPS)
     assert "delete_requests" not in cloud.calls
     assert both.ledger.deleted(1) == alone.ledger.deleted(1) == ()
 
@@ -344,12 +350,12 @@ async def test_a_state_that_cannot_be_read_does_not_end_the_reports(stack: Async
     """Best effort: a failing tick is logged and the loop goes on."""
     router = await stack.enter_async_context(Autoscaler())
     worker = await start(stack, router.url)
-    await router.until(has(1))
+    await reported(worker, router, 1)
     good = worker.state
     worker.state = None  # type: ignore[assignment]
     worker.reporter.announce()
-    await worker.clock.advance(0)
-    await settle(200)
+    await settle()  # it is awake
+    await worker.clock.resting(BOTH_LOOPS)
     worker.state = good
     worker.reporter.announce()
     await router.until(has(2))
@@ -359,7 +365,7 @@ async def test_closing_sends_the_last_words(stack: AsyncExitStack) -> None:
     """The reason of the end and the last finished requests are out when close() returns."""
     router = await stack.enter_async_context(Autoscaler())
     worker = await start(stack, router.url)
-    await router.until(has(1))
+    await reported(worker, router, 1)
     router.gate.clear()
     worker.ledger.rejected(cost=1.0, tag=5)
     worker.state = replace(worker.state, error_msg="the worker is shutting down")
@@ -373,10 +379,11 @@ async def test_closing_does_not_wait_for_a_dead_autoscaler(stack: AsyncExitStack
     """One attempt an address, no pauses."""
     router = await stack.enter_async_context(Autoscaler())
     worker = await start(stack, router.url)
-    await router.until(has(1))
+    await reported(worker, router, 1)
     router.behaviour = Behaviour(drop=True)
-    async with asyncio.timeout(3):
-        await worker.reporter.close()
+    await worker.reporter.close()
+    assert PAUSE_S not in worker.clock.pauses
+    assert router.calls.count("worker_status") == 2
 
 
 async def test_a_standalone_worker_reports_nothing(stack: AsyncExitStack) -> None:

@@ -12,7 +12,7 @@ from aiohttp.typedefs import Handler, Middleware
 from lib.errors import ServiceError
 from lib.serving.access import Door, KeyMissing
 from lib.serving.errors import error_fields, error_headers, status_of
-from lib.serving.payloads import GIVEN_UP, json_response
+from lib.serving.payloads import GIVEN_UP, give_up_body, json_response
 from lib.telemetry.logs import set_request_id
 
 log = logging.getLogger(__name__)
@@ -68,6 +68,8 @@ def edge(
 async def add_request_id(request: web.Request, response: web.StreamResponse) -> None:
     """Put the request's id on every answer, streamed ones too; for ``on_response_prepare``."""
     request[_STARTED] = True
+    if request.content.exception() is not None:  # of a body that nobody read
+        give_up_body(request)
     if request.get(GIVEN_UP):
         response.headers[hdrs.CONNECTION] = "close"
     if request_id := request.get(REQUEST_ID):

@@ -124,9 +124,10 @@ class RedactingJsonFormatter(JsonFormatter):
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Not what a client did wrong: of each request that is no HTTP aiohttp logs a traceback; scanners send many."""
+    """Not what a client did wrong: of each request that is no HTTP, and of a body whose encoding is broken and that
+    nobody reads, aiohttp logs a traceback; scanners send many."""
     kind = record.exc_info[0] if record.exc_info else None
-    return kind is None or kind.__module__ != "aiohttp.http_exceptions"
+    return kind is None or not (kind.__module__ == "aiohttp.http_exceptions" or kind.__name__ == "RequestPayloadError")
 
 
 def _add_context(record: logging.LogRecord) -> bool:

@@ -175,3 +175,22 @@ async def test_a_broken_encoding_ends_the_connection(serve: Serve) -> None:
     assert answer.startswith(b"HTTP/1.1 422 ")
     writer.close()
     await writer.wait_closed()
+
+
+async def test_a_broken_encoding_that_nobody_reads(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """Of routes that read no body, and of paths that nobody has: the answer says that the connection ends, and there is
+    no traceback in the log."""
+
+    async def ping(request: web.Request) -> web.Response:
+        return json_response({})
+
+    served = await serve(site_with(web.post("/", ping)))
+    for path, status in (("/", 200), ("/nobody", 404)):
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.listener.port)
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Encoding: gzip\r\nContent-Length: 9\r\n\r\n"
+        writer.write(head.encode() + b"not gzip!")
+        answer = await asyncio.wait_for(reader.read(), 60)
+        assert answer.startswith(f"HTTP/1.1 {status} ".encode()) and b"Connection: close" in answer
+        writer.close()
+        await writer.wait_closed()
+    assert not caplog.records

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pytest
 from aiohttp.http_exceptions import BadStatusLine
+from aiohttp.web import RequestPayloadError
 
 from lib.telemetry.logs import add_job_facts, configure_logging, job_context, redact, set_request_id
 
@@ -148,7 +149,7 @@ def test_a_fact_fills_no_log(lines: Lines) -> None:
 def test_what_is_no_http_is_no_news(lines: Lines) -> None:
     """Anybody on the net can send it, as often as he likes; what is wrong with us is still told."""
     stream = lines("text")
-    for error in (BadStatusLine("rubbish"), ValueError("ours")):
+    for error in (BadStatusLine("rubbish"), RequestPayloadError("rubbish, packed"), ValueError("ours")):
         logging.getLogger("aiohttp.server").error("Error handling request", exc_info=error)
     assert "rubbish" not in stream.getvalue() and "ours" in stream.getvalue()
 

@@ -156,8 +156,9 @@ class RouterSettings(EnvironmentSettings):
     max_result_bytes: int = _env(
         64 * MEBIBYTE,
         "ROUTER_MAX_RESULT_BYTES",
-        about="Largest result of a relayed job that is kept; files should be links.",
-        ge=1024,
+        about="Largest result of a relayed job that is kept; a larger one stays with its worker, so files should be "
+        "links.",
+        ge=65_536,
     )
     lease_s: float = _env(
         30.0, "ROUTER_LEASE_S", about="A router that is gone for so long loses its relayed jobs to others.", gt=0

@@ -23,14 +23,12 @@ from router.refusals import Refusal
 from router.registry import Worker
 from router.relay.bodies import Held
 from router.relay.headers import FORWARDED_FOR, forwarded_for, with_query
-from router.relay.passing import CallerLeft, Passing, is_failure
+from router.relay.passing import LEFT, CallerLeft, Passing, is_failure
 from router.relay.ports import Call, Upstream, Visitor, Work, WorkerBusy, WorkerLost
 
 log = logging.getLogger(__name__)
 
 MOST_TRIES = 3
-LEFT = 499
-"""For the log: nobody reads this answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

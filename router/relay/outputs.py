@@ -15,7 +15,7 @@ from router.model import Condition
 from router.registry import Worker
 from router.relay.calling import WorkerCalls
 from router.relay.headers import FORWARDED_FOR, forwarded_for, with_query
-from router.relay.passing import CallerLeft, Passing
+from router.relay.passing import LEFT, CallerLeft, Passing
 from router.relay.ports import Call, WorkerLost
 
 ROUTE = r"/w/{endpoint}/{worker:\d{1,18}}/{path:.+}"
@@ -24,7 +24,6 @@ _READ = re.compile(rf"outputs/{_NAME}/{_NAME}|result/{_NAME}|generate/stream/{_N
 _TOLD = re.compile(rf"cancel/{_NAME}")
 _AWAY = (Condition.STALE, Condition.STOPPED)
 AGAIN_S = 10.0
-LEFT = 499
 
 
 class Links:

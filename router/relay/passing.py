@@ -19,6 +19,8 @@ STALLED_S = 300.0
 """A caller who takes nothing for so long is gone."""
 TAIL = 8 * 1024
 """The end of an answer tells how long the job ran."""
+LEFT = 499
+"""For the log, of a caller who left: nobody reads this answer."""
 NUMBER_HEADER = "X-Pyrouter-Request"
 EVENTS = "text/event-stream"
 _RAN = re.compile(rb'"generation_ms": ?(\d{1,12})|"comfy_execution": ?\{[^{}]{0,200}"duration": ?(\d{1,12})')

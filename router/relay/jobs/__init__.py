@@ -21,6 +21,7 @@ from router.relay.jobs.endings import Endings
 from router.relay.jobs.live import Live
 from router.relay.jobs.notices import Notices
 from router.relay.jobs.releases import Releases
+from router.relay.jobs.remote import Remote
 from router.relay.jobs.rendering import render_error
 from router.relay.jobs.runner import Runner
 from router.relay.jobs.runpod import RunPodJobs
@@ -78,14 +79,12 @@ def _runner(ground: Ground, *, upstream: Upstream, releases: Releases, telling: 
     settings, dispatcher, clock = ground.settings, ground.dispatcher, ground.clock
     doing = Doing(
         dispatcher=dispatcher,
-        upstream=upstream,
+        remote=Remote(upstream, max_result_bytes=settings.max_result_bytes),
         releases=releases,
         new_number=ground.core.direct.new_number,
         begun=telling.begun,
         clock=clock,
-        limits=Limits(
-            max_result_bytes=settings.max_result_bytes, patience_s=settings.patience_s, counted_s=settings.lease_s
-        ),
+        limits=Limits(patience_s=settings.patience_s, counted_s=settings.lease_s),
     )
     return Runner(
         jobs=ground.jobs,

@@ -1,7 +1,8 @@
 """One held job on its way: it waits for a worker, is given to one, is followed there, and ends.
 
 A worker that refuses it, or can't be reached, costs nothing but time; one that is lost with it, or fails on its own
-account, costs an attempt. What the job itself is to blame for is final at once, and passed on as the worker told it.
+account, costs an attempt, as does a fault of ours. What the job itself is to blame for is final at once, and passed on
+as the worker told it.
 """
 
 import asyncio
@@ -9,64 +10,41 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from http import HTTPStatus
 
 import aiohttp
 
 from lib.clock import Clock
-from lib.errors import Overloaded, ServiceError
+from lib.errors import Overloaded
 from router.cases import Ending
 from router.dispatch import Dispatcher
 from router.endpoints import UnknownEndpoint
 from router.model import Ask
-from router.ports import Attempt, Damaged, JobState, RelayJob
+from router.ports import Attempt, Damaged, JobState, LeaseLost, RelayJob
 from router.refusals import Refusal
 from router.registry import Worker
-from router.relay.jobs import requests
-from router.relay.jobs.forms import (
-    KEY_HEADER,
-    POLL_S,
-    Dialect,
-    End,
-    Seen,
-    Standing,
-    cancel_path,
-    poll_path,
-    read_answer,
-    read_submitted,
-    submit_path,
-)
+from router.relay.jobs.forms import POLL_S, Dialect, End, Seen, Standing, read_answer, read_submitted, unkept
 from router.relay.jobs.holding import Holding, ended, unless
 from router.relay.jobs.naming import tenant_of
 from router.relay.jobs.patience import FIRST_PAUSE_S, LONGEST_PAUSE_S, Lost, Patience
 from router.relay.jobs.releases import Releases
+from router.relay.jobs.remote import Remote, TooLarge
 from router.relay.jobs.runpod_view import stored
-from router.relay.ports import Call, Upstream, WorkerBusy, WorkerLost
+from router.relay.ports import WorkerBusy, WorkerLost
 
 log = logging.getLogger(__name__)
 
 MOST_ATTEMPTS = 3
 HOLD_S = 60.0
 """So long one wait for a worker goes on before it is renewed."""
-SUBMIT_S = 30.0
-CANCEL_S = 5.0
-SYNC_PATH = "/generate/sync"
-LATE_S = 15.0
-"""A long poll may answer so much later than it was asked to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """``max_result_bytes`` of a worker's answer are kept. A worker that was lost with a job may be back with it, and is
-    asked again for ``patience_s``. What a router gave that is gone counts for another ``counted_s``."""
+    """A worker that was lost with a job may be back with it, and is asked again for ``patience_s``. What a router gave
+    that is gone counts for another ``counted_s``."""
 
-    max_result_bytes: int
     patience_s: float
     counted_s: float
-
-
-class TooLarge(ServiceError):
-    """The worker's answer is larger than what is kept."""
 
 
 class Doing:
@@ -76,7 +54,7 @@ class Doing:
         self,
         *,
         dispatcher: Dispatcher,
-        upstream: Upstream,
+        remote: Remote,
         releases: Releases,
         new_number: Callable[[], Awaitable[int]],
         begun: Callable[[RelayJob], None],
@@ -84,7 +62,7 @@ class Doing:
         limits: Limits,
     ) -> None:
         self._dispatcher = dispatcher
-        self._upstream = upstream
+        self._remote = remote
         self._releases = releases
         self._new_number = new_number
         self._begun = begun
@@ -93,26 +71,39 @@ class Doing:
 
     async def run(self, held: Holding) -> RelayJob:
         """Bring it to its end, and return it as recorded. Raises: LeaseLost."""
-        while not held.cancel.is_set():
-            job = held.job
-            if not held.left_s:
-                return await self._dropped(held, "Its time (policy.ttl) is over.")
-            if not held.given and len(job.attempts) >= MOST_ATTEMPTS:
-                return await self._dead(held, job.attempts[-1].ended)
+        while True:
             try:
-                if not held.given and not await self._assigned(held):
-                    continue
-                seen = await self._attempt(held)
-            except (UnknownEndpoint, Damaged) as error:
-                return await self._dead(held, error.message)
-            except TooLarge as error:
-                return await self._dead(held, error.message, told_by_us=False)
-            except Lost as error:
-                await self._lost(held, error)
-                continue
-            if seen is not None:
-                return await self._done(held, seen)
-        return await self._cancelled(held)
+                over = await self._brought_on(held)
+            except LeaseLost:
+                raise
+            except Exception as error:  # the edge of a job: a fault that it meets each time shall not be met for ever
+                facts = {"event": "relay.fault", "job": held.job.job_id, "worker": held.job.worker}
+                log.exception("a job met a fault of the router", extra=facts)
+                over = await self._faulted(held, error)
+            if over is not None:
+                return over
+
+    async def _brought_on(self, held: Holding) -> RelayJob | None:
+        """One step on its way. None: it has another one to go."""
+        job = held.job
+        if held.cancel.is_set():
+            return await self._cancelled(held)
+        if not held.left_s:
+            return await self._dropped(held, "Its time (policy.ttl) is over.")
+        if not held.given and len(job.attempts) >= MOST_ATTEMPTS:
+            return await self._dead(held, job.attempts[-1].ended)
+        try:
+            if not held.given and not await self._assigned(held):
+                return None
+            seen = await self._attempt(held)
+        except (UnknownEndpoint, Damaged) as error:
+            return await self._dead(held, error.message)
+        except TooLarge as error:
+            seen = unkept(held.job, error.status, error.message)
+        except Lost as error:
+            await self._lost(held, error)
+            return None
+        return None if seen is None else await self._done(held, seen)
 
     # -- a worker -----------------------------------------------------------------------------------------------------
 
@@ -180,27 +171,16 @@ class Doing:
         return await unless(held.cancel, self._followed(held, patience))
 
     async def _submitted(self, held: Holding, patience: Patience, *, fresh: bool) -> Seen | None:
-        """Give it to its worker; asked twice that has it once, by the key and the number. None: it is there, or is to
-        be given again. Raises: Lost, LeaseLost, Damaged."""
+        """Give it to its worker. None: it is there, or is to be given again. Raises: Lost, LeaseLost, Damaged."""
         job = held.job
-        dialect, worker = Dialect(job.dialect), self._dispatcher.worker(job.worker)
+        worker = self._dispatcher.worker(job.worker)
         if worker is None:
             await patience.wait("it is gone", None)
             return None
         if not worker.is_ours:
             return await self._done_at_once(held, worker)
-        key = f"relay-{job.job_id}-{job.run}-{job.attempts[-1].number}"
-        call = Call(
-            method="POST",
-            path=submit_path(dialect, job.path),
-            tenant=tenant_of(job),
-            request_idx=job.number,
-            headers={"Content-Type": "application/json", **job.headers, KEY_HEADER: key},
-            body=await _for_worker(await held.whole()),
-            answer_s=SUBMIT_S,
-        )
         try:
-            seen = read_submitted(*await self._called(worker, call))
+            seen = read_submitted(*await self._remote.submit(worker, await held.whole()))
         except WorkerBusy as error:
             raise Lost(error.message, refusal=Refusal.FULL, counts=False) from error
         except WorkerLost as error:
@@ -208,6 +188,8 @@ class Doing:
                 raise Lost(error.message, refusal=Refusal.UNREACHABLE, counts=False) from error
             await patience.wait(error.message, Refusal.UNREACHABLE)
             return None
+        except TooLarge as error:
+            raise Lost("its answer is strange", refusal=Refusal.FAILED) from error
         if seen.standing is Standing.TROUBLE:
             raise Lost(seen.why, refusal=Refusal.FAILED)
         if seen.standing is Standing.OVER:
@@ -222,17 +204,9 @@ class Doing:
         job = held.job
         if job.dialect != Dialect.WRAPPER:
             raise Lost("it does not speak this API", refusal=Refusal.FAILED, counts=False)
-        headers = {"Content-Type": "application/json", **job.headers}
-        call = Call(
-            method="POST",
-            path=SYNC_PATH,
-            tenant=tenant_of(job),
-            request_idx=job.number,
-            headers=headers,
-            body=(await held.whole()).body,
-        )
+        whole = await held.whole()
         try:
-            answer = await unless(held.cancel, self._called(worker, call))
+            answer = await unless(held.cancel, self._remote.do(worker, whole))
         except WorkerBusy as error:
             raise Lost(error.message, refusal=Refusal.FULL, counts=False) from error
         except WorkerLost as error:
@@ -248,16 +222,15 @@ class Doing:
 
     async def _followed(self, held: Holding, patience: Patience) -> Seen | None:
         """None: its time is over. Raises: Lost, TooLarge."""
-        job, dialect = held.job, Dialect(held.job.dialect)
+        job = held.job
         while held.left_s:
             worker, asked_at = self._dispatcher.worker(job.worker), self._clock.monotonic()
             if worker is None:
                 await patience.wait("it is gone", None)
                 continue
             wait_s = min(POLL_S, math.ceil(held.left_s)) if job.forget_at else POLL_S
-            call = self._call("GET", poll_path(dialect, job.remote_id, wait_s=wait_s), job, answer_s=POLL_S + LATE_S)
             try:
-                seen = read_answer(*await self._called(worker, call))
+                seen = read_answer(*await self._remote.poll(worker, job, wait_s=wait_s))
             except (WorkerLost, WorkerBusy) as error:
                 await patience.wait(error.message, Refusal.UNREACHABLE)
                 continue
@@ -273,20 +246,6 @@ class Doing:
                 await self._clock.sleep(LONGEST_PAUSE_S / 4)
         return None
 
-    def _call(self, method: str, path: str, job: RelayJob, *, answer_s: float) -> Call:
-        return Call(method=method, path=path, tenant=tenant_of(job), headers=job.headers, answer_s=answer_s)
-
-    async def _called(self, worker: Worker, call: Call) -> tuple[int, bytes]:
-        """Raises: WorkerLost, WorkerBusy, TooLarge."""
-        limit, chunks, size = self._limits.max_result_bytes, [], 0
-        async with self._upstream.call(worker, call) as answer:
-            async for chunk in answer.content.iter_any():
-                size += len(chunk)
-                if size > limit:
-                    raise TooLarge(f"The result is larger than {limit} bytes; ask for links to its files instead.")
-                chunks.append(chunk)
-            return answer.status, b"".join(chunks)
-
     # -- ends ---------------------------------------------------------------------------------------------------------
 
     async def _lost(self, held: Holding, error: Lost) -> None:
@@ -301,6 +260,21 @@ class Doing:
         else:
             await self._releases.settled(job, Ending.LOST)
 
+    async def _faulted(self, held: Holding, error: Exception) -> RelayJob | None:
+        """An attempt is spent; the next one is at another worker, or after a moment: what was wrong may be over then.
+        The fault's own words may be a caller's, and stay in the log. None: it goes on. Raises: LeaseLost."""
+        job = held.job
+        if job.state.over:
+            return job
+        why = f"the router has a fault, see its log ({_name(error)})"
+        if held.given:
+            await self._lost(held, Lost(why, refusal=Refusal.FAILED))
+            return None
+        spent = Attempt(number=len(job.attempts) + 1, worker="", begun_at=held.now(), ended=why)
+        await held.write(attempts=(*job.attempts, spent), worker="", remote_id="")
+        await unless(held.cancel, self._clock.sleep(self._limits.patience_s))
+        return None
+
     async def _done(self, held: Holding, seen: Seen) -> RelayJob:
         job = held.job
         body = await asyncio.to_thread(stored, job, seen.body) if job.dialect == Dialect.RUNPOD else seen.body
@@ -310,30 +284,30 @@ class Doing:
             state=JobState.DONE,
             attempts=ended(job, seen.end),
             result_status=seen.status,
-            result=body,
+            result=body or None,
             reason=seen.end,
             told_by_us=job.dialect == Dialect.RUNPOD,
         )
         await self._releases.settled(job, ending, run_s=seen.run_s)
         return over
 
-    async def _dead(self, held: Holding, why: str, *, told_by_us: bool = True) -> RelayJob:
+    async def _dead(self, held: Holding, why: str) -> RelayJob:
         job = held.job
         facts = {"event": "relay.dead", "job": job.job_id, "attempts": len(job.attempts), "why": why}
         log.error("a job is a dead letter", extra=facts)
         attempts = ended(job, why) if held.given else job.attempts
-        over = await self._over(held, state=JobState.DEAD, attempts=attempts, reason=why, told_by_us=told_by_us)
+        over = await self._over(held, state=JobState.DEAD, attempts=attempts, reason=why, told_by_us=True)
         await self._releases.settled(job, Ending.ERROR)
         return over
 
     async def _dropped(self, held: Holding, why: str) -> RelayJob:
-        await self._stop_remote(held.job)
+        await self._stopped(held.job)
         return await self._over(held, state=JobState.CANCELLED, reason=why, told_by_us=False)
 
     async def _cancelled(self, held: Holding) -> RelayJob:
         """Its worker is told first: it tells those whom the job names."""
         job = held.job
-        told = await self._stop_remote(job)
+        told = await self._stopped(job)
         over = await self._over(
             held,
             state=JobState.CANCELLED,
@@ -343,19 +317,8 @@ class Doing:
         await self._releases.settled(job, Ending.CANCELLED)
         return over
 
-    async def _stop_remote(self, job: RelayJob) -> bool:
-        """Have its worker stop it. False: no worker heard of that."""
-        worker = self._dispatcher.worker(job.worker)
-        if worker is None or not job.remote_id:
-            return False
-        call = self._call("POST", cancel_path(Dialect(job.dialect), job.remote_id), job, answer_s=CANCEL_S)
-        try:
-            status, _ = await self._called(worker, call)
-        except (WorkerLost, WorkerBusy, TooLarge) as error:
-            facts = {"event": "relay.uncancelled", "job": job.job_id, "worker": job.worker, "why": error.message}
-            log.warning("a worker could not be told to stop a job", extra=facts)
-            return False
-        return status < HTTPStatus.BAD_REQUEST
+    async def _stopped(self, job: RelayJob) -> bool:
+        return await self._remote.stop(self._dispatcher.worker(job.worker), job)
 
     async def _over(self, held: Holding, *, told_by_us: bool, **changes: object) -> RelayJob:
         now = held.now()
@@ -363,12 +326,13 @@ class Doing:
         return await held.write(**changes, finished_at=now, lease_until=0.0, notice_at=notice_at)
 
 
-async def _for_worker(job: RelayJob) -> bytes:
-    if len(job.body) < requests.BIG_BODY_BYTES:
-        return requests.for_worker(job)
-    return await asyncio.to_thread(requests.for_worker, job)
-
-
 def _never_came(error: WorkerLost) -> bool:
     """Whether the worker can't have heard of it."""
     return isinstance(error.__cause__, aiohttp.ClientConnectorError)
+
+
+def _name(error: Exception) -> str:
+    """The kind of an error, also of one that a group of tasks wraps."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return type(error).__name__

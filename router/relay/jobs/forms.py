@@ -13,6 +13,9 @@ from urllib.parse import quote
 
 import orjson
 
+from lib.protocol.runpod import Shown
+from router.ports import RelayJob
+
 POLL_S = 25.0
 """Below what proxies cut, and what workers allow (30 s)."""
 KEY_HEADER = "Idempotency-Key"
@@ -140,6 +143,16 @@ def read_answer(status: int, body: bytes) -> Seen:
         why=_why(told),
         run_s=_run_s(told),
     )
+
+
+def unkept(job: RelayJob, status: int, why: str) -> Seen:
+    """What is recorded of a result that is too large to be: how the job ended, and no result. Its worker has that, and
+    tells whom the job names. Where it reaches nobody that way, the job failed, and another try would not change it."""
+    if job.dialect == Dialect.RUNPOD:
+        told = {"status": Shown.FAILED, "error": why, "output": {"details": [why], "retryable": False}}
+        return Seen(standing=Standing.OVER, status=status, body=orjson.dumps(told), why=why)
+    good = status < HTTPStatus.BAD_REQUEST and (job.remote_id or job.hooked)
+    return Seen(standing=Standing.OVER, status=status, end=End.COMPLETED if good else End.FAILED, why=why)
 
 
 def _object(body: bytes) -> Mapping[str, Any]:

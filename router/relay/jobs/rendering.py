@@ -25,7 +25,11 @@ OWN_ID = web.RequestKey("relay_job_id", str)
 OWN_STATE = web.RequestKey("relay_job_state", Shown)
 STATUS_BASE = web.RequestKey("relay_base", str)
 RUNPOD_STATUS: Mapping[type[ServiceError], int] = {InvalidRequest: 400}
-WRAPPER_STATUS: Mapping[type[ServiceError], int] = {errors.RateLimited: 429, errors.Overloaded: 503}
+WRAPPER_STATUS: Mapping[type[ServiceError], int] = {
+    errors.RateLimited: 429,
+    errors.Overloaded: 503,
+    errors.OutputNotFound: 410,
+}
 UNKNOWN_ID = "Job ID not found"
 
 

@@ -136,10 +136,12 @@ class WrapperJobs:
         state = wrapper_view.state_of(job)
         return json_response({"message": f"Request {named} is already {state}", "status": state})
 
-    async def _answer(self, request: web.Request, job: RelayJob) -> web.Response:
-        """The worker's words, where there are any."""
+    async def _answer(self, request: web.Request, job: RelayJob) -> web.StreamResponse:
+        """The worker's words, where there are any; out of its own mouth, where they are too many to be kept."""
         if job.state is JobState.DONE and not job.cancel_wanted:
-            body = await self._without_response(request, job.result or b"")
+            if job.result is None:
+                return await self._live.pass_on(request, job)
+            body = await self._without_response(request, job.result)
             status = 200 if job.dialect == Dialect.RUNPOD else job.result_status
             return web.Response(body=body, status=status, headers=NOT_STORED, content_type=JSON_TYPE, charset="utf-8")
         if not job.state.over and (seen := await self._live.look(job)) is not None:

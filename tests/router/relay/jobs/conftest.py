@@ -4,8 +4,9 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import pytest
@@ -13,14 +14,17 @@ import pytest
 from lib.lifecycle import Tasks
 from router.app import Router
 from router.parts import Ground, Part
+from router.ports import JobStore
 from router.relay.building import build_relay
 from router.relay.jobs import build_jobs
+from router.relay.ports import JobsHalf, Upstream
 from router.settings import RouterSettings
 from router.wire import wire
 from tests.fakes.job_worker import JobBook, workflow
 from tests.fakes.relay_worker import relay_worker
 from tests.fakes.router_world import ACCOUNT, KEY, TOKEN
 
+T = TypeVar("T")
 TENANT, OTHER = "tenant-key-0123456789", "other-key-01234567890"
 ENDPOINTS = [
     {
@@ -106,14 +110,24 @@ class JobsWorld:
 Start = Callable[..., Awaitable[JobsWorld]]
 
 
+def _as_it_is(thing: T) -> T:
+    return thing
+
+
 @pytest.fixture
 async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    """Start routers; all end with the test."""
+    """Start routers; all end with the test. ``jobs`` puts something before the store, ``upstream`` before workers."""
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(aiohttp.ClientSession())
         tasks = await stack.enter_async_context(Tasks())
 
-        async def begin(folder: str = "state", **changes: Any) -> JobsWorld:
+        async def begin(
+            folder: str = "state",
+            *,
+            jobs: Callable[[JobStore], JobStore] = _as_it_is,
+            upstream: Callable[[Upstream], Upstream] = _as_it_is,
+            **changes: Any,
+        ) -> JobsWorld:
             listening = asyncio.Event()
             options: dict[str, Any] = {
                 "port": 0,
@@ -129,7 +143,10 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 
             async def relay(ground: Ground, within: AsyncExitStack) -> Part:
                 grounds.append(ground)
-                return await build_relay(ground, within, build_jobs=build_jobs)
+                return await build_relay(replace(ground, jobs=jobs(ground.jobs)), within, build_jobs=build)
+
+            async def build(ground: Ground, within: AsyncExitStack, **given: Any) -> JobsHalf:
+                return await build_jobs(ground, within, **given | {"upstream": upstream(given["upstream"])})
 
             grounds: list[Ground] = []
             settings = RouterSettings(**options | changes)

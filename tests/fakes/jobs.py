@@ -186,7 +186,7 @@ def spec(request_id: str = "r", **changes: Any) -> JobSpec:
 
 async def finished(world: JobWorld, job: Job) -> Job:
     """Wait for a job's end."""
-    return await asyncio.wait_for(world.service.wait(job.job_id), 5)
+    return await asyncio.wait_for(world.service.wait(job.job_id), 60)
 
 
 async def finish_all(world: JobWorld, condition: Callable[[], bool], *, turns: int = 50) -> None:

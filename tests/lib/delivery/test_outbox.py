@@ -95,7 +95,7 @@ class Rig:
 
     async def verdict(self) -> tuple[Verdict, bool]:
         """Wait for the next attempt's end."""
-        attempt, dead = await asyncio.wait_for(self.attempts.get(), 5)
+        attempt, dead = await asyncio.wait_for(self.attempts.get(), 60)
         await settle()
         return attempt.verdict, dead
 

@@ -100,9 +100,9 @@ async def test_nobody_there(puts: Puts, output: Callable[..., Output]) -> None:
 async def test_a_place_that_hangs_ends_by_its_time(puts: Puts, output: Callable[..., Output]) -> None:
     """The caller's time-out bounds an attempt, while another file's goes on."""
     async with S3Stub(hanging=True) as slow, S3Stub() as stub:
-        target = PutTarget(urls=(f"{slow.url}/k", f"{stub.url}/k"), timeout_s=0.2)
+        target = PutTarget(urls=(f"{slow.url}/k", f"{stub.url}/k"), timeout_s=1.0)
         hanging, well = await puts.put((output("a.png"), output("b.png")), target)
-    assert "no answer within 0.2 s" in (hanging.upload_error or "")
+    assert "no answer within 1 s" in (hanging.upload_error or "")
     assert well.url
 
 

@@ -75,7 +75,7 @@ class Bench:
         return made
 
     async def seen(self, count: int) -> list[Seen]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while len(self.host.seen) < count:
                 self.host.arrived.clear()
                 await self.host.arrived.wait()

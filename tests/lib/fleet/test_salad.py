@@ -45,7 +45,7 @@ class Metadata:
 
     async def cost(self) -> int:
         """The next one that it is told."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             body, header = await self.told.get()
         assert header == "true" and list(body) == ["deletion_cost"]
         return body["deletion_cost"]
@@ -63,7 +63,7 @@ class Clock(FakeClock):
         await super().sleep(delay_s)
 
     async def until_sleeping(self) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await self._asleep.wait()
         self._asleep.clear()
 

@@ -125,7 +125,7 @@ async def test_a_reserved_queue_gives_turns_to_pinned_jobs_only() -> None:
     queue = SlotQueue([FakeEngine("gpu0")], clock=FakeClock())
     queue.reserve()
     waiting = [asyncio.create_task(queue.acquire(number, expected_s=1)) for number in range(2)]
-    pinned = await asyncio.wait_for(queue.acquire(9, expected_s=1, engine="gpu0"), 1)
+    pinned = await asyncio.wait_for(queue.acquire(9, expected_s=1, engine="gpu0"), 60)
     assert not any(task.done() for task in waiting)
     queue.release(pinned)
     queue.open()
@@ -138,7 +138,7 @@ async def test_a_reserved_engine_gets_nothing_but_what_is_pinned_to_it() -> None
     queue.reserve("b")
     leases = [await queue.acquire(number, expected_s=1) for number in range(2)]
     waiting = asyncio.create_task(queue.acquire(2, expected_s=1))
-    assert (await asyncio.wait_for(queue.acquire(9, expected_s=1, engine="b"), 1)).engine.name == "b"
+    assert (await asyncio.wait_for(queue.acquire(9, expected_s=1, engine="b"), 60)).engine.name == "b"
     assert {lease.engine.name for lease in leases} == {"a"} and not waiting.done()
     assert not any(lease.withdraw.is_set() for lease in leases)
     queue.open("b")

@@ -392,7 +392,7 @@ async def test_a_synchronous_job_whose_caller_is_gone() -> None:
     again.engine.finish()
     await again.service.recover()
     for job in jobs:
-        ended = await again.service.wait_for(job.job_id, 5)
+        ended = await again.service.wait_for(job.job_id, 60)
         assert ended.status is JobStatus.CANCELLED
         assert "restarted" in ended.message
     assert again.engine.posted == []
@@ -438,7 +438,7 @@ async def test_a_cancel_that_became_of_a_lost_connection_outlives_the_worker() -
     views = world.service.watch(job.job_id)
     await settle()
     waiter.cancel()
-    await asyncio.wait_for(anext(view async for view in views if view.job.stopping), 5)
+    await asyncio.wait_for(anext(view async for view in views if view.job.stopping), 60)
     await views.aclose()
     world.engine.removal = None
     again = await reborn(world)
@@ -488,7 +488,7 @@ async def test_a_vast_job_waits_for_its_retry() -> None:
     await settle()
     again = await reborn(world)
     assert (await again.service.submit(asked)).job_id == job.job_id
-    assert (await again.service.wait_for(hurried.job_id, 5)).status is JobStatus.CANCELLED
+    assert (await again.service.wait_for(hurried.job_id, 60)).status is JobStatus.CANCELLED
     waiter = asyncio.ensure_future(again.service.wait(job.job_id))
     await settle()
     again.engine.finish()
@@ -556,7 +556,7 @@ async def test_over_the_durable_store(tmp_path: Path) -> None:
         async with SqliteJobStore(tmp_path / "two", clock=clock, retention=RETENTION) as copy:
             again = build_jobs([engine], clock=clock, store=copy)
             assert await again.service.recover() == 5
-            ends = [asyncio.ensure_future(again.service.wait_for(job.job_id, 10)) for job in (*jobs, sync)]
+            ends = [asyncio.ensure_future(again.service.wait_for(job.job_id, 60)) for job in (*jobs, sync)]
             while not all(end.done() for end in ends):
                 await asyncio.sleep(0.001)
                 if any(entry.running and not entry.end.done() for entry in engine.posted):
@@ -649,7 +649,7 @@ async def test_a_store_that_forgets_keeps_nobody_waiting_for_another_life() -> N
     """In memory nothing outlives the worker: kept jobs may end within the limit, then fail, and webhooks are told."""
     world = build_jobs(durable=False)
     first, second = await submitted(world, "first", "second", delivery=TOLD)
-    draining = asyncio.ensure_future(world.service.drain(0.05))
+    draining = asyncio.ensure_future(world.service.drain(1.0))
     await settle()
     world.engine.finish()
     await draining

@@ -205,7 +205,7 @@ async def test_news_are_written_by_themselves(tmp_path: Path) -> None:
         await store.add(job(1))
         written.clear()
         store.update(job(1).with_(status=JobStatus.RUNNING))
-        await asyncio.wait_for(written.wait(), 10)
+        await asyncio.wait_for(written.wait(), 60)
 
 
 async def test_a_cancelled_add_leaves_nothing(tmp_path: Path) -> None:
@@ -413,7 +413,7 @@ async def test_a_full_disk_refuses_new_jobs_and_keeps_results(tmp_path: Path, ca
         assert await store.due(START, limit=9) == []
         assert not over.is_set()
         disk.empty()
-        await asyncio.wait_for(over.wait(), 10)
+        await asyncio.wait_for(over.wait(), 60)
         assert store.healthy and news[-1] is None
         await store.add(job(4))
     async with opened(tmp_path) as store:
@@ -477,7 +477,7 @@ async def test_nobody_else_can_block_the_store_for_long(tmp_path: Path) -> None:
         assert "another program holds the job store" in refused.message
         other.execute("ROLLBACK")
         other.close()
-        await asyncio.wait_for(over.wait(), 10)
+        await asyncio.wait_for(over.wait(), 60)
         await store.add(job(1))
 
 

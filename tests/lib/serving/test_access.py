@@ -4,7 +4,6 @@ import asyncio
 import logging
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 
@@ -189,7 +188,7 @@ async def test_a_full_key_is_told_before_its_body_is_read(serve: Serve) -> None:
     site.mount([web.post("/submit", hold), web.get("/key", tell)], owner="x", needs=NEEDS)
     served = await serve(site)
     first = asyncio.create_task(ask(served, "/submit", method="POST", X_API_Key=ALICE))
-    await asyncio.wait_for(held.wait(), 5)
+    await asyncio.wait_for(held.wait(), 60)
     async with served.client.post("/submit", headers={"X-API-Key": ALICE}, data=_never()) as answer:
         assert (answer.status, (await answer.json())["error"]) == (429, "rate_limited")
         assert int(answer.headers["Retry-After"]) >= 1
@@ -220,10 +219,8 @@ async def test_no_body_is_read_for_strangers(serve: Serve) -> None:
 
     site.mount([web.post("/read", read)], owner="x")
     served = await serve(site)
-    with pytest.raises((TimeoutError, aiohttp.ClientError)):
-        async with asyncio.timeout(5), served.client.post("/read", data=_never()) as answer:
-            assert answer.status == 401
-            raise TimeoutError
+    async with served.client.post("/read", data=_never()) as answer:
+        assert answer.status == 401
 
 
 async def test_logs_have_the_keys_name_and_never_the_key(serve: Serve, capsys: pytest.CaptureFixture[str]) -> None:

@@ -134,9 +134,9 @@ async def test_a_client_that_leaves_cancels_the_handler(serve: Serve) -> None:
 
     served = await serve(site_with(web.post("/", wait)))
     call = asyncio.ensure_future(served.client.post("/", data=b"x"))
-    await asyncio.wait_for(entered.wait(), 5)
+    await asyncio.wait_for(entered.wait(), 60)
     call.cancel()
-    await asyncio.wait_for(left.wait(), 5)
+    await asyncio.wait_for(left.wait(), 60)
 
 
 async def test_a_client_that_leaves_while_sending_is_no_error(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
@@ -154,10 +154,10 @@ async def test_a_client_that_leaves_while_sending_is_no_error(serve: Serve, capl
     served = await serve(site_with(web.post("/", read)))
     _, writer = await asyncio.open_connection(served.listener.host, served.listener.port)
     writer.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\nhalf")
-    await asyncio.wait_for(entered.wait(), 5)
+    await asyncio.wait_for(entered.wait(), 60)
     writer.close()
     await writer.wait_closed()
-    await asyncio.wait_for(left.wait(), 5)
+    await asyncio.wait_for(left.wait(), 60)
     assert (await served.client.get("/nothing")).status == 404
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 

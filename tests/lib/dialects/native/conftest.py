@@ -67,7 +67,7 @@ class World:
         """A job of this owner's, by default a finished one."""
         spec = JobSpec(request_id=request_id, dialect="wrapper", workflow=b"{}", body_hash=request_id, owner=owner)
         job = await self.jobs.service.submit(replace(spec, **changes))
-        return await asyncio.wait_for(self.jobs.service.wait(job.job_id), 5) if ends else job
+        return await asyncio.wait_for(self.jobs.service.wait(job.job_id), 60) if ends else job
 
     async def with_files(self, *names: str, kinds: Mapping[str, str] | None = None, **options: Any) -> Job:
         """A finished job with files of these names, whose content is the name."""

@@ -126,7 +126,7 @@ async def test_everything_that_is_known_of_a_job(world: World) -> None:
     for _ in range(3):
         world.engine.finish()
         await settle(200)
-    done = await asyncio.wait_for(world.jobs.service.wait(second.job_id), 5)
+    done = await asyncio.wait_for(world.jobs.service.wait(second.job_id), 60)
     _, shown, _ = await world.get(f"/jobs/{done.job_id}", headers=ALICE)
     assert (shown["status"], shown["actual"]["execute_s"]) == ("completed", 1.0)
     assert "queue" not in shown
@@ -139,7 +139,7 @@ async def test_a_failed_job_says_why(world: World) -> None:
     job = await world.job("bad", ends=False)
     await settle(200)
     world.engine.finish(ExecutionFailed("a node failed", details={"node_id": "3"}))
-    await asyncio.wait_for(world.jobs.service.wait(job.job_id), 5)
+    await asyncio.wait_for(world.jobs.service.wait(job.job_id), 60)
     _, shown, _ = await world.get("/jobs/bad", headers=ALICE)
     assert shown["error"] == {
         "error": "execution_failed",
@@ -253,7 +253,7 @@ async def test_a_request_and_its_job_take_one_place(world: World) -> None:
     listener = Listener(site.app, name="test", host="127.0.0.1", port=0)
     async with listener, aiohttp.ClientSession(listener.url, headers=BOB) as bob:
         waiting = asyncio.create_task(bob.post("/submit?id=a&wait=1"))
-        await asyncio.wait_for(_live(world, 1), 5)
+        await asyncio.wait_for(_live(world, 1), 60)
         assert (await bob.post("/submit?id=b")).status == 200
         full = await bob.post("/submit?id=c")
         assert (full.status, (await full.json())["details"]["max_in_flight"]) == (429, 2)

@@ -141,7 +141,7 @@ async def test_states_are_as_described(slow: World) -> None:
 
 async def test_a_worker_that_shuts_down_is_described(world: World) -> None:
     """503 with a moment to come again."""
-    await asyncio.wait_for(world.service.drain(0.0), 5)
+    await asyncio.wait_for(world.service.drain(0.0), 60)
     async with world.client.post("/run", json=examples.REQUESTS["Picture without a model"]) as answer:
         body = await answer.json()
     assert (answer.status, "Retry-After" in answer.headers) == (503, True)

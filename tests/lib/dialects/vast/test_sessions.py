@@ -15,7 +15,7 @@ from tests.lib.dialects.vast.conftest import Build
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.001)
 

@@ -29,7 +29,7 @@ from tests.lib.dialects.vast.conftest import Build
 
 
 async def until(condition: Any) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.001)
 
@@ -133,7 +133,7 @@ async def test_how_a_failed_job_is_told(build: Build, error: ServiceError, statu
         await until(lambda: any(entry.running for entry in world.engine.posted))
         world.engine.finish(error)
         await settle()
-    answer = await asyncio.wait_for(asked, 5)
+    answer = await asyncio.wait_for(asked, 60)
     assert answer.status == status
     assert answer.body["error"] == error.code.value
     assert answer.body["message"] == error.message

@@ -103,7 +103,7 @@ async def test_refusals_are_as_described(world: World, method: str, path: str, s
 
 async def test_a_worker_that_shuts_down_is_described(world: World) -> None:
     """503 with a moment to come again."""
-    await asyncio.wait_for(world.service.drain(0.0), 5)
+    await asyncio.wait_for(world.service.drain(0.0), 60)
     answer = await world.post(examples.REQUESTS["Picture without a model"], "/generate")
     told = OPERATIONS[hdrs.METH_POST, "/generate"].answers
     assert (answer.status, "Retry-After" in answer.headers) == (503, True)

@@ -100,6 +100,6 @@ async def test_a_refused_body_does_not_spoil_the_connection(world: World) -> Non
     writer.write(f"{head}Content-Type: multipart/form-data\r\n\r\n".encode())
     assert b" 422 " in await reader.readline()
     writer.write(b"123456789GET /queue-info HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-    assert b"generation_queue_size" in await asyncio.wait_for(reader.read(), 5)
+    assert b"generation_queue_size" in await asyncio.wait_for(reader.read(), 60)
     writer.close()
     await writer.wait_closed()

@@ -6,6 +6,7 @@ A missing install is a failure, never a skip.
 
 import json
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -23,11 +24,21 @@ NODES = REPOSITORY / "tests" / "fakes" / "nodes"
 START_TIMEOUT_S = 180.0
 
 
+_PORTS = iter(random.sample(range(20_000, 32_000), 12_000))
+"""Below those that the system gives to connections and to listeners without a port of their own: what is found free
+stays free until its server comes, and while that is down. Each is given out once."""
+
+
 def free_port() -> int:
-    """Return a port of the loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port of the loopback that nobody listens on, and that nobody is given by chance."""
+    for port in _PORTS:
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no port is free")
 
 
 def install_record() -> dict[str, object]:
@@ -80,7 +91,7 @@ class RealComfyUI:
             if self.process.poll() is not None:
                 raise RuntimeError(f"ComfyUI ended with {self.process.returncode}:\n{self.tail()}")
             try:
-                with urllib.request.urlopen(f"{self.base_url}/system_stats", timeout=5) as answer:
+                with urllib.request.urlopen(f"{self.base_url}/system_stats", timeout=30) as answer:
                     if answer.status == 200:
                         return
             except (URLError, OSError):
@@ -96,7 +107,7 @@ class RealComfyUI:
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(10)
+            self.process.wait(60)
 
     def tail(self, lines: int = 40) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])

@@ -26,6 +26,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.comfyui_fixture import free_port
+
 ROOT = Path(__file__).parent.parent
 SWIFT_REQUIREMENTS = ROOT / "tests" / "peers" / "swift.txt"
 UNREACHABLE = re.compile(
@@ -59,15 +61,11 @@ class S3Server:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that are free now, all different."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    """Ports that are free, all different."""
+    return [free_port() for _ in range(count)]
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes], *, deadline_s: float = 30.0) -> None:
+def wait_for_port(port: int, process: subprocess.Popen[bytes], *, deadline_s: float = 120.0) -> None:
     """Return when something listens; fail when the process ends or the time is over."""
     end = time.monotonic() + deadline_s
     while time.monotonic() < end:
@@ -93,7 +91,7 @@ def running(command: list[str], *, port: int, env: dict[str, str] | None = None,
         finally:
             process.terminate()
             try:
-                process.wait(10)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -226,6 +226,16 @@ async def _ticks(context: Context, inputs: dict[str, Any]) -> Outcome:
     return (inputs["image"],), None
 
 
+async def _hold(context: Context, inputs: dict[str, Any]) -> Outcome:
+    latest = asyncio.get_running_loop().time() + 120
+    while not Path(inputs["until"]).exists():
+        if asyncio.get_running_loop().time() > latest:
+            raise NodeError("TimeoutError", "nobody let it go on")
+        context.tick(1, 2)
+        await asyncio.sleep(0.05)
+    return (inputs["image"],), None
+
+
 async def _stubborn(context: Context, inputs: dict[str, Any]) -> Outcome:
     until = asyncio.get_running_loop().time() + inputs["seconds"]
     while asyncio.get_running_loop().time() < until:
@@ -408,6 +418,7 @@ NODES: dict[str, Node] = {
     "VAEDecode": Node(run=_decode, required={"samples": ["LATENT"], "vae": ["VAE"]}, outputs=("IMAGE",)),
     "HWSleep": Node(run=_sleep, required={"image": _IMAGE, "seconds": _FLOAT}, outputs=("IMAGE",)),
     "HWTicks": Node(run=_ticks, required={"image": _IMAGE, "seconds": _FLOAT, "ticks": _int()}, outputs=("IMAGE",)),
+    "HWHold": Node(run=_hold, required={"image": _IMAGE, "until": _STRING}, outputs=("IMAGE",)),
     "HWStubborn": Node(run=_stubborn, required={"image": _IMAGE, "seconds": _FLOAT}, outputs=("IMAGE",)),
     "HWFail": Node(
         run=_fail,

@@ -33,9 +33,9 @@ class Doors:
         self.router = router
         ticket = {"endpoint": "ep", "api_key": "endpoint-key", "cost": 100, "request_idx": 0}
         process.wait_for(lambda: any(report["loadtime"] for report in reports(router)), "reported as loaded")
-        self.auth: dict[str, Any] = requests.post(f"{router}/route/", json=ticket, timeout=10).json()
+        self.auth: dict[str, Any] = requests.post(f"{router}/route/", json=ticket, timeout=60).json()
 
-    def send(self, door: Door, body: Mapping[str, Any] | bytes, *, timeout_s: float = 60) -> requests.Response:
+    def send(self, door: Door, body: Mapping[str, Any] | bytes, *, timeout_s: float = 240) -> requests.Response:
         """POST ``{"input": ...}``, or bytes that stand in its place, through a door."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         if door == "public":
@@ -83,7 +83,7 @@ def fleet(folder: Path, comfyui: str, **env: str) -> Iterator[Doors]:
 
 def reports(router: str) -> list[dict[str, Any]]:
     """What an autoscaler was told so far, oldest first."""
-    return list(requests.get(f"{router}/recorded/", timeout=10).json()["statuses"])
+    return list(requests.get(f"{router}/recorded/", timeout=60).json()["statuses"])
 
 
 class FakeEngine:
@@ -134,12 +134,12 @@ def foreign_host() -> Iterator[WebHost]:
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
     thread.start()
-    assert started.wait(10)
+    assert started.wait(60)
     try:
         yield host
     finally:
         loop.call_soon_threadsafe(ending.set)
-        thread.join(10)
+        thread.join(60)
         loop.close()
 
 
@@ -150,4 +150,4 @@ def posted_count(comfyui: RealComfyUI) -> int:
         "2": {"class_type": "PreviewAny", "inputs": {"source": ["1", 0]}},
     }
     body = {"prompt": graph, "prompt_id": str(uuid.uuid4()), "client_id": "counting"}
-    return int(requests.post(f"{comfyui.base_url}/prompt", json=body, timeout=10).json()["number"])
+    return int(requests.post(f"{comfyui.base_url}/prompt", json=body, timeout=60).json()["number"])

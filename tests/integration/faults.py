@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ import requests
 
 from tests.comfyui_fixture import REPOSITORY, RealComfyUI
 from tests.fakes.http_hosts import png
-from tests.integration.harness import WorkerProcess, picture
+from tests.integration.harness import START_TIMEOUT_S, WorkerProcess, picture
 
 TOKEN = "__RANDOM_INT__"
 
@@ -51,7 +52,7 @@ def elsewhere() -> Iterator[Elsewhere]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             host.seen.append((self.command, self.path, dict(self.headers), body))
             if self.path.startswith("/held/"):
-                host.gate.wait(60)
+                host.gate.wait(240)
             content = png(8, 8) if self.command == "GET" else b""
             content += bytes(12 << 20 if self.path == "/large" else 0)
             self.send_response(503 if host.failures else 200)
@@ -119,7 +120,7 @@ class MortalWorker(WorkerProcess):
         """Any request, with our headers and further ones."""
         headers = {**self.headers, **options.pop("headers", {})}
         url = path if path.startswith("http") else self.api + path
-        return requests.request(method, url, headers=headers, timeout=60, **options)
+        return requests.request(method, url, headers=headers, timeout=240, **options)
 
     def submit(self, graph: Mapping[str, Any], *, headers: Mapping[str, str] | None = None, **fields: Any) -> Any:
         """``POST /generate``; return the 202's body."""
@@ -135,7 +136,7 @@ class MortalWorker(WorkerProcess):
     def running(self, job_id: str) -> bool:
         return bool(self.show(job_id)["status"] == "running")
 
-    def ended(self, job: Mapping[str, Any], timeout_s: float = 60.0) -> dict[str, Any]:
+    def ended(self, job: Mapping[str, Any], timeout_s: float = START_TIMEOUT_S) -> dict[str, Any]:
         """The result of a job that was submitted, once it is over; asked for by the link of its 202."""
         result: dict[str, Any] = {}
 
@@ -179,28 +180,37 @@ class Sync(threading.Thread):
     def run(self) -> None:
         try:
             self.reply = self.process.ask("POST", "/generate/sync", json={"input": self.fields})
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             self.broken = True
 
-    def answer(self, timeout_s: float = 60.0) -> requests.Response:
+    def answer(self, timeout_s: float = 240.0) -> requests.Response:
         """What it was told."""
         self.join(timeout_s)
         assert self.reply is not None, f"no answer within {timeout_s:g} s:\n{self.process.tail()}"
         return self.reply
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 20.0) -> None:
+def alive(pid: int) -> bool:
+    """Whether it runs; one that ended and that nobody asked after (a zombie) does not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
     """Ask until ``condition`` holds."""
-    pause = threading.Event()
-    for _ in range(int(timeout_s / 0.02)):
-        if condition():
-            return
-        pause.wait(0.02)
-    raise AssertionError(f"not {what} within {timeout_s:g} s")
+    until = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until, f"not {what} within {timeout_s:g} s"
+        time.sleep(0.02)
 
 
-def counted(mark: str, *, seconds: float = 0.0, source: dict[str, Any] | None = None) -> dict[str, Any]:
-    """A picture whose execution leaves a line in ComfyUI's tally: ``mark`` and a random number."""
+def counted(
+    mark: str, *, seconds: float = 0.0, until: Path | None = None, source: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """A picture whose execution leaves a line in ComfyUI's tally, ``mark`` and a random number; it takes so many
+    ``seconds``, or goes on ``until`` a file is there."""
     first = source or {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 5}}
     graph = {
         "1": first,
@@ -208,7 +218,9 @@ def counted(mark: str, *, seconds: float = 0.0, source: dict[str, Any] | None = 
         "3": {"class_type": "HWTicks", "inputs": {"image": ["2", 0], "seconds": seconds, "ticks": 40}},
         "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0], "filename_prefix": f"f/{mark}"}},
     }
-    if not seconds:
+    if until is not None:
+        graph["3"] = {"class_type": "HWHold", "inputs": {"image": ["2", 0], "until": str(until)}}
+    elif not seconds:
         del graph["3"]
         graph["4"]["inputs"]["images"] = ["2", 0]
     return graph
@@ -229,7 +241,7 @@ def runs_of(comfyui: RealComfyUI, mark: str) -> list[str]:
 
 def in_queue(comfyui: RealComfyUI, job_id: str) -> str | None:
     """Where ComfyUI has a job's prompt now: ``running``, ``pending``, ``None`` for nowhere."""
-    queue = requests.get(f"{comfyui.base_url}/queue", timeout=10).json()
+    queue = requests.get(f"{comfyui.base_url}/queue", timeout=60).json()
     for place in ("running", "pending"):
         if job_id in json.dumps([entry[1] for entry in queue[f"queue_{place}"]]):
             return place

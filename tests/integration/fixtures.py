@@ -1,6 +1,7 @@
 """Fixtures of whole workers; a ``conftest`` registers them by importing them."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import requests
@@ -15,6 +16,14 @@ def autoscaler_url() -> Iterator[str]:
     """The recording autoscaler of this test session."""
     with autoscaler() as url:
         yield url
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Path]:
+    """A file: jobs go on until it is there, which it is when a test is over."""
+    path = tmp_path / "gate"
+    yield path
+    path.touch()
 
 
 @pytest.fixture(scope="session")
@@ -52,4 +61,4 @@ def fleet_worker(
 
 def _routed(autoscaler_url: str) -> bool:
     body = {"endpoint": "ep", "api_key": "endpoint-key", "cost": 100, "request_idx": 0}
-    return "url" in requests.post(f"{autoscaler_url}/route/", json=body, timeout=10).json()
+    return "url" in requests.post(f"{autoscaler_url}/route/", json=body, timeout=60).json()

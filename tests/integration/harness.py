@@ -66,12 +66,12 @@ class WorkerProcess:
             try:
                 if condition():
                     return
-            except requests.ConnectionError:
+            except (requests.ConnectionError, requests.Timeout):
                 pass
             time.sleep(0.05)
         raise AssertionError(f"not {what} within {timeout_s:g} s:\n{self.tail()}")
 
-    def stop(self, timeout_s: float = 30.0) -> int:
+    def stop(self, timeout_s: float = 120.0) -> int:
         """SIGTERM, as a supervisor does; return the exit status."""
         assert self.process is not None
         if self.process.poll() is None:
@@ -83,9 +83,9 @@ class WorkerProcess:
             raise
 
     def get(self, path: str, **options: Any) -> requests.Response:
-        return requests.get(self.api + path, timeout=30, **options)
+        return requests.get(self.api + path, timeout=60, **options)
 
-    def generate(self, fields: Mapping[str, Any], *, timeout: float = 120, **options: Any) -> requests.Response:
+    def generate(self, fields: Mapping[str, Any], *, timeout: float = 240, **options: Any) -> requests.Response:
         """``POST /generate/sync`` on the API listener."""
         return requests.post(f"{self.api}/generate/sync", json={"input": dict(fields)}, timeout=timeout, **options)
 
@@ -126,7 +126,7 @@ def autoscaler(*options: str) -> Iterator[str]:
         yield str(json.loads(process.stdout.readline())["url"])
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
         process.stdout.close()
 
 
@@ -146,3 +146,10 @@ def slow(seconds: float, *, color: int = 7) -> dict[str, Any]:
         "2": {"class_type": "HWTicks", "inputs": {"image": ["1", 0], "seconds": seconds, "ticks": 50}},
         "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "it/slow"}},
     }
+
+
+def held(gate: Path, *, color: int = 7) -> dict[str, Any]:
+    """A picture that is worked on until the file ``gate`` is there, interruptible meanwhile (test node ``HWHold``)."""
+    graph = slow(0, color=color)
+    graph["2"] = {"class_type": "HWHold", "inputs": {"image": ["1", 0], "until": str(gate)}}
+    return graph

@@ -29,7 +29,7 @@ class Aside(Generic[T]):
 
     def do(self, work: Coroutine[Any, Any, R]) -> R:
         """Run ``work`` over there; return what it does."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
     def call(self, act: Callable[[], object]) -> None:
         """Have ``act`` called over there: what wakes somebody up must be."""
@@ -50,12 +50,12 @@ def aside(server: AbstractAsyncContextManager[T]) -> Iterator[Aside[T]]:
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()), daemon=True)
     thread.start()
-    assert started.wait(10)
+    assert started.wait(60)
     try:
         yield Aside(entered[0], loop)
     finally:
         loop.call_soon_threadsafe(ending.set)
-        thread.join(10)
+        thread.join(60)
         loop.close()
 
 

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -44,9 +45,9 @@ class World:
         self.worker.wait_for(lambda: self.worker.get(f"/jobs/{request_id}").status_code == 200, "accepted")
         return self.worker.show(request_id)
 
-    def busy(self, mark: str, seconds: float = 1.5) -> dict[str, Any]:
+    def busy(self, mark: str, until: Path) -> dict[str, Any]:
         """A job that runs, so that others wait."""
-        job: dict[str, Any] = self.worker.submit(counted(mark, seconds=seconds))
+        job: dict[str, Any] = self.worker.submit(counted(mark, until=until))
         self.worker.wait_for(lambda: self.worker.running(job["job_id"]), "running")
         return job
 
@@ -54,7 +55,7 @@ class World:
         self, path: str, graph: Mapping[str, Any], *, headers: Mapping[str, str] | None = None, **fields: Any
     ) -> closing[http.client.HTTPConnection]:
         """Send a request and wait for nothing; closing what this returns is hanging up."""
-        connection = http.client.HTTPConnection(urlsplit(self.worker.api).netloc, timeout=30)
+        connection = http.client.HTTPConnection(urlsplit(self.worker.api).netloc, timeout=60)
         body = json.dumps({"input": {"workflow_json": graph, **fields}})
         connection.request("POST", path, body, {"Content-Type": "application/json", **(headers or {})})
         return closing(connection)
@@ -105,12 +106,13 @@ def test_leaving_while_an_input_is_fetched(world: World) -> None:
     assert world.runs("left fetching") == 0
 
 
-def test_leaving_while_the_job_waits(world: World) -> None:
+def test_leaving_while_the_job_waits(world: World, gate: Path) -> None:
     """It ends cancelled and never runs."""
-    busy = world.busy("before the one who left")
+    busy = world.busy("before the one who left", gate)
     with world.call("/generate/sync", counted("left in line"), request_id="left-in-line"):
         job = world.accepted("left-in-line")
     assert world.worker.ended(job)["status"] == "cancelled"
+    gate.touch()
     assert world.worker.ended(busy)["status"] == "completed"
     assert world.runs("left in line") == 0
 
@@ -136,15 +138,17 @@ def test_leaving_while_the_job_is_delivered(world: World) -> None:
     assert all(entry.get("url") is None for entry in result["output"])
 
 
-def test_one_of_two_callers_leaves(world: World) -> None:
+def test_one_of_two_callers_leaves(world: World, gate: Path) -> None:
     """Both asked for the same job: it goes on for the one who stayed."""
-    graph = counted("shared", seconds=1.5)
+    graph = counted("shared", until=gate)
     with world.call("/generate/sync", graph, request_id="shared") as first:
         job = world.accepted("shared")
         with world.call("/generate/sync", graph, request_id="shared") as other:
             world.worker.submit(counted("after both"))  # through the same door, behind them
             world.worker.wait_for(lambda: world.worker.running(job["job_id"]), "running")
             first.close()
+            world.worker.submit(counted("after one"))  # and behind his leaving
+            gate.touch()
             assert json.loads(other.getresponse().read())["status"] == "completed"
     assert world.runs("shared") == 1
 
@@ -158,21 +162,24 @@ def test_leaving_a_stream(world: World) -> None:
     assert world.runs("streamed") == 1
 
 
-def test_leaving_a_long_poll(world: World) -> None:
+def test_leaving_a_long_poll(world: World, gate: Path) -> None:
     """Who asked with ?wait= and left changes nothing."""
-    job = world.worker.submit(counted("polled", seconds=0.5))
+    job = world.worker.submit(counted("polled", until=gate))
     with pytest.raises(requests.ReadTimeout):
-        requests.get(f"{job['status_url']}&wait=30", timeout=0.2)
+        requests.get(f"{job['status_url']}&wait=30", timeout=0.5)
+    gate.touch()
     assert world.worker.ended(job)["status"] == "completed"
 
 
-def test_leaving_with_an_idempotency_key(world: World) -> None:
+def test_leaving_with_an_idempotency_key(world: World, gate: Path) -> None:
     """Who sent a key means to ask again: the job goes on without him, and he gets its result."""
     headers = {"Idempotency-Key": "left"}
-    graph = counted("left with a key", seconds=0.5)
+    graph = counted("left with a key", until=gate)
     with world.call("/generate/sync", graph, request_id="left-with-a-key", headers=headers):
         job = world.accepted("left-with-a-key")
         world.worker.wait_for(lambda: world.worker.running(job["job_id"]), "running")
+    world.worker.submit(counted("after the one with a key"))  # through the same door, behind his leaving
+    gate.touch()
     assert world.worker.ended(job)["status"] == "completed"
     body = {"input": {"workflow_json": graph, "request_id": "left-with-a-key"}}
     again = world.worker.ask("POST", "/generate/sync", json=body, headers=headers)
@@ -185,9 +192,9 @@ def test_leaving_with_an_idempotency_key(world: World) -> None:
 # -- callers who ask twice -----------------------------------------------------------------------------------------
 
 
-def test_the_same_request_twice(world: World) -> None:
+def test_the_same_request_twice(world: World, gate: Path) -> None:
     """While it lives the second one is the first one; another body under its id is refused, with where to ask."""
-    graph = counted("twice", seconds=0.5)
+    graph = counted("twice", until=gate)
     first = world.worker.submit(graph, request_id="twice")
     second = world.worker.submit(graph, request_id="twice")
     assert second["job_id"] == first["job_id"]
@@ -196,6 +203,7 @@ def test_the_same_request_twice(world: World) -> None:
     assert refused.status_code == 409
     assert refused.json()["error"] == "job_conflict"
     assert refused.json()["status_url"] == first["status_url"]
+    gate.touch()
     assert world.worker.ended(first)["status"] == "completed"
     assert (world.runs("twice"), world.runs("thrice")) == (1, 0)
 
@@ -208,20 +216,21 @@ def test_a_finished_request_runs_again(world: World) -> None:
     names = [result["output"][0]["filename"] for result in results]
     paths = [urlsplit(url).path.rpartition("/outputs/")[2] for url in urls]
     assert paths == [f"faults/anew/{names[0]}", f"faults/anew/2/{names[1]}"]
-    assert all(requests.get(url, timeout=10).content.startswith(b"\x89PNG") for url in urls)
+    assert all(requests.get(url, timeout=60).content.startswith(b"\x89PNG") for url in urls)
     assert len(set(runs_of(world.comfyui, "anew"))) == 2
     assert world.worker.ask("GET", "/result/anew").json() == results[1]
 
 
-def test_an_idempotency_key_twice(world: World) -> None:
+def test_an_idempotency_key_twice(world: World, gate: Path) -> None:
     """While its job runs 409, once it is over the same answer again, with another body 422; one run in all."""
     headers = {"Idempotency-Key": "asked-twice"}
-    graph = counted("keyed twice", seconds=0.5)
+    graph = counted("keyed twice", until=gate)
     job = world.worker.submit(graph, headers=headers)
     body = {"input": {"workflow_json": graph}}
     running = world.worker.ask("POST", "/generate", json=body, headers=headers)
     assert running.status_code == 409
     assert running.json()["status_url"] == job["status_url"]
+    gate.touch()
     result = world.worker.ended(job)
     again = world.worker.submit(graph, headers=headers)
     assert (again["job_id"], again["status"], again["output"]) == (job["job_id"], "completed", result["output"])

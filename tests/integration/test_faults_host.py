@@ -22,9 +22,14 @@ from tests.integration.faults import (
     tally,
     wait_until,
 )
+from tests.integration.harness import START_TIMEOUT_S
+from tests.integration.mishaps import metric
 
 pytestmark = pytest.mark.comfyui
 DAY_S = 86400
+MANY = 1_000_000
+RETRY_MAX_S = 60.0
+"""The longest wait between two attempts of a webhook."""
 FULL = "the disk of STATE_DIR is full"
 
 
@@ -65,6 +70,7 @@ def world(real_comfyui: RealComfyUI, tmp_path_factory: pytest.TempPathFactory) -
             tmp_path_factory.mktemp("host"),
             COMFYUI_API_BASE=real_comfyui.base_url,
             FETCH_ALLOW_HOSTS="127.0.0.1",
+            WEBHOOK_ATTEMPTS="100",
             PYWORKER_TEST_TROUBLE=str(trouble),
         ) as worker,
     ):
@@ -93,15 +99,20 @@ def refused(worker: MortalWorker) -> requests.Response:
     raise AssertionError("there was always room")
 
 
+def delivered(worker: MortalWorker) -> float:
+    """How many messages were taken, and are on record as such."""
+    return metric(worker, "pyworker_webhook_attempts_total", result="delivered")
+
+
 def hook(world: World, path: str) -> dict[str, Any]:
     return {"url": world.host.url + path}
 
 
-def test_the_disk_of_the_job_store_is_full(world: World) -> None:
+def test_the_disk_of_the_job_store_is_full(world: World, gate: Path) -> None:
     """New jobs are refused with 503, the reason and a time to come back, and never run; what was accepted ends and is
     told. Admission opens by itself when there is room again, and nothing is missing then, nor after a kill."""
     worker = world.worker
-    job = worker.submit(counted("accepted", seconds=1.5), webhook=hook(world, "/told-late"))
+    job = worker.submit(counted("accepted", until=gate), webhook=hook(world, "/told-late"))
     caller = Sync(worker, counted("waited"), request_id="waited")
     worker.wait_for(lambda: worker.get("/jobs/waited").status_code == 200, "accepted")
     with world.full_disk():
@@ -114,12 +125,14 @@ def test_the_disk_of_the_job_store_is_full(world: World) -> None:
         second = worker.ask("POST", "/generate", json={"input": {"workflow_json": counted("refused")}})
         assert (second.status_code, second.json()["error"]) == (503, "not_ready")
         assert FULL in second.json()["message"]
+        gate.touch()
         assert worker.ended(job)["status"] == "completed"
         assert caller.answer().json()["status"] == "completed"
         assert worker.get(f"/result/{job['job_id']}").json()["status"] == "completed"
-    worker.wait_for(lambda: worker.get("/ready").status_code == 200, "ready again", 10)
+    worker.wait_for(lambda: worker.get("/ready").status_code == 200, "ready again")
     assert len(runs_of(world.comfyui, "refused")) == ran
     wait_until(lambda: bool(world.host.asked("/told-late")), "told")
+    wait_until(lambda: delivered(worker) == 1, "on record")
     assert worker.ended(worker.submit(counted("roomy")))["status"] == "completed"
     world.restart()
     assert worker.get(f"/result/{job['job_id']}").json()["status"] == "completed"
@@ -152,33 +165,36 @@ def test_the_disk_of_the_inputs_is_full(world: World) -> None:
 
 
 @pytest.mark.parametrize("days", [2, -2])
-def test_the_clock_is_set(world: World, days: int) -> None:
+def test_the_clock_is_set(world: World, gate: Path, days: int) -> None:
     """While jobs run, and a message waits for its retry: nothing ends early or late, results and streams stay, no time
     is negative."""
     worker, mark = world.worker, f"set {days}"
     done = worker.submit(counted(f"{mark} done"))
     worker.ended(done)
-    world.host.failures = 1
+    told, world.host.failures = delivered(worker), MANY
     worker.ended(worker.submit(counted(f"{mark} told"), webhook=hook(world, f"/set{days}")))
-    running = worker.submit(counted(f"{mark} running", seconds=1.0))
+    running = worker.submit(counted(f"{mark} running", until=gate))
     worker.wait_for(lambda: worker.running(running["job_id"]), "running")
     waiting = worker.submit(counted(f"{mark} waiting"))
-    wait_until(lambda: len(world.host.asked(f"/set{days}")) == 1, "refused once")
+    wait_until(lambda: bool(world.host.asked(f"/set{days}")), "refused")
     world.set_clock(days * DAY_S)
+    world.host.failures = 0
+    gate.touch()
     try:
         for job in (running, waiting):
             result = worker.ended(job)
             assert result["status"] == "completed"
             assert min(result["timings"].values()) >= 0
         assert worker.get(f"/result/{done['job_id']}").json()["status"] == "completed"
-        wait_until(lambda: len(world.host.asked(f"/set{days}")) == 2, "told", 5)
+        wait_until(lambda: delivered(worker) == told + 1, "told", 2 * RETRY_MAX_S)
         assert worker.ended(worker.submit(counted(f"{mark} new")))["status"] == "completed"
     finally:
         world.set_clock(0)
+        world.host.failures = 0
     assert worker.ended(worker.submit(counted(f"{mark} back")))["status"] == "completed"
 
 
-def test_the_clock_is_set_back_between_two_lives(world: World) -> None:
+def test_the_clock_is_set_back_between_two_lives(world: World, gate: Path) -> None:
     """What the earlier life stamped lies in the future: it counts as of now; waiting jobs keep their order."""
     worker = world.worker
     world.set_clock(2 * DAY_S)
@@ -186,12 +202,14 @@ def test_the_clock_is_set_back_between_two_lives(world: World) -> None:
     done = worker.submit(counted("future done"), request_id="future")
     worker.ended(done)
     marks = [f"future {number}" for number in range(4)]
-    jobs = [worker.submit(counted(marks[0], seconds=1.0))]
+    jobs = [worker.submit(counted(marks[0], until=gate))]
     worker.wait_for(lambda: worker.running(jobs[0]["job_id"]), "running")
     jobs += [worker.submit(counted(mark)) for mark in marks[1:3]]
     worker.kill()
     world.set_clock(0)
     worker.start()
+    worker.wait_for(lambda: worker.running(jobs[0]["job_id"]), "alive", START_TIMEOUT_S)
+    gate.touch()
     worker.wait_ready()
     jobs.append(worker.submit(counted(marks[3])))
     for job in jobs:

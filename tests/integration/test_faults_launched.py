@@ -4,13 +4,13 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.comfyui_fixture import NODES
-from tests.integration.faults import MortalWorker, Sync, counted, mortal, tally, wait_until
-from tests.integration.harness import launching
+from tests.integration.faults import MortalWorker, Sync, alive, counted, mortal, tally, wait_until
+from tests.integration.harness import START_TIMEOUT_S, launching
 
 pytestmark = pytest.mark.comfyui
 
@@ -32,14 +32,16 @@ def runs_of(worker: MortalWorker, *marks: str) -> list[tuple[str, str]]:
     return [run for run in tally(worker.workspace / "user" / "comfyui-1") if run[0] in marks]
 
 
-def test_the_next_life_takes_comfyui_over(worker: MortalWorker) -> None:
+def test_the_next_life_takes_comfyui_over(worker: MortalWorker, gate: Path) -> None:
     """ComfyUI works on without the worker: the next one finds process and prompt, and starts nothing twice."""
-    running = worker.submit(counted("adopted", seconds=2.0))
+    running = worker.submit(counted("adopted", until=gate))
     worker.wait_for(lambda: worker.running(running["job_id"]), "running")
     waiting = worker.submit(counted("behind it"))
     pid = comfyui_pid(worker)
     worker.kill()
     worker.start()
+    worker.wait_for(lambda: worker.running(running["job_id"]), "followed again", START_TIMEOUT_S)
+    gate.touch()
     for job in (running, waiting):
         assert worker.ended(job)["status"] == "completed"
     assert comfyui_pid(worker) == pid
@@ -48,10 +50,10 @@ def test_the_next_life_takes_comfyui_over(worker: MortalWorker) -> None:
     worker.wait_ready()
 
 
-def test_both_are_killed(worker: MortalWorker) -> None:
+def test_both_are_killed(worker: MortalWorker, gate: Path) -> None:
     """Worker and ComfyUI die together: what ran runs once more, as the same job; what waited runs after it, once; what
     a caller waited for never does."""
-    running = worker.submit(counted("lost", seconds=2.0))
+    running = worker.submit(counted("lost", until=gate))
     worker.wait_for(lambda: worker.running(running["job_id"]), "running")
     caller = Sync(worker, counted("nobody's"), request_id="nobodys")
     worker.wait_for(lambda: worker.get("/jobs/nobodys").status_code == 200, "accepted")
@@ -59,8 +61,9 @@ def test_both_are_killed(worker: MortalWorker) -> None:
     pid = comfyui_pid(worker)
     worker.kill()
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, "gone")
-    caller.join(10)
+    wait_until(lambda: not alive(pid), "gone")
+    caller.join(60)
+    gate.touch()
     worker.start()
     results = [worker.ended(job) for job in (running, waiting)]
     assert [result["status"] for result in results] == ["completed", "completed"]

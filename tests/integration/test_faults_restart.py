@@ -6,6 +6,7 @@ The worker dies twice: in the midst of everything, and frozen while ComfyUI fini
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from tests.integration.faults import (
     tally,
     wait_until,
 )
+from tests.integration.harness import START_TIMEOUT_S
 
 pytestmark = pytest.mark.comfyui
 KEY = {"Authorization": "Bearer key-of-the-fault-tests"}
@@ -57,11 +59,12 @@ def scene(real_comfyui: RealComfyUI, tmp_path_factory: pytest.TempPathFactory) -
             API_KEYS_REQUIRED="true",
         ) as worker,
     ):
-        yield _killed_in_the_midst(worker, real_comfyui, host)
+        gate = tmp_path_factory.mktemp("gate") / "gate"
+        yield _killed_in_the_midst(worker, real_comfyui, host, gate)
 
 
-def _killed_in_the_midst(worker: MortalWorker, comfyui: RealComfyUI, host: Elsewhere) -> Scene:
-    """One job at each stage, then the end, and the start of the next life."""
+def _killed_in_the_midst(worker: MortalWorker, comfyui: RealComfyUI, host: Elsewhere, gate: Path) -> Scene:
+    """One job at each stage, then the end, and the start of the next life; what runs is over some time after that."""
     jobs: dict[str, dict[str, Any]] = {}
     hook = {"url": f"{host.url}/held/hook", "scheme": "standard", "secret": "whsec_dGVzdHMtb3duLXNlY3JldC1vZi0yNA=="}
     jobs["told"] = worker.submit(counted("told"), webhook=hook)
@@ -71,18 +74,22 @@ def _killed_in_the_midst(worker: MortalWorker, comfyui: RealComfyUI, host: Elsew
     worker.ended(jobs["keyed"])
     fetched = {"class_type": "LoadImage", "inputs": {"image": f"{host.url}/held/input.png"}}
     jobs["fetching"] = worker.submit(counted("fetching", source=fetched))
-    jobs["running"] = worker.submit(counted("running", seconds=4.0))
+    jobs["running"] = worker.submit(counted("running", until=gate))
     wait_until(lambda: bool(host.asked("/held/input.png")), "fetching")
     worker.wait_for(lambda: worker.running(jobs["running"]["job_id"]), "running")
     caller = Sync(worker, counted("waited for"), request_id="waited-for")
     worker.wait_for(lambda: worker.ask("GET", "/result/waited-for").status_code == 200, "accepted")
     for mark in ("first", "second"):
         jobs[mark] = worker.submit(counted(mark))
+    waited_for = worker.ask("GET", "/jobs/waited-for").json()["job_id"]
+    wait_until(lambda: in_queue(comfyui, waited_for) == "pending", "posted behind it")
     event_id, event = _some_progress(worker, jobs["running"])
     jobs["acknowledged"] = worker.submit(counted("acknowledged"))
     worker.kill()
     host.gate.set()
     worker.start()
+    wait_until(lambda: in_queue(comfyui, waited_for) is None, "withdrawn", START_TIMEOUT_S)
+    gate.touch()
     return Scene(
         worker=worker,
         comfyui=comfyui,
@@ -160,7 +167,7 @@ def test_a_webhook_is_told_again(scene: Scene) -> None:
 
 def test_a_waiting_caller_is_gone(scene: Scene) -> None:
     """The connection of a synchronous caller died with the worker: its job ends cancelled and never runs."""
-    scene.caller.join(10)
+    scene.caller.join(60)
     assert scene.caller.broken
     scene.worker.wait_for(
         lambda: scene.worker.ask("GET", "/result/waited-for").json()["status"] == "cancelled", "cancelled"
@@ -171,10 +178,10 @@ def test_a_waiting_caller_is_gone(scene: Scene) -> None:
 def test_links_of_the_first_life_work(scene: Scene) -> None:
     """The link of a 202 and the token in it are good in the next life, without a key; a file's signed link too."""
     job = scene.jobs["told"]
-    assert requests.get(job["status_url"], timeout=10).json()["status"] == "completed"
-    assert requests.get(job["status_url"].replace("job_token=", "job_token=0"), timeout=10).status_code == 401
+    assert requests.get(job["status_url"], timeout=60).json()["status"] == "completed"
+    assert requests.get(job["status_url"].replace("job_token=", "job_token=0"), timeout=60).status_code == 401
     (output,) = scene.worker.ended(scene.jobs["keyed"])["output"]
-    assert requests.get(output["url"], timeout=10).content.startswith(b"\x89PNG")
+    assert requests.get(output["url"], timeout=60).content.startswith(b"\x89PNG")
 
 
 def test_an_idempotency_key_is_remembered(scene: Scene) -> None:
@@ -201,21 +208,22 @@ def test_a_finished_request_id_runs_anew(scene: Scene) -> None:
     assert len(set(runs_of(scene.comfyui, "keyed"))) == 2
 
 
-def test_what_comfyui_finished_meanwhile_is_harvested(scene: Scene) -> None:
+def test_what_comfyui_finished_meanwhile_is_harvested(scene: Scene, gate: Path) -> None:
     """Frozen, then killed: a prompt that ended without a witness is taken from ComfyUI's history, and not run again;
     one that a synchronous caller waited for is taken off the GPU."""
     worker, comfyui = scene.worker, scene.comfyui
     worker.wait_ready()
-    ended = worker.submit(counted("unseen", seconds=1.5))
+    ended = worker.submit(counted("unseen", until=gate))
     worker.wait_for(lambda: worker.running(ended["job_id"]), "running")
     caller = Sync(worker, counted("abandoned", seconds=60.0), request_id="abandoned")
     worker.wait_for(lambda: worker.ask("GET", "/result/abandoned").status_code == 200, "accepted")
     abandoned = worker.ask("GET", "/jobs/abandoned").json()
     wait_until(lambda: in_queue(comfyui, abandoned["job_id"]) == "pending", "posted behind it")
     worker.freeze()
+    gate.touch()
     wait_until(lambda: in_queue(comfyui, abandoned["job_id"]) == "running", "running")
     worker.kill()
-    caller.join(10)
+    caller.join(60)
     worker.start()
     result = worker.ended(ended)
     assert result["status"] == "completed", result
@@ -223,5 +231,5 @@ def test_what_comfyui_finished_meanwhile_is_harvested(scene: Scene) -> None:
     assert result["comfyui_response"]
     assert len(runs_of(comfyui, "unseen")) == 1
     assert worker.ended(abandoned)["status"] == "cancelled"
-    wait_until(lambda: in_queue(comfyui, abandoned["job_id"]) is None, "off the GPU", 5)
+    wait_until(lambda: in_queue(comfyui, abandoned["job_id"]) is None, "off the GPU")
     worker.wait_ready()

@@ -56,6 +56,26 @@ class HWTicks:
         return (image,)
 
 
+class HWHold:
+    """Works until a file is there, for two minutes at most; every tick is a point of interruption."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"image": ("IMAGE",), "until": ("STRING", {"default": ""})}}
+
+    RETURN_TYPES, FUNCTION, CATEGORY = ("IMAGE",), "run", "test"
+
+    def run(self, image, until):
+        bar = sys.modules["comfy.utils"].ProgressBar(2)
+        latest = time.monotonic() + 120
+        while not Path(until).exists():
+            if time.monotonic() > latest:
+                raise TimeoutError("nobody let it go on")
+            bar.update_absolute(1, 2)
+            time.sleep(0.05)
+        return (image,)
+
+
 class HWTally:
     """Writes a line into ``tally.log`` of the user folder at each execution; no cache answers for it."""
 
@@ -210,5 +230,5 @@ class VHS_LoadImages:
         return (torch.stack([torch.from_numpy(np.array(frame)).float() / 255.0 for frame in frames]),)
 
 
-NODES = (HWSleep, HWTicks, HWTally, HWStubborn, HWFail, HWBlock, HWReport, HWRead, HWPay, VHS_LoadImages)
+NODES = (HWSleep, HWTicks, HWHold, HWTally, HWStubborn, HWFail, HWBlock, HWReport, HWRead, HWPay, VHS_LoadImages)
 NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}

@@ -13,7 +13,7 @@ import aiohttp
 from router.demo.processes import Children, DemoFailed, free_port
 from router.demo.settings import BENCHMARK_STEPS, CARDS, ENDPOINT, MODELS, TENANTS, Card
 
-START_S = 90.0
+START_S = 240.0
 PAUSE_S = 0.1
 LOAD_S = 0.4
 """Loading a model takes the fake so long."""

@@ -19,6 +19,7 @@ from tests.router.store.redis_server import RedisServer
 
 KEY, TOKEN = "endpoint-key-0123456789", "worker-token-0123456789"
 LEASE_S = 4.0
+START_TIMEOUT_S = 120.0
 
 
 @dataclass
@@ -68,7 +69,7 @@ class Fleet:
         self.redis.start()
         for part in (*self.routers, *self.workers):
             part.start()
-        until = time.monotonic() + 30
+        until = time.monotonic() + START_TIMEOUT_S
         for url in self.urls:
             while not _is_ready(url):
                 assert time.monotonic() < until, self.routers[0].log.read_text()

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.integration.doors import fake_engines, fleet_settings
-from tests.integration.harness import WorkerProcess
+from tests.integration.harness import START_TIMEOUT_S, WorkerProcess
 from tests.integration.router_process import TOKEN, RouterProcess
 
 NUMBERS = (1, 2)
@@ -34,4 +34,5 @@ def all_idle(router: RouterProcess, fleet: Fleet) -> None:
     for number, process in fleet.items():
         if process.process is None or process.process.poll() is not None:
             process.start()
-        process.wait_for(lambda number=number: router.status("ep", number) == "idle", "ready for the router")
+        ready = lambda number=number: router.status("ep", number) == "idle"  # noqa: E731 - shorter than a function
+        process.wait_for(ready, "ready for the router", START_TIMEOUT_S)

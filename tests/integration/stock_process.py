@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.comfyui_fixture import free_port
+from tests.integration.harness import START_TIMEOUT_S
 from tests.integration.router_process import TOKEN, RouterProcess
 
 STOCK = Path(__file__).resolve().parents[1] / "peers" / "vast" / "stock_worker.py"
@@ -55,7 +56,7 @@ class StockWorker:
             assert alive, (self._folder / "stock.log").read_text()[-3000:]
             return self.status == "idle"
 
-        self._router.until(idle, "idle")
+        self._router.until(idle, "idle", START_TIMEOUT_S)
 
     def break_model(self) -> None:
         """Let the model log an error that ends it."""
@@ -66,7 +67,7 @@ class StockWorker:
         """End it at once, as a host that fails."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait()
 
 
 @contextmanager

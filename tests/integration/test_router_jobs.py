@@ -14,12 +14,14 @@ from tests.integration.router_process import ACCOUNT_KEY, RouterProcess
 KEY = {"Authorization": f"Bearer {ACCOUNT_KEY}"}
 PNG = b"\x89PNG\r\n\x1a\n"
 V2 = "/v2/ep"
+LONG_S = "150"
+"""So long a worker may need for its start on a busy machine."""
 
 
 @pytest.fixture(scope="module")
 def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RouterProcess]:
     """Tests kill it, and start it again."""
-    process = RouterProcess(tmp_path_factory.mktemp("router"), "ep", ROUTER_LEASE_S="3")
+    process = RouterProcess(tmp_path_factory.mktemp("router"), "ep", ROUTER_LEASE_S="3", ROUTER_PATIENCE_S=LONG_S)
     process.start()
     yield process
     assert process.stop() == 0
@@ -53,12 +55,12 @@ def submitted(router: RouterProcess, graph: dict[str, Any], **fields: Any) -> di
     return dict(answer.json())
 
 
-def result(router: RouterProcess, job: dict[str, Any], *, within_s: float = 60.0) -> requests.Response:
+def result(router: RouterProcess, job: dict[str, Any], *, within_s: float = 200.0) -> requests.Response:
     until = time.monotonic() + within_s
     while time.monotonic() < until:
         try:
             answer = get(router, f"/result/{job['job_id']}?wait=10")
-        except requests.ConnectionError:
+        except requests.RequestException:
             time.sleep(0.1)
             continue
         if answer.json()["status"] in ("completed", "failed", "cancelled"):
@@ -80,14 +82,14 @@ def running_on(router: RouterProcess, job: dict[str, Any]) -> int:
 
 def test_a_job_and_its_files(router: RouterProcess) -> None:
     """Progress while it runs, the worker's answer at the end, and files through the router."""
-    job = submitted(router, slow(1.0, color=31), request_id="mine")
+    job = submitted(router, slow(4.0, color=31), request_id="mine")
     running_on(router, job)
     answer = result(router, job)
     told = answer.json()
     assert (answer.status_code, told["id"], told["status"]) == (200, "mine", "completed"), told
     (output,) = told["output"]
     assert output["url"].startswith(f"{router.url}/w/ep/")
-    assert requests.get(output["url"], timeout=10).content.startswith(PNG)
+    assert requests.get(output["url"], timeout=60).content.startswith(PNG)
 
 
 def test_what_comfyui_refuses_is_passed_on(router: RouterProcess) -> None:
@@ -101,16 +103,16 @@ def test_what_comfyui_refuses_is_passed_on(router: RouterProcess) -> None:
 
 def test_cancel_reaches_the_worker(router: RouterProcess, fleet: Fleet) -> None:
     """It stops there."""
-    job = submitted(router, slow(30.0, color=32))
+    job = submitted(router, slow(200.0, color=32))
     number = running_on(router, job)
     assert post(router, f"/cancel/{job['job_id']}").json()["status"] == "cancelled"
     assert result(router, job).status_code == 499
-    router.until(lambda: router.workers("ep")[number]["reqs_working"] == 0, "idle", 20)
+    router.until(lambda: router.workers("ep")[number]["reqs_working"] == 0, "idle", 100)
 
 
 def test_runpod_as_its_clients_use_it(router: RouterProcess) -> None:
     """Run, stream, status, runsync, cancel, health, purge."""
-    body = {"input": {"workflow": slow(1.0, color=33)}}
+    body = {"input": {"workflow": slow(4.0, color=33)}}
     accepted = post(router, f"{V2}/run", body).json()
     name, pieces = accepted["id"], []
     while True:
@@ -142,7 +144,7 @@ def test_salad_with_a_webhook(router: RouterProcess) -> None:
 
 def test_a_killed_worker_that_comes_back_goes_on(router: RouterProcess, fleet: Fleet) -> None:
     """It has its jobs on disk, and its ComfyUI went on: no attempt is lost."""
-    job = submitted(router, slow(6.0, color=36))
+    job = submitted(router, slow(8.0, color=36))
     number = running_on(router, job)
     process = fleet[number].process
     assert process is not None
@@ -154,9 +156,19 @@ def test_a_killed_worker_that_comes_back_goes_on(router: RouterProcess, fleet: F
     assert attempts(router, job) == (1, number)
 
 
-def test_a_killed_worker_that_stays_away_costs_an_attempt(router: RouterProcess, fleet: Fleet) -> None:
+@pytest.fixture
+def hasty(router: RouterProcess, fleet: Fleet) -> Iterator[RouterProcess]:
+    """The router, with little patience for who is away."""
+    router.restart(ROUTER_PATIENCE_S="5")
+    all_idle(router, fleet)
+    yield router
+    router.restart(ROUTER_PATIENCE_S=LONG_S)
+
+
+def test_a_killed_worker_that_stays_away_costs_an_attempt(hasty: RouterProcess, fleet: Fleet) -> None:
     """The other one does the job."""
-    job = submitted(router, slow(2.0, color=37))
+    router = hasty
+    job = submitted(router, slow(6.0, color=37))
     number = running_on(router, job)
     process = fleet[number].process
     assert process is not None

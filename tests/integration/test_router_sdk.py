@@ -34,7 +34,9 @@ def python() -> Path:
 
 @pytest.fixture(scope="module")
 def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RouterProcess]:
-    with router_process(tmp_path_factory.mktemp("router"), "ep", ROUTER_ROUTE_WAIT_S=str(HOLD_S)) as process:
+    with router_process(
+        tmp_path_factory.mktemp("router"), "ep", ROUTER_ROUTE_WAIT_S=str(HOLD_S), ROUTER_STALE_S="120"
+    ) as process:
         yield process
 
 
@@ -97,7 +99,7 @@ def test_requests_are_routed_and_made(
 
 def test_a_stream_is_read_to_its_end(router: RouterProcess, real_worker: WorkerProcess, python: Path) -> None:
     """Progress comes while the job runs, the result at the end; then the worker is free."""
-    *events, ended = sdk(python, router, "stream", route="/generate/stream", payload=made(slow(1.5, color=702)))
+    *events, ended = sdk(python, router, "stream", route="/generate/stream", payload=made(slow(4.0, color=702)))
     assert (ended["ok"], ended["status"], ended["url"]) == (True, 200, real_worker.public)
     assert len(events) > 5
     assert events[-1]["at"] - events[0]["at"] > 1.0
@@ -128,7 +130,7 @@ def test_a_session_holds_and_frees_the_worker(router: RouterProcess, real_worker
 def test_a_session_ends_by_itself(router: RouterProcess, real_worker: WorkerProcess, python: Path) -> None:
     """Left alone it is over after its lifetime, and its worker does not count as held."""
     opened, over, closed = sdk(python, router, "expiry", payload=painted(706), lifetime=1.0)
-    assert 0.8 < over["at"] - opened["at"] < 10
+    assert 0.9 < over["at"] - opened["at"] < 60
     assert "session" in over["error"] and "closed session" in closed["error"]
     router.until(lambda: router.workers("ep")[WORKER]["cur_load"] == 0.0, "free")
 
@@ -211,8 +213,8 @@ def test_a_worker_that_is_killed_costs_a_retry(router: RouterProcess, real_worke
     """It is the only one: its caller waits until it is back, and gets what was made."""
 
     async def scene() -> list[dict[str, Any]]:
-        options = {"router": router.url, "trust": "router", "timeout": 60}
-        asking = asyncio.ensure_future(drive(python, "request", payload=made(slow(3.0, color=710)), **options))
+        options = {"router": router.url, "trust": "router", "timeout": 140}
+        asking = asyncio.ensure_future(drive(python, "request", payload=made(slow(6.0, color=710)), **options))
         await asyncio.to_thread(router.until, lambda: running(real_worker), "at work")
         assert real_worker.process is not None
         os.kill(real_worker.process.pid, 9)

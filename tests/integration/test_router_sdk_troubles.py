@@ -27,7 +27,7 @@ def python() -> Path:
 def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RouterProcess]:
     apart = [{"name": name, "api_key": key} for name, key in KEYS.items()]
     folder = tmp_path_factory.mktemp("router")
-    with router_process(folder, *NAMES, *apart, ROUTER_ROUTE_WAIT_S="2") as process:
+    with router_process(folder, *NAMES, *apart, ROUTER_ROUTE_WAIT_S="2", ROUTER_STALE_S="120") as process:
         yield process
 
 
@@ -121,7 +121,7 @@ def test_a_worker_that_comes_late_serves_who_waits(router: RouterProcess, python
 def test_faster_workers_get_more(router: RouterProcess, python: Path) -> None:
     """Twenty clients at once, with requests of all sizes, on three workers of different speed: all succeed, none is
     refused, and each worker does about the share of the work that its speed is of theirs."""
-    speeds = {1: 300.0, 2: 600.0, 3: 1800.0}
+    speeds = {1: 120.0, 2: 240.0, 3: 720.0}
     costs = [50, 100, 150, 400]
 
     async def scene() -> list[list[dict[str, Any]]]:

@@ -59,7 +59,7 @@ def stock(workers: dict[str, StockWorker], long_job: "Future[Results]") -> Stock
 def long_job(python: Path, router: RouterProcess, workers: dict[str, StockWorker]) -> Iterator["Future[Results]"]:
     """A job of many seconds, which goes on during all the other tests."""
     with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(sdk, python, router, "request", endpoint="long", payload={"seconds": LONG_S}, timeout=90)
+        yield pool.submit(sdk, python, router, "request", endpoint="long", payload={"seconds": LONG_S})
 
 
 def sdk(python: Path, router: RouterProcess, scenario: str, **options: Any) -> Results:
@@ -74,7 +74,7 @@ def cli(python: Path, router: RouterProcess, folder: Path, *words: str) -> str:
     home = tempfile.mkdtemp(dir=folder)
     command = [str(python.parent / "vastai"), *words, "--url", router.url, "--api-key", ACCOUNT_KEY]
     done = subprocess.run(
-        command, env={"PATH": "/usr/bin:/bin", "HOME": home}, capture_output=True, text=True, timeout=60
+        command, env={"PATH": "/usr/bin:/bin", "HOME": home}, capture_output=True, text=True, timeout=150
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -93,7 +93,7 @@ def test_stock_workers_serve_the_sdk(router: RouterProcess, stock: StockWorker, 
 
 def test_a_stream_is_read_to_its_end(router: RouterProcess, stock: StockWorker, python: Path) -> None:
     """As the model sends it."""
-    *events, ended = sdk(python, router, "stream", route="/generate/stream", payload={"events": 5, "seconds": 1.0})
+    *events, ended = sdk(python, router, "stream", route="/generate/stream", payload={"events": 5, "seconds": 3.0})
     assert [one["event"] for one in events] == [{"number": number} for number in range(5)]
     assert events[-1]["at"] - events[0]["at"] > 0.5
     assert (ended["ok"], ended["url"]) == (True, stock.url)
@@ -111,7 +111,7 @@ def test_a_session_from_open_to_close(router: RouterProcess, stock: StockWorker,
 def test_a_session_ends_by_itself(router: RouterProcess, stock: StockWorker, python: Path) -> None:
     """Vast's worker looks for such ones every 5 s."""
     opened, over, closed = sdk(python, router, "expiry", lifetime=1.0)
-    assert 0.8 < over["at"] - opened["at"] < 15
+    assert 0.9 < over["at"] - opened["at"] < 60
     assert "session" in over["error"] and "closed session" in closed["error"]
 
 
@@ -133,7 +133,7 @@ def test_what_the_model_refuses_is_told(router: RouterProcess, stock: StockWorke
 def test_a_malformed_answer_is_not_asked_for_again(router: RouterProcess, stock: StockWorker, python: Path) -> None:
     """The only worker says that all went well, and the SDK comes back without a pause: it is held."""
     before = router.given("ep", NUMBER)
-    (raised,) = sdk(python, router, "request", payload={"garbage": True}, timeout=4, raises=True)
+    (raised,) = sdk(python, router, "request", payload={"garbage": True}, timeout=8, raises=True)
     assert raised["type"] == "TimeoutError"
     assert router.given("ep", NUMBER) == before + 1
 
@@ -222,7 +222,7 @@ def test_a_worker_in_error_gets_nothing_until_it_is_restarted(
 
 def test_a_long_job_is_done_once(router: RouterProcess, long_job: "Future[Results]") -> None:
     """Its caller was told of one worker, once."""
-    (result,) = long_job.result(90)
+    (result,) = long_job.result(200)
     assert (result["ok"], result["status"]) == (True, 200)
     assert result["latency"] >= LONG_S
     assert router.given("long", NUMBER) == 1

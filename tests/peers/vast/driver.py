@@ -70,8 +70,9 @@ async def session(endpoint: Any, options: argparse.Namespace) -> None:
 
 async def expiry(endpoint: Any, options: argparse.Namespace) -> None:
     """Open, and leave it alone until it is over."""
+    at = time.time()  # it lives no longer than from here
     opened = await endpoint.session(cost=100, lifetime=options.lifetime, timeout=options.timeout)
-    tell(kind="opened", session_id=opened.session_id, at=time.time())
+    tell(kind="opened", session_id=opened.session_id, at=at)
     while True:
         try:
             await opened.is_open()
@@ -205,7 +206,7 @@ if __name__ == "__main__":
     parser.add_argument("--payload", type=json.loads, default={"input": {"workflow_json": {"1": {}}}})
     parser.add_argument("--count", type=int, default=1)
     parser.add_argument("--costs", type=json.loads, default=[100])
-    parser.add_argument("--timeout", type=float, default=30.0)
+    parser.add_argument("--timeout", type=float, default=120.0)
     parser.add_argument("--retry", type=json.loads, default=True)
     parser.add_argument("--lifetime", type=float, default=30.0)
     sys.exit(main(parser.parse_args()))

@@ -24,7 +24,7 @@ async def drive(
     scenario: str,
     *,
     router: str,
-    timeout_s: float = 60.0,
+    timeout_s: float = 150.0,
     environment: Mapping[str, str] | None = None,
     raises: bool = False,
     **options: Any,

@@ -26,7 +26,7 @@ FLAGS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars"),
     *("--remote-debugging-port=0", "--mute-audio", "--no-default-browser-check"),
 )
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @dataclass

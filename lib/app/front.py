@@ -38,7 +38,7 @@ from lib.fleet.pubkey import PubkeySource
 from lib.fleet.relay import PREFIX, TicketGate
 from lib.lifecycle import Tasks
 from lib.protocol.auth import SignatureCheck
-from lib.serving.access import Access, keys_required
+from lib.serving.access import Access, is_loopback, keys_required
 from lib.serving.application import Site
 from lib.serving.keyring import key_ring
 from lib.serving.limits import KeyLimits
@@ -214,7 +214,14 @@ async def build_front(
     stack.push_async_callback(sessions.close_all)  # before the listeners go: a close route may be our own
     stack.callback(streams.close)
     stack.push_async_callback(streams.settle)
-    return Front(addresses=Addresses(api=api.url, public=public.url, plain=plain.url), pass_=pass_)
+    addresses = Addresses(
+        api=api.url,
+        public=public.url,
+        plain=plain.url,
+        beyond=not is_loopback(server.api_host),
+        keys=access.required,
+    )
+    return Front(addresses=addresses, pass_=pass_)
 
 
 async def _access(settings: Settings, *, core: Core, clock: Clock) -> Access:

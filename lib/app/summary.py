@@ -13,11 +13,15 @@ RECORD = Path("run") / "worker.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """Base URLs without trailing slashes, for somebody on this host."""
+    """Base URLs without trailing slashes, for somebody on this host; and who may call the API listener."""
 
     api: str
     public: str
     plain: str
+    beyond: bool = False
+    """It is reached from other machines too."""
+    keys: bool = False
+    """It asks everybody for an API key."""
 
 
 def write_record(workspace: Path, addresses: Addresses, pass_: str) -> None:
@@ -56,7 +60,7 @@ def text(addresses: Addresses, *, score: Mapping[str, Any] | None, output_hint: 
     lines = [
         "",
         "-" * 78,
-        f"  API        {addresses.api}   (loopback: reach it through SSH with -L)",
+        f"  API        {addresses.api}   ({_who_may_call(addresses)})",
         f"  Docs       {addresses.api}/docs",
         f"  Health     {addresses.api}/health      Metrics  {addresses.api}/metrics",
         f"  Signed     {addresses.public}   (Vast's envelope)",
@@ -67,19 +71,27 @@ def text(addresses: Addresses, *, score: Mapping[str, Any] | None, output_hint: 
     if problem is not None:
         lines += [f"  NOT READY  {problem}", ""]
     else:
-        lines += ["  Ready. Paste this to make a picture:", "", f"    {curl(addresses.api)}", ""]
+        lines += ["  Ready. Paste this to make a picture:", "", f"    {curl(addresses.api, keys=addresses.keys)}", ""]
     lines += ["-" * 78, ""]
     return "\n".join(lines)
 
 
-def curl(api: str) -> str:
+def _who_may_call(addresses: Addresses) -> str:
+    asked = "with an API key" if addresses.keys else "no API keys"
+    if addresses.beyond:
+        return f"from other machines too, {asked}"
+    return f"loopback: reach it through SSH with -L{', ' + asked if addresses.keys else ''}"
+
+
+def curl(api: str, *, keys: bool) -> str:
     """A line that runs on any ComfyUI, without a model."""
     graph = {
         "1": {"class_type": "EmptyImage", "inputs": {"width": 256, "height": 256, "batch_size": 1, "color": 3368703}},
         "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "hello"}},
     }
     body = json.dumps({"input": {"workflow_json": graph}}, separators=(",", ":"))
-    return f"curl -s {api}/generate/sync -H 'Content-Type: application/json' -d '{body}'"
+    key = "-H 'Authorization: Bearer <key>' " if keys else ""
+    return f"curl -s {api}/generate/sync {key}-H 'Content-Type: application/json' -d '{body}'"
 
 
 def _score(score: Mapping[str, Any] | None) -> str:

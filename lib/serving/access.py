@@ -195,7 +195,7 @@ def keys_required(server: ServerSettings, access: AccessSettings, *, key_count: 
 
     Raises: SettingsError where it must and there are no keys, or would be open beyond this machine unasked.
     """
-    beyond = not _is_loopback(server.api_host)
+    beyond = not is_loopback(server.api_host)
     if key_count:
         return beyond or access.required
     if access.required:
@@ -218,7 +218,8 @@ def _given(headers: Mapping[str, str]) -> str | None:
     return value.strip() if scheme.lower() == "bearer" else None
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether a listener on ``host`` is reached from this machine alone."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -112,7 +112,10 @@ class Accepting:
         if (live := await self._live(job, given)) is not None:
             return Accepted(job=live)
         behind = await self._check_room(job, visitor, work)
-        recorded = await self._jobs.add(job)
+        try:
+            recorded = await self._jobs.add(job)
+        except StoreDown as error:
+            recorded = await self._looked_up(job, error)
         if recorded.job_id == job.job_id:
             self._announce(recorded)
             return Accepted(job=recorded, behind=behind)
@@ -125,6 +128,18 @@ class Accepting:
                 f"The job of this {KEY_HEADER} is not finished; ask for its result.", details=_named(recorded)
             )
         return Accepted(job=recorded, replayed=True)
+
+    async def _looked_up(self, job: RelayJob, trouble: StoreDown) -> RelayJob:
+        """What is recorded although nobody heard of it: the connection may have broken off behind the request. Raises:
+        StoreDown (``trouble``: nothing is), NotReady (nobody knows)."""
+        try:
+            known = await self._jobs.get(job.job_id)
+        except StoreDown as error:
+            text = f"The store fell silent: job {job.job_id} may be recorded. Ask for it before you send it again."
+            raise NotReady(text, details=_named(job), retry_after_s=RETRY_S) from error
+        if known is None:
+            raise trouble
+        return known
 
     async def _live(self, job: RelayJob, given: bytes) -> RelayJob | None:
         """The same job, where it is not over. Raises: JobConflict for another one of its name."""

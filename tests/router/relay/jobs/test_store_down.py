@@ -1,6 +1,7 @@
 """What callers are told while the store is away, and what goes on: everything that needs no record."""
 
 import asyncio
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from router.ports import JobStore, RelayJob, StoreDown
 from router.store import DATABASE
 from tests.fakes.job_worker import workflow
 from tests.fakes.router_world import ACCOUNT
@@ -15,6 +17,29 @@ from tests.router.relay.jobs.conftest import JobsWorld, Start
 from tests.router.store.redis_server import REDIS_SERVER, RedisServer
 
 STATE_KEY = "ab" * 32
+SILENT = "the connection broke off"
+
+
+class Unheard:
+    """A store whose answer to ``add`` is lost; ``writes``: the job was recorded before, ``reads``: it tells of it."""
+
+    def __init__(self, jobs: JobStore, *, writes: bool, reads: bool) -> None:
+        self._jobs = jobs
+        self._writes = writes
+        self.reads = reads
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._jobs, name)
+
+    async def add(self, job: RelayJob) -> RelayJob:
+        if self._writes:
+            await self._jobs.add(job)
+        raise StoreDown(SILENT)
+
+    async def get(self, job_id: str) -> RelayJob | None:
+        if not self.reads:
+            raise StoreDown(SILENT)
+        return await self._jobs.get(job_id)
 
 
 async def health(world: JobsWorld) -> Any:
@@ -96,3 +121,42 @@ async def test_a_database_that_cannot_be_written(start: Start, tmp_path: Path) -
     assert (await world.result(done))[0] == 200
     again = await world.submit("b")
     assert (await world.result(again))[0] == 200 and book.done == ["a", "b"]
+
+
+async def test_a_job_whose_record_is_not_confirmed_is_looked_up(start: Start) -> None:
+    """What is recorded is accepted, and done once; what is not is refused, and never done."""
+    world = await start("one", jobs=lambda jobs: Unheard(jobs, writes=True, reads=True))
+    book = await world.join()
+    job = await world.submit("a")
+    assert (await world.result(job))[0] == 200
+    name = (await world.call("/v2/ep/run", {"input": {"workflow": workflow("b")}}))[1]["id"]
+    assert (await world.get(f"/v2/ep/status-sync/{name}"))[1]["status"] == "COMPLETED"
+    assert book.done == ["a", "b"]
+    other = await start("other", jobs=lambda jobs: Unheard(jobs, writes=False, reads=True))
+    told = await other.submit("c", status=503)
+    assert (told["message"], "details" in told) == ("Jobs can't be recorded now; send it again.", False)
+    assert (await other.get("/jobs"))[1] == {"jobs": []}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/generate", {"input": {"workflow_json": workflow("a")}}),
+        ("/v2/ep/run", {"input": {"workflow": workflow("a")}}),
+        ("/prompt", {"prompt": workflow("a"), "webhook": "https://example.com/hook"}),
+    ],
+)
+async def test_a_job_of_which_nobody_knows_is_named(start: Start, path: str, body: dict[str, Any]) -> None:
+    """Each API's caller can ask for it when the store is back, and find it there."""
+    stores: list[Unheard] = []
+    world = await start(jobs=lambda jobs: stores.append(Unheard(jobs, writes=True, reads=False)) or stores[0])
+    status, told = await world.call(path, body)
+    text = told["error"] if path.startswith("/v2") else told["message"]
+    found = re.fullmatch(
+        r"The store fell silent: job (\S+) may be recorded. Ask for it before you send it again.", text
+    )
+    assert (status, world.headers["Retry-After"]) == (503, "5") and found is not None
+    stores[0].reads = True
+    asked = "/v2/ep/status/" if path.startswith("/v2") else "/result/"
+    status, told = await world.get(asked + found[1])
+    assert (status, told["status"]) in ((200, "pending"), (200, "IN_QUEUE"), (200, "queued"))

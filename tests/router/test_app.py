@@ -98,6 +98,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
                 "worker_tokens": TOKEN,
                 "endpoints": f'[{{"name": "ep", "api_key": "{KEY}"}}]',
                 "open_page": False,
+                "stale_s": 300.0,
             }
             said: list[str] = []
             listening = asyncio.Event()

@@ -62,7 +62,7 @@ class House:
             return Part(name="kept")
 
         given = {"port": self.port, "state_dir": self.folder, "account_keys": ACCOUNT, "worker_tokens": TOKEN}
-        settings = RouterSettings(**given | {"endpoints": ENDPOINTS} | self.options)
+        settings = RouterSettings(**given | {"endpoints": ENDPOINTS, "stale_s": 300.0} | self.options)
         self.router = Router(settings, parts=(keep, page), say=lambda text: listening.set())
         self.task = self.tasks.spawn(self.router.run(), name="router")
         waiting = self.tasks.spawn(listening.wait(), name="listening")

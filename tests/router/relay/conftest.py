@@ -127,6 +127,7 @@ async def world(tmp_path: Path, signing_key: Path) -> AsyncIterator[World]:
             endpoints=json.dumps(ENDPOINTS),
             open_page=False,
             stop_timeout_s=0.0,
+            stale_s=300.0,
         )
         made: list[World] = []
         router = Router(

@@ -12,10 +12,10 @@ from tests.router.store.worlds import World, fake_redis_world, redis_world, sqli
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """One for all tests; who uses it begins by emptying it."""
+    """One for all tests, which no slow disk holds up; who uses it begins by emptying it."""
     if REDIS_SERVER is None:
         pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server = RedisServer(tmp_path_factory.mktemp("redis"), fsync="no")
     server.start()
     yield server
     server.stop()

@@ -1,9 +1,10 @@
 """A real redis-server on a free port, which tests may kill and start again."""
 
 import shutil
-import socket
 import subprocess
 from pathlib import Path
+
+from tests.comfyui_fixture import free_port
 
 REDIS_SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
 OPTIONS = ("--save", "", "--appendonly", "yes", "--bind", "127.0.0.1", "--loglevel", "notice")
@@ -13,8 +14,7 @@ class RedisServer:
     """Keeps an append-only file in ``folder``."""
 
     def __init__(self, folder: Path, *, fsync: str = "everysec") -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
         self.folder = folder
         self._fsync = fsync
         self._process: subprocess.Popen[str] | None = None

@@ -90,7 +90,8 @@ async def begun(
 ) -> Talk:
     """A router that listens; the stack stops it. Raises: what its start does."""
     listening = asyncio.Event()
-    options = {"port": free_port(), "account_keys": ACCOUNT, "worker_tokens": TOKEN, "route_wait_s": 0.0} | changes
+    options = {"port": free_port(), "account_keys": ACCOUNT, "worker_tokens": TOKEN}
+    options |= {"route_wait_s": 0.0, "stale_s": 300.0} | changes
     router = Router(RouterSettings(**options), parts=parts, say=lambda text: listening.set())
     task = tasks.spawn(router.run(), name="router")
     waiting = tasks.spawn(listening.wait(), name="listening")

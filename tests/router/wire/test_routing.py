@@ -72,7 +72,7 @@ async def test_who_was_let_down_does_not_spin_on_a_dead_worker(talk: Talk) -> No
 
 async def test_a_waiting_request_is_held_until_there_is_a_worker(start: Start) -> None:
     """No poll is needed: the answer comes when the worker does."""
-    talk = await start(route_wait_s=8.0)
+    talk = await start(route_wait_s=9.0)
     async with asyncio.TaskGroup() as group:
         waiting = group.create_task(talk.route())
         while (await talk("/health", method="GET", key=ACCOUNT))["endpoints"]["ep"]["waiting"] != 1:

@@ -100,7 +100,7 @@ class JobsWorld:
         assert got == status, answer
         return dict(answer)
 
-    async def result(self, job: dict[str, Any], *, wait: float = 20, **options: Any) -> tuple[int, Any]:
+    async def result(self, job: dict[str, Any], *, wait: float = 60, **options: Any) -> tuple[int, Any]:
         return await self.get(f"/result/{job['job_id']}?wait={wait:g}", **options)
 
     http: aiohttp.ClientSession
@@ -137,6 +137,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
                 "endpoints": json.dumps(ENDPOINTS),
                 "open_page": False,
                 "stop_timeout_s": 0.0,
+                "stale_s": 300.0,
                 "webhook_allow_hosts": "127.0.0.1",
             }
             made: list[JobsWorld] = []

@@ -20,7 +20,7 @@ async def test_a_request_with_a_webhook_is_answered_at_once(world: JobsWorld) ->
     name = told["id"]
     assert await world.get(f"/result/{name}") == (200, {"id": name, "status": "queued", "progress": 0.0})
     book = await world.join()
-    status, shown = await world.get(f"/result/{name}?wait=20")
+    status, shown = await world.get(f"/result/{name}?wait=60")
     assert (status, shown["id"], shown["status"], shown["images"]) == (200, name, "completed", ["a"])
     (submitted, *_) = book.worker.heard
     assert submitted.path == "/relay/prompt" or submitted.path == "/prompt"

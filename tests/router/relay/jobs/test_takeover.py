@@ -1,6 +1,7 @@
 """What becomes of jobs whose router is gone, at each place where it may have been stopped."""
 
 import asyncio
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ async def left(folder: Path, **changes: Any) -> RelayJob:
 
 
 async def over(world: JobsWorld) -> RelayJob:
-    status, _ = await world.get("/result/n?wait=20")
+    status, _ = await world.get("/result/n?wait=60")
     assert status == 200
     job = await world.ground.jobs.get("j")
     assert job is not None and job.state is JobState.DONE
@@ -92,7 +93,7 @@ async def test_a_wish_to_cancel_is_inherited(start: Start, tmp_path: Path) -> No
     await left(tmp_path / "state", cancel_wanted=True)
     heir = await start("state")
     await heir.join()
-    status, shown = await heir.get("/result/n?wait=20")
+    status, shown = await heir.get("/result/n?wait=60")
     assert (status, shown["status"]) == (499, "cancelled")
 
 
@@ -100,11 +101,14 @@ async def test_a_wish_to_cancel_is_inherited(start: Start, tmp_path: Path) -> No
 async def test_a_job_whose_time_is_over_is_dropped(start: Start, tmp_path: Path, begun: bool) -> None:
     """While it waits for a worker, which never gets it then, and while one does it, which is told to stop."""
     heir = await start("state")
-    book = await heir.join() if begun else None
+    book, life_s = await heir.join() if begun else None, 1.0
     if book is not None:
+        asked_at = time.monotonic()
+        await heir.result(await heir.submit("c"))
+        life_s += 10 * (time.monotonic() - asked_at)
         book.hold()
     body = dumps({"input": {"workflow": workflow("a")}})
-    forget_at = SystemClock().now().timestamp() + 1.0
+    forget_at = SystemClock().now().timestamp() + life_s
     waiting = stored(dialect="runpod", path="/run", body=body, forget_at=forget_at)
     await heir.ground.jobs.add(waiting)
     await heir.submit("b")  # which wakes the router

@@ -155,6 +155,8 @@ async def test_tenants_see_their_own(world: JobsWorld) -> None:
     _, page = await world.get(page["next"], key=TENANT)
     assert [row["job_id"] for row in page["jobs"]] == [mine[0]["job_id"]] and "next" not in page
     assert "tenant" not in page["jobs"][0]
+    _, page = await world.get("/jobs?limit=3", key=TENANT)
+    assert len(page["jobs"]) == 3 and "next" not in page
     _, page = await world.get("/jobs?tenant=other")
     assert [(row["job_id"], row["tenant"]) for row in page["jobs"]] == [(other["job_id"], "other")]
     assert (await world.get("/jobs?tenant=other", key=TENANT))[0] == 403
@@ -210,7 +212,7 @@ async def test_prefer_respond_async_is_kept(world: JobsWorld) -> None:
     """A synchronous caller who can't wait long gets the result in time, or a link."""
     book = await world.join()
     body = {"input": {"workflow_json": workflow("a")}}
-    status, told = await world.call("/generate/sync", body, Prefer="respond-async, wait=10")
+    status, told = await world.call("/generate/sync", body, Prefer="respond-async, wait=60")
     assert (status, told["output"]) == (200, [{"text": "a"}])
     book.hold()
     status, told = await world.call("/generate/sync", body, Prefer="respond-async, wait=0")

@@ -3,13 +3,14 @@
 import asyncio
 import json
 import os
+import random
 import secrets
 import shutil
 import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -22,6 +23,7 @@ from benchmark.settings import REPOSITORY
 RECORD_NAME = "comfyui.json"
 ANSWER_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 15.0
+PORTS = range(20_000, 32_000)
 BUCKET = "benchmark"
 NODES = Path(__file__).resolve().parent / "nodes"
 
@@ -41,7 +43,7 @@ class Server:
     def rss_bytes(self) -> int:
         """Resident memory of the process and its children."""
         processes = [self.process, *self.process.children(recursive=True)]
-        return sum(one.memory_info().rss for one in processes if one.is_running())
+        return sum(map(_rss_bytes, processes))
 
     def cpu_s(self) -> float:
         """Processor time used so far."""
@@ -106,7 +108,7 @@ def stopwatch(folder: Path) -> Path:
 @asynccontextmanager
 async def worker(comfy: Server, folder: Path, extra: Mapping[str, str]) -> AsyncIterator[Server]:
     """Start our worker beside ``comfy``, with access to its folders, and wait until it admits jobs."""
-    port = free_port()
+    port, public, plain = free_ports(3)
     environ = {
         **environment(),
         "PYWORKER_HOST_READY": "1",
@@ -115,8 +117,8 @@ async def worker(comfy: Server, folder: Path, extra: Mapping[str, str]) -> Async
         "COMFYUI_INPUT_PATH": str(comfy.folder / "input"),
         "WORKSPACE_DIR": str(folder / "workspace"),
         "API_PORT": str(port),
-        "WORKER_PORT": str(free_port()),
-        "WORKER_HTTP_PORT": str(free_port()),
+        "WORKER_PORT": str(public),
+        "WORKER_HTTP_PORT": str(plain),
         **extra,
     }
     command = [sys.executable, str(REPOSITORY / "workers" / "comfyui-json" / "worker.py")]
@@ -155,9 +157,26 @@ def empty(folder: Path) -> None:
 
 def free_port() -> int:
     """A loopback port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """So many, all different, and none that the system gives to others before their server is up."""
+    found: list[int] = []
+    for port in random.sample(PORTS, len(PORTS)):
+        if len(found) == count:
+            break
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
+    return found
+
+
+def _rss_bytes(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:  # it ended meanwhile
+        return 0
 
 
 def _comfyui_command(record_path: Path, folder: Path, port: int) -> tuple[list[str], dict[str, str]]:

@@ -181,7 +181,7 @@ async def engine_world(
         engine.on_care(cared.append)
         running = tasks.spawn(engine.run(), name="test.engine")
         if ready:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 await engine.wait_ready()
         yield World(
             engine=engine,
@@ -196,7 +196,7 @@ async def engine_world(
         )
 
 
-async def until(check: Callable[[], Awaitable[bool]], *, timeout_s: float = 10.0) -> None:
+async def until(check: Callable[[], Awaitable[bool]], *, timeout_s: float = 60.0) -> None:
     """Wait for something that no event tells."""
     async with asyncio.timeout(timeout_s):
         while not await check():

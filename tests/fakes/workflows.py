@@ -1,6 +1,7 @@
 """Small workflows that run without model files on any ComfyUI, fake or real, unless they say otherwise."""
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 Graph = dict[str, Any]
@@ -30,6 +31,11 @@ def through(class_type: str, *, prefix: str = "hw/x", **inputs: Any) -> Graph:
         "2": node(class_type, image=["1", 0], **inputs),
         "3": node("SaveImage", images=["2", 0], filename_prefix=prefix),
     }
+
+
+def held(gate: Path) -> Graph:
+    """One PNG that is worked on until this file is there."""
+    return through("HWHold", until=str(gate))
 
 
 def reporting(ui: str) -> Graph:

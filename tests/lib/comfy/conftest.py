@@ -10,7 +10,7 @@ import pytest_asyncio
 import stamina
 
 from tests.fakes.comfyui import FakeComfyUI
-from tests.fakes.engine_world import World, engine_world
+from tests.fakes.engine_world import SETTINGS, World, engine_world
 
 SERVERS = ["fake", pytest.param("real", marks=pytest.mark.comfyui)]
 
@@ -36,6 +36,9 @@ async def comfyui(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
 
 @pytest_asyncio.fixture
 async def world(comfyui: Any, tmp_path: Path) -> AsyncIterator[World]:
-    """An engine over it."""
-    async with engine_world(comfyui=comfyui, root=comfyui.folder, fetched=tmp_path / "fetched") as made:
+    """An engine over it that gives ComfyUI time: neither slow starts nor slow interrupts make it count as broken."""
+    settings = SETTINGS.model_copy(update={"stall_timeout_s": 60.0, "interrupt_timeout_s": 60.0})
+    async with engine_world(
+        comfyui=comfyui, root=comfyui.folder, fetched=tmp_path / "fetched", settings=settings
+    ) as made:
         yield made

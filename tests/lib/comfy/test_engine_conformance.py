@@ -181,7 +181,7 @@ async def test_observer_hears_posted_started_and_rising_progress(world: World) -
 async def test_execution_time_is_comfyuis_own(world: World) -> None:
     """From execution_start to its end, by ComfyUI's stamps."""
     execution = await world.execute(w.through("HWSleep", seconds=0.3))
-    assert 0.25 < execution.execute_s < 5
+    assert 0.25 < execution.execute_s < 60
     assert execution.started_at.tzinfo is not None
 
 
@@ -439,10 +439,10 @@ async def test_cancelling_at_any_moment_leaves_nothing_behind(world: World) -> N
         assert await world.queued() == 0
 
 
-async def test_cancelling_a_pending_prompt_spares_the_running_one(world: World) -> None:
+async def test_cancelling_a_pending_prompt_spares_the_running_one(world: World, tmp_path: Path) -> None:
     """Never a global interrupt."""
     first, second = Recorder(), Recorder()
-    running = world.begin(w.through("HWTicks", seconds=0.6, ticks=6), observer=first)
+    running = world.begin(w.held(tmp_path / "gate"), observer=first)
     await first.began.wait()
     pending = world.begin(w.picture(), observer=second)
     await until(lambda: _holds(world, 2))
@@ -450,6 +450,8 @@ async def test_cancelling_a_pending_prompt_spares_the_running_one(world: World) 
     with pytest.raises(asyncio.CancelledError):
         await pending
     assert "started" not in second.saw
+    assert not running.done()
+    (tmp_path / "gate").touch()
     await running
 
 
@@ -457,10 +459,10 @@ async def _holds(world: World, count: int) -> bool:
     return await world.queued() == count
 
 
-async def test_a_pending_prompt_is_given_back_on_request(world: World) -> None:
+async def test_a_pending_prompt_is_given_back_on_request(world: World, tmp_path: Path) -> None:
     """Withdrawn: deleted, verified absent, never started."""
     first, second, withdraw = Recorder(), Recorder(), asyncio.Event()
-    running = world.begin(w.through("HWTicks", seconds=0.6, ticks=6), observer=first)
+    running = world.begin(w.held(tmp_path / "gate"), observer=first)
     await first.began.wait()
     pending = world.begin(w.picture(), observer=second, withdraw=withdraw)
     await until(lambda: _holds(world, 2))
@@ -468,6 +470,7 @@ async def test_a_pending_prompt_is_given_back_on_request(world: World) -> None:
     with pytest.raises(Withdrawn):
         await pending
     assert second.saw == ["posted"]
+    (tmp_path / "gate").touch()
     await running
     assert await world.client.history(second.prompt_id) is None
 

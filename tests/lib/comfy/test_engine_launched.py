@@ -89,7 +89,7 @@ async def launched(tmp_path: Path) -> AsyncIterator[Launched]:
         engine.on_care(cared.append)
         tasks.spawn(server.run(), name="test.supervise")
         tasks.spawn(engine.run(), name="test.engine")
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(240):
             await engine.wait_ready()
         yield Launched(engine, server, cared)
 
@@ -115,7 +115,7 @@ async def test_settings_reach_the_process_and_a_planned_restart_costs_no_job(lau
         return launched.cared == [CareAction.RECYCLED]
 
     await until(recycled)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(240):
         await launched.engine.wait_ready()
     assert launched.server.pid not in (None, first)
     assert (await launched.run(w.picture(), Recorder())).outputs[0].error is None

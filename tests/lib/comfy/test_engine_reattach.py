@@ -50,7 +50,7 @@ async def test_a_prompt_that_finished_meanwhile_is_harvested(world: World) -> No
     folder = world.output / job.spec.request_id / "hw"
     assert Path(output.local_path) == folder / "kept_00001_.png"
     assert len(list(folder.iterdir())) == 1
-    assert 0 <= execution.execute_s < 5
+    assert 0 <= execution.execute_s < 60
 
 
 async def test_what_callers_see_does_not_show_the_mark_and_is_what_ran(world: World) -> None:
@@ -66,13 +66,16 @@ async def test_what_callers_see_does_not_show_the_mark_and_is_what_ran(world: Wo
     assert b"pyworker" not in orjson.dumps(fresh.response)
 
 
-async def test_a_running_prompt_is_followed_to_its_end(world: World) -> None:
+async def test_a_running_prompt_is_followed_to_its_end(world: World, tmp_path: Path) -> None:
     """Its node goes on, nothing is posted, the observer hears of post and start."""
     job, observer = job_of(), Recorder()
-    graph = w.through("HWTicks", seconds=0.6, ticks=6)
+    graph = w.held(tmp_path / "gate")
     prompt_id = await world.leave_behind(graph, job=job)
     await _running(world, prompt_id)
-    collected = await world.run(graph, job=job, observer=observer, prompt_id=prompt_id, attach=True)
+    following = world.begin(graph, job=job, observer=observer, prompt_id=prompt_id, attach=True)
+    await observer.began.wait()
+    (tmp_path / "gate").touch()
+    collected = await world.engine.collect(job, await following)
     assert observer.saw == ["posted", "started"]
     assert [output.error for output in collected.outputs] == [None]
 
@@ -85,21 +88,26 @@ async def test_the_end_is_noticed_at_once_although_its_events_go_nowhere(comfyui
         prompt_id = await world.leave_behind(graph, job=job)
         execution = await world.execute(graph, job=job, prompt_id=prompt_id, attach=True)
         ended_at = (await world.client.history(prompt_id) or {})["status"]["messages"][-1][1]["timestamp"] / 1000
-        assert time.time() - ended_at < 0.5
-        assert 0.5 < execution.execute_s < 5
+        assert time.time() - ended_at < 30
+        assert 0.5 < execution.execute_s < 60
 
 
-async def test_a_pending_prompt_is_waited_for_and_still_counts_as_queued(world: World) -> None:
+async def test_a_pending_prompt_is_waited_for_and_still_counts_as_queued(world: World, tmp_path: Path) -> None:
     """Until it starts it is not told as started."""
     first, observer, job = Recorder(), Recorder(), job_of()
-    running = world.begin(w.through("HWTicks", seconds=0.6, ticks=6), observer=first)
+    running = world.begin(w.held(tmp_path / "gate"), observer=first)
     await first.began.wait()
     prompt_id = await world.leave_behind(w.picture(), job=job)
     attached = world.begin(w.picture(), job=job, observer=observer, prompt_id=prompt_id, attach=True)
     await until(lambda: _posted(observer))
     assert observer.saw == ["posted"]
+    (tmp_path / "gate").touch()
     await asyncio.gather(running, attached)
     assert observer.saw == ["posted", "started"]
+
+
+async def _holds(world: World, count: int) -> bool:
+    return await world.queued() == count
 
 
 async def _posted(observer: Recorder) -> bool:
@@ -178,16 +186,17 @@ async def test_cancelling_while_it_is_looked_for_leaves_nothing_behind(world: Wo
         assert await world.queued() == 0
 
 
-async def test_a_pending_prompt_of_an_earlier_life_is_given_back_on_request(world: World) -> None:
+async def test_a_pending_prompt_of_an_earlier_life_is_given_back_on_request(world: World, tmp_path: Path) -> None:
     """It moves to an idle engine like any other."""
     first, withdraw, job = Recorder(), asyncio.Event(), job_of()
-    running = world.begin(w.through("HWTicks", seconds=0.6, ticks=6), observer=first)
+    running = world.begin(w.held(tmp_path / "gate"), observer=first)
     await first.began.wait()
     await world.leave_behind(w.picture(), job=job)
     withdraw.set()
     with pytest.raises(Withdrawn):
         await world.execute(w.picture(), job=job, prompt_id=job.job_id, attach=True, withdraw=withdraw)
     assert await _gone(world, job.job_id)
+    (tmp_path / "gate").touch()
     await running
 
 
@@ -216,10 +225,10 @@ async def test_a_prompt_is_found_in_queue_and_history(world: World) -> None:
     assert await world.engine.remove_strays(lambda _: False) == 2
 
 
-async def test_strays_of_an_earlier_life_are_removed_on_request_only(world: World) -> None:
+async def test_strays_of_an_earlier_life_are_removed_on_request_only(world: World, tmp_path: Path) -> None:
     """Connecting leaves them alone; known ones, followed ones and other people's stay."""
     stray, known, followed = job_of(), job_of(), job_of()
-    running = world.begin(w.through("HWTicks", seconds=0.8, ticks=8), job=followed, prompt_id=followed.job_id)
+    running = world.begin(w.held(tmp_path / "gate"), job=followed, prompt_id=followed.job_id)
     await _running(world, followed.job_id)
     for job in (stray, known):
         await world.leave_behind(w.picture(), job=job)
@@ -230,14 +239,15 @@ async def test_strays_of_an_earlier_life_are_removed_on_request_only(world: Worl
     assert await world.engine.remove_strays(lambda prompt_id: prompt_id == known.job_id) == 1
     queue = await world.client.queue()
     assert set(queue.running) | set(queue.pending) == {followed.job_id, known.job_id, foreign}
+    (tmp_path / "gate").touch()
     await running
     await _finished(world, foreign)
 
 
-async def test_a_folder_of_a_prompt_that_waits_is_not_given_to_another_job(world: World) -> None:
+async def test_a_folder_of_a_prompt_that_waits_is_not_given_to_another_job(world: World, tmp_path: Path) -> None:
     """It does not exist yet, so the disk does not tell."""
     first, job = Recorder(), job_of()
-    running = world.begin(w.through("HWTicks", seconds=0.6, ticks=6), observer=first)
+    running = world.begin(w.held(tmp_path / "gate"), observer=first)
     await first.began.wait()
     await world.leave_behind(w.picture("a"), job=job)
     found = Recorder()
@@ -245,6 +255,8 @@ async def test_a_folder_of_a_prompt_that_waits_is_not_given_to_another_job(world
     await until(lambda: _posted(found))
     namesake = job_of(job.spec.request_id)
     other = world.begin(w.picture("a"), job=namesake, prompt_id=namesake.job_id)
+    await until(lambda: _holds(world, 3))
+    (tmp_path / "gate").touch()
     await running
     paths = [(await world.engine.collect(j, await task)).outputs[0].local_path for j, task in
              ((job, attached), (namesake, other))]  # fmt: skip

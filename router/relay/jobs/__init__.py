@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from lib.lifecycle import every
-from lib.serving.payloads import Room
 from lib.storage.guard import AddressGuard
 from lib.storage.http import GuardedHttp
 from router.parts import Ground
@@ -18,6 +17,7 @@ from router.relay.jobs.accepting import Accepting
 from router.relay.jobs.counts import Counts
 from router.relay.jobs.doing import Doing, Limits
 from router.relay.jobs.endings import Endings
+from router.relay.jobs.intake import Intake
 from router.relay.jobs.live import Live
 from router.relay.jobs.notices import Notices
 from router.relay.jobs.releases import Releases
@@ -33,8 +33,6 @@ from router.relay.ports import JobsHalf, Sizing, Upstream
 
 EXPIRE_S = 300.0
 NOTICES_S = 30.0
-MOST_BODIES, LEAST_ROOM = 4, 512 * 1024 * 1024
-"""Together bodies that come in take so many times the largest that is allowed, or so many bytes."""
 
 
 async def build_jobs(ground: Ground, stack: AsyncExitStack, *, upstream: Upstream, sizing: Sizing) -> JobsHalf:
@@ -52,17 +50,13 @@ async def build_jobs(ground: Ground, stack: AsyncExitStack, *, upstream: Upstrea
     ground.core.link.listen(telling.trouble)
     stack.callback(ground.dispatcher.changes.listen(telling.change))
     tools = Tools(
-        endpoints=ground.endpoints,
         accepting=Accepting(jobs, dispatcher=ground.dispatcher, clock=clock, announce=telling.announce),
+        intake=Intake(sizing, max_body_bytes=settings.max_body_bytes),
         shelf=Shelf(
             jobs, endpoints=ground.endpoints, endings=endings, clock=clock, told=telling.changed, notice=notices.add
         ),
-        jobs=jobs,
         live=Live(ground.dispatcher, upstream=upstream),
-        sizing=sizing,
         counts=counts,
-        max_body_bytes=settings.max_body_bytes,
-        room=Room(max(MOST_BODIES * settings.max_body_bytes, LEAST_ROOM)),
     )
     wrapper, runpod = WrapperJobs(tools, public_url=settings.public_url), RunPodJobs(tools, tasks=ground.tasks)
     return JobsHalf(

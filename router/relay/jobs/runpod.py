@@ -12,16 +12,16 @@ from aiohttp import web
 from lib.errors import InvalidRequest, JobNotFound
 from lib.lifecycle import Tasks
 from lib.protocol.runpod import Shown
-from lib.serving.payloads import JSON_TYPE, check_json, json_response, read_body
+from lib.serving.payloads import JSON_TYPE, check_json, json_response
 from router.access import bearer_of
 from router.ports import JobState, RelayJob
 from router.relay.jobs.forms import Dialect
 from router.relay.jobs.naming import owner_of
 from router.relay.jobs.rendering import OWN_ID, OWN_STATE, number
 from router.relay.jobs.runpod_view import brief, renamed, shown, whole
-from router.relay.jobs.shelf import sees
 from router.relay.jobs.tools import Tools
-from router.relay.visiting import PREFIXES, visitor_of
+from router.relay.ports import Visitor
+from router.relay.visiting import PREFIXES
 
 PATH = "/v2/{endpoint_id}"
 _JOB = "{job_id}"
@@ -38,16 +38,8 @@ class RunPodJobs:
     """Handlers."""
 
     def __init__(self, tools: Tools, *, tasks: Tasks) -> None:
-        self._endpoints = tools.endpoints
-        self._accepting = tools.accepting
-        self._shelf = tools.shelf
-        self._jobs = tools.jobs
-        self._live = tools.live
-        self._sizing = tools.sizing
-        self._counts = tools.counts
+        self._tools, self._shelf = tools, tools.shelf
         self._tasks = tasks
-        self._max_body_bytes = tools.max_body_bytes
-        self._room = tools.room
         self._told: OrderedDict[str, None] = OrderedDict()
 
     def routes(self) -> Sequence[web.RouteDef]:
@@ -92,12 +84,10 @@ class RunPodJobs:
         return json_response({"id": job.request_id, "status": shown(job)})
 
     async def _accept(self, request: web.Request, *, awaited: bool) -> RelayJob:
-        visitor = visitor_of(request, self._endpoints, endpoint=_endpoint(request))
+        visitor = self._visitor(request)
         check_json(request)
-        with self._room.taken() as grow:
-            body = await read_body(request, limit=self._max_body_bytes, grow=grow)
-            work = await self._sizing.work(visitor.endpoint, Dialect.RUNPOD, body)
-            accepted = await self._accepting.accept(
+        async with self._tools.intake.read(request, visitor=visitor, dialect=Dialect.RUNPOD) as (body, work):
+            accepted = await self._tools.accepting.accept(
                 request, visitor=visitor, dialect=Dialect.RUNPOD, path="/run", body=body, work=work, awaited=awaited
             )
         request[OWN_ID], request[OWN_STATE] = accepted.job.request_id, shown(accepted.job)
@@ -108,7 +98,7 @@ class RunPodJobs:
         if shown(job) not in (Shown.FAILED, Shown.TIMED_OUT) or not await self._shelf.again(job):
             raise InvalidRequest(f"Only a job that is FAILED or TIMED_OUT can be tried again; this one is {shown(job)}")
         self._told.pop(job.job_id, None)
-        self._counts.retried(job.endpoint)
+        self._tools.counts.retried(job.endpoint)
         return json_response({"id": job.request_id, "status": Shown.IN_QUEUE})
 
     # -- ask ----------------------------------------------------------------------------------------------------------
@@ -118,7 +108,7 @@ class RunPodJobs:
         if "ttl" in request.query:
             ttl_s = number(request.query, "ttl", most=MOST_TTL_MS, otherwise=0.0) / 1000
             await self._shelf.forget_at(job, self._shelf.now() + ttl_s)
-        if not shown(job).final and (seen := await self._live.look(job)) is not None:
+        if not shown(job).final and (seen := await self._tools.live.look(job)) is not None:
             return json_response(renamed(job, orjson.loads(seen.body)), headers=NOT_STORED)
         return self._answer(whole(job, now=self._shelf.now()))
 
@@ -134,7 +124,7 @@ class RunPodJobs:
             job = await self._shelf.wait(job, wait_s, or_begun=True)
         if not shown(job).final and job.remote_id:
             path = f"/v2/relay/stream/{job.remote_id}?wait={int(wait_s * 1000)}"
-            told = await self._live.ask(job, path, answer_s=wait_s + LATE_S)
+            told = await self._tools.live.ask(job, path, answer_s=wait_s + LATE_S)
             if told is not None and (answer := _news(job, *told)) is not None:
                 return json_response(answer, headers=NOT_STORED)
             job = await self._shelf.wait(job, LATE_S)
@@ -163,12 +153,13 @@ class RunPodJobs:
         return True
 
     async def _requests(self, request: web.Request) -> web.Response:
-        rows = [brief(job, now=self._shelf.now()) async for job in self._own(request, tuple(JobState), MOST_LISTED)]
+        own = await self._own(request, tuple(JobState), MOST_LISTED)
+        rows = [brief(job, now=self._shelf.now()) for job in own]
         return json_response({"requests": rows}, headers=NOT_STORED)
 
     async def _health(self, request: web.Request) -> web.Response:
-        visitor = visitor_of(request, self._endpoints, endpoint=_endpoint(request))
-        return json_response(await self._counts.health(visitor.endpoint), headers=NOT_STORED)
+        endpoint = self._visitor(request).endpoint
+        return json_response(await self._tools.counts.health(endpoint), headers=NOT_STORED)
 
     # -- act ----------------------------------------------------------------------------------------------------------
 
@@ -181,27 +172,19 @@ class RunPodJobs:
     async def _purge(self, request: web.Request) -> web.Response:
         """Cancel what the caller has in the queue."""
         removed = 0
-        async for job in self._own(request, (JobState.WAITING, JobState.LEASED), MOST_TOLD):
+        for job in await self._own(request, (JobState.WAITING, JobState.LEASED), MOST_TOLD):
             if shown(job) is Shown.IN_QUEUE:
                 removed += (await self._shelf.cancel(job)).cancel_wanted
         return json_response({"removed": removed, "status": "completed"})
 
     # -- find and answer ----------------------------------------------------------------------------------------------
 
-    async def _own(self, request: web.Request, states: Sequence[JobState], most: int) -> Any:
-        visitor = visitor_of(request, self._endpoints, endpoint=_endpoint(request))
-        bearer, before, count = bearer_of(request), "", 0
-        while True:
-            page = await self._jobs.listed(tenant=owner_of(visitor), states=states, before=before, limit=MOST_LISTED)
-            for job in page:
-                before = job.job_id
-                if job.dialect == Dialect.RUNPOD and sees(bearer, job):
-                    yield job
-                    count += 1
-                    if count >= most:
-                        return
-            if len(page) < MOST_LISTED:
-                return
+    async def _own(self, request: web.Request, states: Sequence[JobState], most: int) -> Sequence[RelayJob]:
+        owner = owner_of(self._visitor(request))
+        return await self._shelf.listed(bearer_of(request), tenant=owner, states=states, fits=_is_runpods, most=most)
+
+    def _visitor(self, request: web.Request) -> Visitor:
+        return self._shelf.visitor(request, endpoint=_endpoint(request))
 
     async def _find(self, request: web.Request) -> RelayJob:
         job = await self._shelf.find(request, endpoint=_endpoint(request), dialect=Dialect.RUNPOD)
@@ -215,6 +198,10 @@ class RunPodJobs:
 def _endpoint(request: web.Request) -> str:
     """``/e/<name>`` says which endpoint, where it is there; RunPod's own id may be anything then."""
     return "" if "endpoint" in request.match_info else request.match_info["endpoint_id"]
+
+
+def _is_runpods(job: RelayJob) -> bool:
+    return job.dialect == Dialect.RUNPOD
 
 
 def _wait_s(request: web.Request, usual_ms: int) -> float:

@@ -1,6 +1,6 @@
-"""Jobs as their owners reach them: found by either name, waited for, cancelled, begun anew."""
+"""Jobs as their owners reach them: found by either name, listed, waited for, cancelled, begun anew."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 
 from aiohttp import web
@@ -13,10 +13,13 @@ from router.ports import JobState, JobStore, LeaseLost, RelayJob
 from router.relay.jobs.endings import Endings
 from router.relay.jobs.forms import Dialect
 from router.relay.jobs.naming import owner_of, tenant_of
+from router.relay.ports import Visitor
 from router.relay.visiting import visitor_of
 
 UNKNOWN = "Request ID not found"
 MOST_NAME_CHARS = 1024
+PAGE = 100
+"""Records that are read at a time."""
 
 
 class Shelf:
@@ -43,17 +46,45 @@ class Shelf:
         """Epoch seconds."""
         return self._clock.now().timestamp()
 
+    def visitor(self, request: web.Request, *, endpoint: str = "") -> Visitor:
+        """Who asks, and for which endpoint; see ``visitor_of``."""
+        return visitor_of(request, self._endpoints, endpoint=endpoint)
+
     async def find(self, request: web.Request, *, endpoint: str = "", dialect: Dialect | None = None) -> RelayJob:
         """The job that the path names, by the router's name or the caller's own, without its body, which nobody who
         waits shall hold. Raises: JobNotFound."""
         named = request.match_info["job_id"]
         if len(named) > MOST_NAME_CHARS:
             raise JobNotFound(UNKNOWN)
-        visitor, bearer = visitor_of(request, self._endpoints, endpoint=endpoint), bearer_of(request)
+        visitor, bearer = self.visitor(request, endpoint=endpoint), bearer_of(request)
         job = await self._jobs.get(named) or await self._jobs.find(named, tenant=owner_of(visitor))
         if job is None or not sees(bearer, job) or dialect not in (None, job.dialect) or self._is_gone(job):
             raise JobNotFound(UNKNOWN)
         return replace(job, body=b"")
+
+    async def listed(
+        self,
+        bearer: Bearer,
+        *,
+        tenant: str | None,
+        states: Collection[JobState] = tuple(JobState),
+        fits: Callable[[RelayJob], bool],
+        before: str = "",
+        most: int,
+    ) -> list[RelayJob]:
+        """Jobs that this caller sees, and that fit, the newest first, without body and result: a tenant's (None:
+        everybody's), those that came before the job ``before``, where that is named."""
+        found: list[RelayJob] = []
+        while True:
+            page = await self._jobs.listed(tenant=tenant, states=states, before=before, limit=PAGE)
+            found += [job for job in page if sees(bearer, job) and fits(job)]
+            if len(page) < PAGE or len(found) >= most:
+                return found[:most]
+            before = page[-1].job_id
+
+    async def dead(self, bearer: Bearer, *, tenant: str | None, most: int) -> Sequence[RelayJob]:
+        """Dead letters that this caller sees, the latest first."""
+        return [job for job in await self._jobs.dead(tenant=tenant, limit=most) if sees(bearer, job)]
 
     async def wait(self, job: RelayJob, wait_s: float, *, or_begun: bool = False) -> RelayJob:
         """The job at its end (or when a worker has it), or as it is then."""

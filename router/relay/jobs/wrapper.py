@@ -11,7 +11,7 @@ from aiohttp import hdrs, web
 
 from lib.errors import Forbidden, InvalidRequest, JobNotFound
 from lib.serving.links import base_url_of
-from lib.serving.payloads import JSON_TYPE, json_response, read_body, require_json
+from lib.serving.payloads import JSON_TYPE, json_response, require_json
 from router.access import bearer_of
 from router.dispatch import USUAL_COST, Figures
 from router.endpoints import Scope
@@ -22,10 +22,9 @@ from router.relay.jobs.accepting import Accepted
 from router.relay.jobs.forms import Dialect
 from router.relay.jobs.naming import owner_of
 from router.relay.jobs.rendering import STATUS_BASE, number
-from router.relay.jobs.shelf import sees
 from router.relay.jobs.tools import Tools
 from router.relay.ports import Visitor, Work
-from router.relay.visiting import PREFIXES, visitor_of
+from router.relay.visiting import PREFIXES
 
 REPLAYED, APPLIED = "Idempotency-Replayed", "Preference-Applied"
 RESPONSE_HEADER = "X-Include-ComfyUI-Response"
@@ -48,15 +47,7 @@ class WrapperJobs:
     """Handlers; ``keep`` implements ``Keeping``."""
 
     def __init__(self, tools: Tools, *, public_url: str | None) -> None:
-        self._endpoints = tools.endpoints
-        self._accepting = tools.accepting
-        self._shelf = tools.shelf
-        self._jobs = tools.jobs
-        self._live = tools.live
-        self._sizing = tools.sizing
-        self._counts = tools.counts
-        self._max_body_bytes = tools.max_body_bytes
-        self._room = tools.room
+        self._tools, self._shelf = tools, tools.shelf
         self._public_url = public_url
 
     def routes(self) -> Sequence[web.RouteDef]:
@@ -78,8 +69,7 @@ class WrapperJobs:
         self, request: web.Request, *, visitor: Visitor, dialect: str, body: bytes, work: Work, wait_s: float = 0.0
     ) -> web.StreamResponse:
         """Take a request as a job that is kept; answer with its end, where that comes in time."""
-        with self._room.taken() as grow:
-            grow(len(body))
+        with self._tools.intake.counted(body):
             return await self._keep(request, visitor=visitor, dialect=dialect, body=body, work=work, wait_s=wait_s)
 
     async def _keep(
@@ -87,7 +77,7 @@ class WrapperJobs:
     ) -> web.StreamResponse:
         request[STATUS_BASE] = self._base(request, visitor)
         path = "/generate" if dialect == Dialect.WRAPPER else _own_path(request)
-        accepted = await self._accepting.accept(
+        accepted = await self._tools.accepting.accept(
             request, visitor=visitor, dialect=Dialect(dialect), path=path, body=body, work=work
         )
         job = await self._shelf.wait(accepted.job, wait_s)
@@ -101,11 +91,9 @@ class WrapperJobs:
     # -- submit -------------------------------------------------------------------------------------------------------
 
     async def _generate(self, request: web.Request) -> web.StreamResponse:
-        visitor = visitor_of(request, self._endpoints)
+        visitor = self._shelf.visitor(request)
         require_json(request)
-        with self._room.taken() as grow:
-            body = await read_body(request, limit=self._max_body_bytes, grow=grow)
-            work = await self._sizing.work(visitor.endpoint, Dialect.WRAPPER, body)
+        async with self._tools.intake.read(request, visitor=visitor, dialect=Dialect.WRAPPER) as (body, work):
             return await self._keep(request, visitor=visitor, dialect=Dialect.WRAPPER, body=body, work=work)
 
     def _accepted(
@@ -116,7 +104,7 @@ class WrapperJobs:
         body = wrapper_view.result(job) | links
         if accepted.replayed:
             headers = {**headers, REPLAYED: "true"}
-        elif (expected_s := self._accepting.expected_s(visitor, work, behind=accepted.behind)) is not None:
+        elif (expected_s := self._tools.accepting.expected_s(visitor, work, behind=accepted.behind)) is not None:
             body["expected_wait_s"] = round(expected_s, 3)
         return json_response(body, status=202, headers={**headers, str(hdrs.LOCATION): links["status_url"]})
 
@@ -140,11 +128,11 @@ class WrapperJobs:
         """The worker's words, where there are any; out of its own mouth, where they are too many to be kept."""
         if job.state is JobState.DONE and not job.cancel_wanted:
             if job.result is None:
-                return await self._live.pass_on(request, job)
+                return await self._tools.live.pass_on(request, job)
             body = await self._without_response(request, job.result)
             status = 200 if job.dialect == Dialect.RUNPOD else job.result_status
             return web.Response(body=body, status=status, headers=NOT_STORED, content_type=JSON_TYPE, charset="utf-8")
-        if not job.state.over and (seen := await self._live.look(job)) is not None:
+        if not job.state.over and (seen := await self._tools.live.look(job)) is not None:
             return web.Response(body=seen.body, headers=NOT_STORED, content_type=JSON_TYPE, charset="utf-8")
         if job.dialect != Dialect.SALAD:
             return json_response(wrapper_view.result(job), status=wrapper_view.http_status(job), headers=NOT_STORED)
@@ -162,9 +150,9 @@ class WrapperJobs:
 
     async def _queue_info(self, request: web.Request) -> web.StreamResponse:
         """Of the caller's endpoint: what waits here, and what runs on its workers."""
-        visitor = visitor_of(request, self._endpoints)
-        waiting, running = await self._counts.live(visitor.endpoint)
-        figures = self._accepting.figures(visitor.endpoint)
+        visitor = self._shelf.visitor(request)
+        waiting, running = await self._tools.counts.live(visitor.endpoint)
+        figures = self._tools.accepting.figures(visitor.endpoint)
         likely_s = None if figures.wait is None else figures.wait.likely_s + _behind_s(figures, waiting)
         now = self._shelf.now()
         body = {
@@ -189,33 +177,28 @@ class WrapperJobs:
         if unknown := [name for name in names if name not in _STATES]:
             raise InvalidRequest(f"status must be of {', '.join(_STATES)}, not {unknown[0][:40]!r}")
         states = {state for name in names for state in _STATES[name]} or set(JobState)
-        rows: list[dict[str, Any]] = []
-        before, more = query.get("before", ""), True
-        while more and len(rows) < limit:
-            found = await self._jobs.listed(tenant=owner, states=states, before=before, limit=limit)
-            more = len(found) == limit
-            for job in found:
-                before = job.job_id
-                shown = wrapper_view.row(job, with_tenant=bearer.scope is not Scope.TENANT)
-                if sees(bearer, job) and _fits(shown, query, names):
-                    rows.append(shown)
-                    if len(rows) == limit:
-                        more = True
-                        break
+        found = await self._shelf.listed(
+            bearer,
+            tenant=owner,
+            states=states,
+            fits=lambda job: _fits(wrapper_view.row(job, with_tenant=False), query, names),
+            before=query.get("before", ""),
+            most=limit + 1,
+        )
+        rows = [wrapper_view.row(job, with_tenant=bearer.scope is not Scope.TENANT) for job in found[:limit]]
         body: dict[str, Any] = {"jobs": rows}
-        if more and rows:
-            body["next"] = f"{request.path}?{urlencode({**query, 'before': before})}"
+        if len(found) > limit:
+            body["next"] = f"{request.path}?{urlencode({**query, 'before': found[limit - 1].job_id})}"
         return json_response(body, headers=NOT_STORED)
 
     async def _dead(self, request: web.Request) -> web.StreamResponse:
         bearer = bearer_of(request)
         limit = int(number(request.query, "limit", least=1, most=MOST_PER_PAGE, otherwise=PAGE))
-        found = await self._jobs.dead(tenant=self._owner(request), limit=limit)
+        found = await self._shelf.dead(bearer, tenant=self._owner(request), most=limit)
         with_tenant = bearer.scope is not Scope.TENANT
         letters = [
             wrapper_view.row(job, with_tenant=with_tenant) | {"what_happened": wrapper_view.attempts(job)}
             for job in found
-            if sees(bearer, job)
         ]
         return json_response({"dead": letters}, headers=NOT_STORED)
 
@@ -232,8 +215,8 @@ class WrapperJobs:
         if bearer.scope is Scope.TENANT:
             if named not in (None, bearer.tenant):
                 raise Forbidden("`tenant` is for keys of the endpoint.")
-            return owner_of(visitor_of(request, self._endpoints))
-        return None if named is None else f"{visitor_of(request, self._endpoints).endpoint}/{named}"
+            return owner_of(self._shelf.visitor(request))
+        return None if named is None else f"{self._shelf.visitor(request).endpoint}/{named}"
 
     def _base(self, request: web.Request, visitor: Visitor) -> str:
         """What links begin with; they name the endpoint where the caller's key does not."""

@@ -36,12 +36,29 @@ class Tab:
     _link: "Link"
     _session: str
     complaints: list[str] = field(default_factory=list)
+    _shown: str = ""
+    _turned: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def do(self, method: str, **options: Any) -> dict[str, Any]:
         return await self._link.call(method, options, session=self._session)
 
     async def open(self, url: str) -> None:
-        await self.do("Page.navigate", url=url)
+        """Come back when it is the new page that is looked at."""
+        before = self._shown
+        told = await self.do("Page.navigate", url=url)
+        assert "errorText" not in told, told
+        await self._another(before)
+
+    async def reload(self) -> None:
+        before = self._shown
+        await self.do("Page.reload")
+        await self._another(before)
+
+    async def _another(self, before: str) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while self._shown == before:
+                self._turned.clear()
+                await self._turned.wait()
 
     async def size(self, width: int, height: int, *, dark: bool = False, scale: float = 1.0) -> None:
         metrics = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": width < 600}
@@ -101,7 +118,10 @@ class Tab:
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def heard(self, method: str, told: dict[str, Any]) -> None:
-        if method == "Runtime.exceptionThrown":
+        if method == "Page.frameNavigated" and "parentId" not in told["frame"]:
+            self._shown = told["frame"]["loaderId"]
+            self._turned.set()
+        elif method == "Runtime.exceptionThrown":
             self.complaints.append(json.dumps(told["exceptionDetails"])[:500])
         elif method == "Runtime.consoleAPICalled" and told["type"] in ("error", "warning", "assert"):
             self.complaints.append(json.dumps(told["args"])[:500])
@@ -134,6 +154,9 @@ class Link:
                 answer.set_result(told)
             elif (tab := self._tabs.get(told.get("sessionId", ""))) is not None:
                 tab.heard(told["method"], told["params"])
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(ConnectionResetError("the browser is gone"))
 
     async def tab(self) -> Tab:
         """A new one, with storage of its own."""

@@ -129,7 +129,7 @@ async def test_a_router_that_is_not_open_asks_for_the_key(build: Build, tab: Tab
             f"{text('#refused')}.includes({said!r})" if said else f"{LIVE} && document.querySelector('#rows tr')"
         )
     assert await tab.look("location.href") == house.url + "/"
-    await tab.do("Page.reload")
+    await tab.reload()
     await tab.until(f"{LIVE} && document.querySelector('#rows tr')")
     assert all("401" in one or "403" in one for one in tab.complaints)
     tab.complaints.clear()

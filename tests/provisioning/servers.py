@@ -105,7 +105,7 @@ class _Exchange(BaseHTTPRequestHandler):
         self._note()
         file = self.server.files.get(self.path)
         if self.server.gate is not None:
-            self.server.gate.wait(timeout=10)
+            self.server.gate.wait(timeout=60)
         if file is None:
             return self._answer(404, b"not here")
         if file.statuses:

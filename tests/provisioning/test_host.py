@@ -66,9 +66,9 @@ def test_only_comfyui_counts_as_comfyui(server: FileServer, monkeypatch: pytest.
     """Some other server at its usual port is not attached to."""
     monkeypatch.setattr("provisioning.host.USUAL_PORTS", (server.server_port,))
     server.add("/system_stats", b"<html>")
-    assert look_around(timeout_s=1).running_at is None
+    assert look_around(timeout_s=60).running_at is None
     server.add("/system_stats", b'{"system": {"comfyui_version": "0.3.75"}}')
-    assert look_around(timeout_s=1).running_at == server.url
+    assert look_around(timeout_s=60).running_at == server.url
 
 
 def test_attached_host_installs_nothing(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ async def test_it_ends_with_the_worker(tmp_path: Path, server: FileServer, monke
         port = sink.sockets[0].getsockname()[1]
         await asyncio.to_thread(note, tmp_path, after_start((f"http://127.0.0.1:{port}/m", "models/m")))
         running = asyncio.ensure_future(Later().bring(tmp_path))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             await asked.wait()
             running.cancel()
             with pytest.raises(asyncio.CancelledError):

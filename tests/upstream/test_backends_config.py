@@ -81,7 +81,7 @@ async def test_every_call_goes_below_the_base(called: tuple[str, list[str]], pre
     """Exact paths over HTTP and for the socket; a path prefix is kept, trailing slashes change nothing."""
     base, seen = called
     async with aiohttp.ClientSession() as http:
-        client = ComfyClient(f"{base}{prefix}", http, timeout_s=5)
+        client = ComfyClient(f"{base}{prefix}", http, timeout_s=60)
         await client.post_prompt(b"{}")
         await client.remaining()
         await client.queue()
@@ -111,7 +111,7 @@ async def test_https_means_tls_for_the_socket_too(call: str) -> None:
     server = await asyncio.start_server(listen, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server, aiohttp.ClientSession() as http:
-        client = ComfyClient(f"https://127.0.0.1:{port}/comfy", http, timeout_s=5)
+        client = ComfyClient(f"https://127.0.0.1:{port}/comfy", http, timeout_s=60)
         with pytest.raises(EngineUnreachable):
             await (client.socket("me", heartbeat_s=20) if call == "socket" else client.remaining())
-        assert await asyncio.wait_for(first, 5) == b"\x16"
+        assert await asyncio.wait_for(first, 60) == b"\x16"

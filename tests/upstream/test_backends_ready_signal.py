@@ -72,7 +72,7 @@ async def test_a_backend_that_comes_late_is_ready_once(watch: Watch, logged: Lin
     await asyncio.sleep(0)
     assert logged.count(READY) == 0
     late.turn(True)
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 60)
     late.turn(False, "it hiccups")
     late.turn(True)
     assert (logged.count(READY), logged.count(LATE)) == (1, 0)

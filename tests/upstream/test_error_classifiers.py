@@ -88,7 +88,7 @@ async def test_an_engine_with_a_lost_gpu_is_out_of_service_until_it_is_restarted
     world.engine.on_health(lambda healthy: reasons.append(world.engine.down_reason))
     with pytest.raises(EngineDied, match="illegal memory access"):
         await world.execute(w.through("HWFail", kind="cuda"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await world.engine.wait_ready()
     assert "illegal memory access" in (reasons[0] or "")
     assert reasons[-1] is None

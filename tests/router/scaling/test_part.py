@@ -51,7 +51,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         yield begin
 
 
-async def until(condition: Callable[[], Awaitable[Any]], *, within_s: float = 20.0) -> Any:
+async def until(condition: Callable[[], Awaitable[Any]], *, within_s: float = 120.0) -> Any:
     """Ask until it is true."""
     async with asyncio.timeout(within_s):
         while not (found := await condition()):
@@ -117,9 +117,8 @@ class _Updatable:
         runner = web.AppRunner(app)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        port = free_port()
-        await web.TCPSite(runner, "127.0.0.1", port).start()
-        self.url = f"http://127.0.0.1:{port}"
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
 
     async def _update(self, request: web.Request) -> web.Response:
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":

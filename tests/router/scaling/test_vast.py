@@ -43,7 +43,7 @@ def provider(python: Path, console: VastConsole, *, key: str = KEY, **settings: 
         group="rtx",
         environment=child_environment({}) | {"VAST_API_KEY": key, "VAST_URL": console.url},
         options=configured.model_dump(exclude={"kind", "env", "timeout", "list_every", "keeps_stopped"}),
-        timeout_s=60.0,
+        timeout_s=240.0,
         fresh_s=30.0,
         keeps_stopped=True,
         secrets=[key],

@@ -74,10 +74,8 @@ class Notices:
             job = await self._jobs.get(job_id)
             while job is not None and 0 < job.notice_at < self._now() + LATE_S:
                 await self._clock.sleep(max(job.notice_at - self._now(), 0.0))
-                left = await self._tried(job)
-                tries = job.notices + 1
-                waits = _waits(job, left)
-                due = self._now() + waits[tries - 1] if left and tries <= len(waits) else 0.0
+                tries, waits = job.notices + 1, await self._tried(job)
+                due = self._now() + waits[tries - 1] if tries <= len(waits) else 0.0
                 job = replace(job, notices=tries, notice_at=due)
                 await self._jobs.save(job)
         except (LeaseLost, StoreDown) as error:  # begun anew; or the next look takes it up
@@ -85,10 +83,16 @@ class Notices:
         finally:
             self._sending.discard(job_id)
 
-    async def _tried(self, job: RelayJob) -> list[Hook]:
-        """Try all; return those that are worth another try, which goes to all: they know it by its id."""
-        body = await asyncio.to_thread(_bodies, job)
-        return [hook for hook, data in body if not await self._posted(job, hook, data)]
+    async def _tried(self, job: RelayJob) -> tuple[float, ...]:
+        """Try all; return how long to wait after each try, where another one is worth it, which goes to all: they know
+        it by its id."""
+        try:
+            bodies = await asyncio.to_thread(_bodies, job)
+            left = [hook for hook, body in bodies if not await self._posted(job, hook, body)]
+        except Exception:  # the edge of a notice: a fault of ours is a try that failed, or would be met for ever
+            log.exception("a notice met a fault of the router", extra={"event": "relay.fault", "job": job.job_id})
+            return _waits(job, [])
+        return _waits(job, left) if left else ()
 
     async def _posted(self, job: RelayJob, hook: Hook, body: bytes) -> bool:
         """Whether it is done: delivered, or of no use to try again."""

@@ -22,6 +22,7 @@ from lib.storage.http import GuardedHttp
 from router.ports import JobState
 from router.relay.jobs.notices import Notices
 from router.store import open_stores
+from tests.fakes.clock import FakeClock
 from tests.fakes.job_worker import workflow
 from tests.router.relay.jobs.conftest import JobsWorld, Start
 from tests.router.relay.jobs.test_takeover import stored
@@ -142,6 +143,29 @@ async def test_a_dead_letter_is_told(world: JobsWorld, receiver: Receiver) -> No
         failed = await world.submit("b", inputs={"fails": True, "again": True}, more=hook)
         assert (await world.result(failed))[0] == 500
         assert book.done == ["b"] and receiver.heard.empty()
+
+
+class Faulty:
+    """Breaks on each request."""
+
+    async def post(self, url: str, **more: Any) -> int:
+        raise RuntimeError("a fault")
+
+
+async def test_a_fault_of_the_routers_own_is_a_try_that_failed(tmp_path: Path) -> None:
+    """So that it is not met with each look, for ever."""
+    body = dumps({"input": {"request_id": "n", "workflow_json": {}, "webhook": {"url": "https://example.com"}}})
+    clock = FakeClock()
+    async with open_stores("sqlite://", state_dir=tmp_path, clock=clock) as stores, Tasks() as tasks:
+        jobs, notices = stores.jobs, Notices(stores.jobs, http=Faulty(), tasks=tasks, clock=clock)
+        await jobs.add(stored(body=body))
+        (job,) = await jobs.lease("gone", limit=1, until=2.0, now=1.0)
+        await jobs.save(dead := replace(job, state=JobState.DEAD, notice_at=clock.now().timestamp()))
+        notices.add(dead)
+        while len(notices):
+            await clock.advance(1.0)
+        kept = await jobs.get("j")
+        assert kept is not None and (kept.notices, kept.notice_at) == (4, 0.0)
 
 
 async def test_what_another_router_left_is_taken_up(receiver: Receiver, tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ class Router:
             access=RouterAccess(ground.endpoints, open_reading=settings.page_is_open),
         )
         probes = Probes(health=health.health, ready=health.ready, metrics=_exposition(ground.core))
-        explaining = Explaining(ground.dispatcher)
+        explaining = Explaining(ground.dispatcher, elsewhere=ground.core.newsroom.elsewhere)
         site.mount(probes.routes(), owner="probes", needs=probes.needs())
         site.mount(explaining.routes(), owner="explain", needs=explaining.needs())
         for part in parts:

@@ -14,16 +14,19 @@ from lib.serving.payloads import json_response
 from lib.serving.probes import ProbeReply
 from router.access import BEARER
 from router.dispatch import Dispatcher
+from router.endpoints import Bearer, Scope
 from router.model import Condition, Explanation
+from router.newsroom import Elsewhere
 
 PATH = "/explain/{request_id}"
 
 
 class Explaining:
-    """The route."""
+    """The route. ``elsewhere``: who gave a request that this router did not give."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, *, elsewhere: Callable[[str], Elsewhere | None]) -> None:
         self._dispatcher = dispatcher
+        self._elsewhere = elsewhere
 
     def routes(self) -> Sequence[web.RouteDef]:
         return [web.get(PATH, self._explain)]
@@ -43,9 +46,18 @@ class Explaining:
         explained = self._dispatcher.explain(request_id)
         bearer = request.get(BEARER)
         allowed = caller.admin or (bearer is not None and self._dispatcher.may_know(request_id, bearer))
-        if explained is None or not allowed:
-            raise JobNotFound("Nothing is known of this request any more, or it is somebody else's.")
-        return json_response(as_json(explained))
+        if explained is not None and allowed:
+            return json_response(as_json(explained))
+        given = self._elsewhere(request_id)
+        if given is not None and (caller.admin or (bearer is not None and _owns(bearer, given.endpoint))):
+            details = {"replica": given.replica, "worker": given.worker}
+            raise JobNotFound(f"Router {given.replica} gave it to {given.worker}: ask that router.", details=details)
+        raise JobNotFound("Nothing is known of this request any more, or it is somebody else's.")
+
+
+def _owns(bearer: Bearer, endpoint: str) -> bool:
+    """Whose request it was is not told between routers, so that a tenant's key does not do."""
+    return bearer.scope is not Scope.TENANT and bearer.reaches(endpoint)
 
 
 def as_json(explained: Explanation) -> dict[str, Any]:

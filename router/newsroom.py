@@ -1,7 +1,9 @@
 """Keeps a replica in step with the others: what the store knows at first, then everybody's news; again after a loss."""
 
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from lib.clock import Clock
 from router.bulletin import Bulletin
@@ -22,6 +24,17 @@ TIDY_S = 20.0
 """So often what other replicas gave is compared with the store."""
 PAUSE_S = 1.0
 """Between tries to hear the news of a store that is down."""
+REMEMBERED = 1000
+"""Assignments of other replicas of which it is known who gave them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """A request that another replica gave a worker; that one can explain why."""
+
+    replica: str
+    endpoint: str
+    worker: str
 
 
 class Newsroom:
@@ -49,6 +62,11 @@ class Newsroom:
         self._clock = clock
         self._epoch = Epoch(clock)
         self._listeners: list[Callable[[News], None]] = []
+        self._elsewhere: OrderedDict[str, Elsewhere] = OrderedDict()
+
+    def elsewhere(self, request_id: str) -> Elsewhere | None:
+        """Who gave a request that this replica did not give."""
+        return self._elsewhere.get(request_id)
 
     def listen(self, listener: Callable[[News], None]) -> None:
         """Pass on news of jobs."""
@@ -105,14 +123,18 @@ class Newsroom:
             case NewsKind.WORKER:
                 self._fleet.learn_of(read_worker(news.body))
             case NewsKind.ASSIGNED:
-                self._assigned(read_assignment(news.body, self._epoch))
+                self._assigned(read_assignment(news.body, self._epoch), by=news.origin)
             case NewsKind.SETTLED:
                 self._settled(str(news.body["request_id"]), news.body.get("run_s"))
             case NewsKind.GONE:
                 self._fleet.forget(str(news.body["worker"]))
 
-    def _assigned(self, assignment: Assignment) -> None:
+    def _assigned(self, assignment: Assignment, *, by: str) -> None:
         """It loads the workers that all replicas share."""
+        given = Elsewhere(replica=by, endpoint=assignment.endpoint, worker=assignment.worker)
+        self._elsewhere[assignment.request_id] = given
+        if len(self._elsewhere) > REMEMBERED:
+            self._elsewhere.popitem(last=False)
         now = self._clock.monotonic()
         self._learning.load.arrived(assignment.endpoint, size=assignment.size, now=now, elsewhere=True)
         self._planner.note(assignment)

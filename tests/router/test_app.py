@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,6 +18,7 @@ from lib.serving.access import Need
 from lib.serving.payloads import json_response
 from router.app import Router
 from router.parts import Ground, Part, PartBuilder
+from router.ports import News, NewsKind
 from router.registry import record_of
 from router.settings import RouterSettings
 from tests.fakes.router_world import ACCOUNT, KEY, TOKEN
@@ -166,6 +168,22 @@ async def test_requests_are_explained_to_whom_they_belong(start: Start) -> None:
     assert (await running.get("/explain/held", key=ACCOUNT))[0] == 200
     assert (await running.get("/explain/held"))[0] == 401
     assert (await running.get("/explain/other", key=ACCOUNT))[0] == 404
+
+
+async def test_who_can_explain_a_request_of_another_router_is_told(start: Start) -> None:
+    """To the operator and the endpoint's key: whose request it was is not known here, so that no tenant hears of it."""
+    part, tenant = Listening(), "tenant-key-0123456789"
+    endpoint = {"name": "ep", "api_key": KEY, "tenants": [{"name": "studio", "api_keys": [tenant]}]}
+    running = await start(part, endpoints=json.dumps([endpoint, {"name": "two", "api_key": "key-of-two-0123456789"}]))
+    given = {"request_id": "77", "worker": "ep/9", "endpoint": "ep", "at": 1.0, "cost": 100.0, "size": 100.0}
+    news = News(kind=NewsKind.ASSIGNED, origin="r2", body=given)
+    while "details" not in (told := (await running.get("/explain/77", key=ACCOUNT)))[1]:
+        await part.ground.state.tell(news)
+    assert (told[0], told[1]["details"]) == (404, {"replica": "r2", "worker": "ep/9"})
+    assert "r2" in (await running.get("/explain/77", key=KEY))[1]["message"]
+    for key in (tenant, "key-of-two-0123456789"):
+        status, body = await running.get("/explain/77", key=key)
+        assert status == 404 and "r2" not in str(body)
 
 
 async def test_errors_have_their_status_and_retry_time(start: Start) -> None:

@@ -112,7 +112,7 @@ async def test_a_database_that_cannot_be_written(start: Start, tmp_path: Path) -
     assert (await world.result(done))[0] == 200
     with closing(sqlite3.connect(tmp_path / "state" / DATABASE, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        async with asyncio.timeout(10):  # five seconds for the first
+        async with asyncio.timeout(40):  # five seconds for the first; for each of them it would be seventy
             await nothing_is_accepted(world)
             for _ in range(10):
                 assert (await world.result(done))[0] == 503

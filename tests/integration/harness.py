@@ -1,5 +1,6 @@
 """The whole worker as a process, as an operator starts it, and the peers it talks to."""
 
+import http.client
 import json
 import os
 import signal
@@ -7,9 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 
@@ -94,6 +96,16 @@ class WorkerProcess:
 
     def tail(self, lines: int = 60) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+def calling(
+    url: str, body: Mapping[str, Any], *, headers: Mapping[str, str] | None = None
+) -> closing[http.client.HTTPConnection]:
+    """POST JSON and wait for nothing; closing what this returns is hanging up."""
+    place = urlsplit(url)
+    connection = http.client.HTTPConnection(place.netloc, timeout=60)
+    connection.request("POST", place.path, json.dumps(body), {"Content-Type": "application/json", **(headers or {})})
+    return closing(connection)
 
 
 @contextmanager

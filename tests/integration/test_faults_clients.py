@@ -25,6 +25,7 @@ from tests.integration.faults import (
     runs_of,
     wait_until,
 )
+from tests.integration.harness import calling
 from tests.s3_fixture import S3Server
 
 pytestmark = pytest.mark.comfyui
@@ -55,10 +56,7 @@ class World:
         self, path: str, graph: Mapping[str, Any], *, headers: Mapping[str, str] | None = None, **fields: Any
     ) -> closing[http.client.HTTPConnection]:
         """Send a request and wait for nothing; closing what this returns is hanging up."""
-        connection = http.client.HTTPConnection(urlsplit(self.worker.api).netloc, timeout=60)
-        body = json.dumps({"input": {"workflow_json": graph, **fields}})
-        connection.request("POST", path, body, {"Content-Type": "application/json", **(headers or {})})
-        return closing(connection)
+        return calling(self.worker.api + path, {"input": {"workflow_json": graph, **fields}}, headers=headers)
 
 
 @pytest.fixture(scope="module")

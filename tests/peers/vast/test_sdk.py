@@ -1,7 +1,6 @@
 """The unmodified ``vastai`` SDK against our worker: what it sends is understood, what we answer it understands."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,6 +13,7 @@ from lib.fleet.disk import DiskGauge
 from lib.fleet.reporter import Reporter, WorkerState
 from lib.fleet.uplink import Uplink
 from lib.settings import FleetSettings
+from tests.comfyui_fixture import free_port
 from tests.fakes.vast_worker import World, make_world
 from tests.peers.vast.sdk import drive, sdk_python
 
@@ -49,12 +49,6 @@ async def worker(stack: AsyncExitStack, folder: Path, *, loaded: bool = True, **
     return world
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def test_requests_are_answered(python: Path, stack: AsyncExitStack, tmp_path: Path) -> None:
     """Route, sign, work: ok, the result object, the router's id; and the router hears of each end."""
     world = await worker(stack, tmp_path)
@@ -82,7 +76,7 @@ async def test_a_full_worker_is_asked_again_until_it_has_room(
     """429 makes the SDK back off and route again with the same id; both requests end well."""
     world = await worker(stack, tmp_path, in_flight=1, automatic=False)
     driving = asyncio.create_task(drive(python, "request", router=world.router.url, count=2))
-    await world.router.until(lambda router: any(item["status"] == "Rejected" for item in router.deleted), timeout_s=30)
+    await world.router.until(lambda router: any(item["status"] == "Rejected" for item in router.deleted), timeout_s=120)
     world.engine.automatic = True
     world.engine.finish()
     results = await driving

@@ -32,7 +32,7 @@ async def test_one_thread_keeps_their_order() -> None:
 
 async def test_several_threads_work_at_the_same_time() -> None:
     """A slow file holds up nobody else."""
-    lane, together = Lane(2, name="lane"), threading.Barrier(2, timeout=10)
+    lane, together = Lane(2, name="lane"), threading.Barrier(2, timeout=60)
     await asyncio.gather(lane.run(together.wait), lane.run(together.wait))
     await asyncio.to_thread(lane.close)
 
@@ -54,7 +54,7 @@ async def test_threads_end_with_their_lane() -> None:
     thread = await lane.run(threading.current_thread)
     del lane
     gc.collect()
-    await asyncio.to_thread(thread.join, 10)
+    await asyncio.to_thread(thread.join, 60)
     assert not thread.is_alive()
 
 

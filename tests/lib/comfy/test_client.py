@@ -26,7 +26,7 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 @pytest_asyncio.fixture
 async def client(tmp_path: Path, http: aiohttp.ClientSession) -> AsyncIterator[ComfyClient]:
     async with FakeComfyUI(tmp_path) as fake:
-        yield ComfyClient(fake.base_url, http, timeout_s=5)
+        yield ComfyClient(fake.base_url, http, timeout_s=30)
 
 
 @pytest_asyncio.fixture
@@ -40,7 +40,7 @@ async def answering(http: aiohttp.ClientSession) -> AsyncIterator[Open]:
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        return ComfyClient(f"http://127.0.0.1:{runner.addresses[0][1]}/", http, timeout_s=0.5)
+        return ComfyClient(f"http://127.0.0.1:{runner.addresses[0][1]}/", http, timeout_s=30)
 
     yield start
     for runner in runners:
@@ -63,7 +63,7 @@ async def test_facts_are_read(client: ComfyClient) -> None:
 
 async def test_nobody_there_is_told_apart(http: aiohttp.ClientSession) -> None:
     """Refused: nothing was sent."""
-    client = ComfyClient(f"http://127.0.0.1:{free_port()}", http, timeout_s=1)
+    client = ComfyClient(f"http://127.0.0.1:{free_port()}", http, timeout_s=30)
     with pytest.raises(ConnectionRefused):
         await client.post_prompt(b"{}")
     with pytest.raises(ConnectionRefused):

@@ -24,11 +24,13 @@ from lib.comfy.child import Claim, RunRecord, created_at
 from lib.comfy.commanded import USUAL_PORT, listens, plan_command
 from lib.comfy.discover import launch, servers
 from lib.comfy.process import LaunchedServer
-from lib.comfy.restarts import RestartPolicy, free_port
+from lib.comfy.restarts import RestartPolicy
 from lib.errors import EngineDied, EngineUnreachable
 from lib.lifecycle import Tasks
 from lib.settings import EngineSettings, SettingsError
+from tests.comfyui_fixture import free_port
 from tests.fakes.process_comfyui import make_install
+from tests.lib.comfy.test_process import gone
 
 PYTHON = shlex.quote(sys.executable)
 QUICK = RestartPolicy(backoff_s=0.01, backoff_max_s=0.02, patience_s=5.0)
@@ -41,7 +43,7 @@ class Host:
     workspace: Path
     http: aiohttp.ClientSession
     tasks: Tasks
-    port: int = field(default_factory=lambda: free_port(0))
+    port: int = field(default_factory=free_port)
 
     @property
     def root(self) -> Path:
@@ -75,10 +77,6 @@ async def post(host: Host, server: LaunchedServer, path: str) -> None:
     with suppress(aiohttp.ClientError):
         async with host.http.post(f"{server.base_url}{path}"):
             pass
-
-
-def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.parametrize(
@@ -131,11 +129,12 @@ async def test_it_is_told_where_to_listen_and_ended_with_us(host: Host, monkeypa
     assert "S3_SECRET_ACCESS_KEY" not in seen
     pid = server.pid
     assert pid is not None
-    family = [pid, *(child.pid for child in await asyncio.to_thread(psutil.Process(pid).children, recursive=True))]
+    parent = psutil.Process(pid)
+    family = [parent, *(await asyncio.to_thread(parent.children, recursive=True))]
     assert len(family) == 2
     await host.tasks.cancel()
-    await asyncio.to_thread(psutil.wait_procs, [psutil.Process(one) for one in family if psutil.pid_exists(one)], 5)
-    assert all(gone(one) for one in family)
+    await asyncio.to_thread(psutil.wait_procs, family, 60)
+    assert all(gone(one.pid) for one in family)
 
 
 async def test_its_folders_are_found_when_it_answers(host: Host) -> None:

@@ -161,7 +161,7 @@ def test_the_node_pack_makes_the_executor_say_that_it_ended(raised: str) -> None
         "    thread.join()\n"
     )
     said = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=240
     ).stderr
     assert is_dead_executor(said.splitlines()[-1])
     assert said.count("pyworker:") == 1

@@ -162,6 +162,7 @@ async def test_https_goes_through_a_tunnel() -> None:
         told.append(await reader.readuntil(b"\r\n\r\n"))
         writer.write(b"HTTP/1.1 502 Bad Gateway\r\n\r\n")
         writer.close()
+        await writer.wait_closed()
 
     server = await asyncio.start_server(tunnel, "127.0.0.1", 0)
     async with server:

@@ -35,6 +35,7 @@ async def test_what_is_no_text_is_no_token(build: Build) -> None:
     )
     assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
     writer.close()
+    await writer.wait_closed()
 
 
 async def test_without_a_token_it_is_closed(build: Build, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from benchmark.routing.stand_ins import WORK
 from benchmark.routing.traces import Job
 from benchmark.servers import ServerFailed
 
-START_S = 20.0
+START_S = 120.0
 TOLD_EVERY = 250
 
 

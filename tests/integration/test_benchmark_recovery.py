@@ -4,7 +4,11 @@ import json
 from pathlib import Path
 
 from tests.integration.doors import fake_engines, fleet_settings, reports
-from tests.integration.harness import WorkerProcess, autoscaler, picture
+from tests.integration.harness import START_TIMEOUT_S, WorkerProcess, autoscaler, picture
+
+
+def told(router: str, cause: str) -> bool:
+    return any(cause in report["error_msg"] for report in reports(router))
 
 
 def test_a_failed_benchmark_is_tried_again_and_cleared(tmp_path: Path) -> None:
@@ -21,7 +25,7 @@ def test_a_failed_benchmark_is_tried_again_and_cleared(tmp_path: Path) -> None:
         worker = WorkerProcess(tmp_path, env)
         worker.start()
         try:
-            worker.wait_for(lambda: any(r["error_msg"] for r in reports(router)), "told to be wrong")
+            worker.wait_for(lambda: told(router, "NotInstalled"), "told to be wrong", START_TIMEOUT_S)
             assert "NotInstalled" in worker.get("/ready").json()["reason"]
             assert worker.get("/ready").status_code == 503
             measured.write_text(json.dumps(graph))

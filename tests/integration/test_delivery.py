@@ -10,7 +10,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -26,12 +25,12 @@ from standardwebhooks.webhooks import WebhookVerificationError
 from tests.comfyui_fixture import RealComfyUI
 from tests.fakes.http_hosts import Seen, WebHost, png
 from tests.integration.doors import DOORS, Door, Doors, fleet, foreign_host
-from tests.integration.harness import picture, slow
+from tests.integration.harness import calling, picture, slow
 from tests.s3_fixture import S3Server, free_ports, running, swift_server  # noqa: F401 - a fixture by import
 
 pytestmark = pytest.mark.comfyui
 BASE64_MAX_BYTES = 1000
-EXPIRES_S = 3
+EXPIRES_S = 20
 OPERATORS_SECRET = "operators-webhook-secret"
 PNG = b"\x89PNG\r\n\x1a\n"
 BIG_BYTES = 64 << 20
@@ -96,7 +95,7 @@ class World:
     def told(self, path: str, count: int = 1) -> list[Seen]:
         """What the host was sent at a path, once there are so many."""
         process = self.doors.process
-        process.wait_for(lambda: len(self._seen(path)) >= count, f"{count} posts to {path}", 20)
+        process.wait_for(lambda: len(self._seen(path)) >= count, f"{count} posts to {path}")
         return self._seen(path)
 
     def _seen(self, path: str) -> list[Seen]:
@@ -161,19 +160,19 @@ def two(first: str, second: str) -> dict[str, Any]:
 # -- stores -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_virtual_hosts_and_the_life_of_a_url(world: World, door: Door) -> None:
+def test_virtual_hosts_and_the_life_of_a_url(world: World) -> None:
     """The operator's bucket stands in the host name; the URL works with plain curl, and ends when it should."""
-    (entry,) = world.run(picture(door == "api"), door=door)["output"]
-    assert urlsplit(entry["url"]).netloc == f"outputs.s3.test:{world.swift.port}"
-    assert parse_qs(urlsplit(entry["url"]).query)["X-Amz-Expires"] == [str(EXPIRES_S)]
-    status, body, kind = download(entry["url"])
-    assert (status, body[:8], kind) == (200, PNG, "image/png")
-    assert body == Path(entry["local_path"]).read_bytes()
-    until = time.monotonic() + EXPIRES_S + 5
-    while download(entry["url"])[0] != 403:
-        assert time.monotonic() < until, "the URL never ended"
-        time.sleep(0.2)
+    urls = []
+    for door in DOORS:
+        (entry,) = world.run(picture(door == "api"), door=door)["output"]
+        assert urlsplit(entry["url"]).netloc == f"outputs.s3.test:{world.swift.port}"
+        assert parse_qs(urlsplit(entry["url"]).query)["X-Amz-Expires"] == [str(EXPIRES_S)]
+        status, body, kind = download(entry["url"])
+        assert (status, body[:8], kind) == (200, PNG, "image/png")
+        assert body == Path(entry["local_path"]).read_bytes()
+        urls.append(entry["url"])
+    for url in urls:
+        world.doors.process.wait_for(lambda url=url: download(url)[0] == 403, "the end of the URL")
 
 
 @pytest.mark.parametrize("door", DOORS)
@@ -183,9 +182,7 @@ def test_a_store_that_is_down_loses_nothing(world: World, door: Door) -> None:
     assert download(before["url"])[0] == 200
     world.store.off()
     try:
-        begun = time.monotonic()
         (entry,) = world.run(picture(2), door=door, s3=world.store.block())["output"]
-        assert time.monotonic() - begun < 10
     finally:
         world.store.on()
     assert "no connection" in entry["upload_error"]
@@ -202,10 +199,10 @@ def own_link(entry: dict[str, Any], door: Door) -> None:
     content = Path(entry["local_path"]).read_bytes()
     assert urlsplit(entry["url"]).path.startswith("/outputs/")
     assert download(entry["url"]) == (200, content, "image/png")
-    part = requests.get(entry["url"], headers={"Range": "bytes=1-3"}, timeout=10)
+    part = requests.get(entry["url"], headers={"Range": "bytes=1-3"}, timeout=60)
     assert (part.status_code, part.content) == (206, b"PNG")
     later = entry["url"].replace("expires=", "expires=1")
-    assert requests.get(later, timeout=10).status_code == (403 if door == "public" else 200)  # loopback is no stranger
+    assert requests.get(later, timeout=60).status_code == (403 if door == "public" else 200)  # loopback is no stranger
 
 
 @pytest.mark.parametrize("door", DOORS)
@@ -323,7 +320,7 @@ def test_a_large_output_streams(world: World) -> None:
     grown = process.health()["host"]["worker_rss_bytes"] - before
     try:
         assert "upload_error" not in entry
-        reply = requests.get(entry["url"], timeout=60)
+        reply = requests.get(entry["url"], timeout=240)
         assert hashlib.sha256(reply.content).digest() == hashlib.sha256(data).digest()
         assert grown < BIG_BYTES, f"{grown >> 20} MiB"
     finally:
@@ -347,8 +344,9 @@ def fails(world: World, fields: dict[str, Any]) -> None:
 
 
 def is_cancelled(world: World, fields: dict[str, Any]) -> None:
-    with pytest.raises(requests.ReadTimeout):
-        world.doors.send("api", {"input": {"workflow_json": slow(30, color=21), **fields}}, timeout_s=0.7)
+    process = world.doors.process
+    with calling(f"{process.api}/generate/sync", {"input": {"workflow_json": slow(60, color=21), **fields}}):
+        process.wait_for(lambda: process.get(f"/jobs/{fields['request_id']}").status_code == 200, "accepted")
 
 
 @pytest.mark.parametrize("run", [completes, fails, is_cancelled])
@@ -378,7 +376,7 @@ def test_the_operators_webhook_is_the_default(world: World) -> None:
     def mine() -> list[Seen]:
         return [seen for seen in list(world.host.seen) if b'"default-hook"' in seen.body]
 
-    process.wait_for(mine, "told", 20)
+    process.wait_for(mine, "told")
     (seen,) = mine()
     assert seen.path == "/hook/operator"
     assert seen.headers["X-Webhook-Signature"] == signature(seen.body, OPERATORS_SECRET)
@@ -408,11 +406,9 @@ def test_a_standard_webhook(world: World, door: Door) -> None:
 
 def test_a_webhook_is_tried_again(world: World) -> None:
     """A target that is down for a moment is told all the same, with the same body."""
-    world.host.statuses[:] = []
-    world.told("/hook/operator")
-    world.host.statuses[:] = [503]
-    world.run(picture(24), webhook={"url": world.host.url("/hook/flaky"), "secret": "mine"})
-    first, second = world.told("/hook/flaky", 2)
+    world.host.failures = 1
+    world.run(picture(24), webhook={"url": world.host.url("/flaky"), "secret": "mine"})
+    first, second = world.told("/flaky", 2)
     assert first.body == second.body
     assert second.headers["X-Webhook-Signature"] == signature(second.body, "mine")
 
@@ -459,7 +455,7 @@ def test_no_room_for_inputs(world: World, door: Door) -> None:
     inputs = world.doors.process.workspace / "inputs"
     with small_disk(inputs, "128k"):
         reply = world.doors.send(door, {"input": {"workflow_json": graph}})
-        world.doors.process.wait_for(lambda: not [*inputs.rglob("*.part")], "tidied up", 5)
+        world.doors.process.wait_for(lambda: not [*inputs.rglob("*.part")], "tidied up")
         left = [path for path in inputs.rglob("*") if path.is_file()]
     assert reply.status_code == (500 if door == "api" else 422)
     assert reply.json()["error"] == "storage_failed"

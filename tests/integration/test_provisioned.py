@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from tests.integration.doors import fake_engines, fleet_settings, reports
-from tests.integration.harness import WorkerProcess, autoscaler, picture
+from tests.integration.harness import START_TIMEOUT_S, WorkerProcess, autoscaler, picture
 
 MANIFEST = """
 version: 1
@@ -47,7 +47,9 @@ def provisioned(tmp_path: Path, *, optional: bool) -> Iterator[tuple[WorkerProce
 def test_a_step_that_is_needed(tmp_path: Path) -> None:
     """Not ready, with the cause in ``/ready``, ``/health``, the refusal and the report; the probe of life is well."""
     with provisioned(tmp_path, optional=False) as (process, router):
-        process.wait_for(lambda: process.get("/health").json()["backends_healthy"] == "1/1", "attached")
+        process.wait_for(
+            lambda: process.get("/health").json()["backends_healthy"] == "1/1", "attached", START_TIMEOUT_S
+        )
         ready = process.get("/ready")
         assert ready.status_code == 503
         assert "fonts" in ready.json()["reason"]
@@ -83,7 +85,7 @@ def test_a_manifest_that_is_none(tmp_path: Path, text: str) -> None:
         process = WorkerProcess(tmp_path, settings | {"PYWORKER_MANIFEST": str(manifest)})
         process.start()
         assert process.process is not None
-        assert process.process.wait(60) != 0
+        assert process.process.wait(240) != 0
         assert "manifest.yaml" in process.tail()
         assert "Traceback" not in process.tail()
-        assert requests.get(f"{router}/recorded/", timeout=10).json()["statuses"][-1]["error_msg"]
+        assert requests.get(f"{router}/recorded/", timeout=60).json()["statuses"][-1]["error_msg"]

@@ -17,7 +17,7 @@ from lib.protocol.ticket import TICKET_HEADER, TicketKey, new_ticket_key
 from router.signing import FILE, load_signing_key
 from tests.fakes.comfyui_nodes import MODELS, image_png
 from tests.integration.doors import fake_engines, fleet_settings, reports
-from tests.integration.harness import WorkerProcess, autoscaler, picture, slow, worker
+from tests.integration.harness import WorkerProcess, autoscaler, calling, held, picture, slow, worker
 from tests.integration.router_process import ACCOUNT_KEY, TOKEN, RouterProcess, router_process
 
 BASE = "https://router.example/w/ep/7"
@@ -94,7 +94,7 @@ def test_links_lead_through_the_router(relay: Relay) -> None:
     assert whole.status_code == 200 and whole.content.startswith(PNG)
     part = relay.get(path, ticket=relay.ticket(sub=""), headers={"Range": "bytes=0-7"})
     assert (part.status_code, part.content) == (206, PNG)
-    assert requests.get(relay.process.public + path, timeout=10).content == whole.content
+    assert requests.get(relay.process.public + path, timeout=60).content == whole.content
     accepted = relay.post("/generate", asked(picture(2)))
     assert accepted.status_code == 202
     links = [accepted.json()[name] for name in ("status_url", "stream_url", "cancel_url")]
@@ -102,15 +102,14 @@ def test_links_lead_through_the_router(relay: Relay) -> None:
     assert relay.get(f"{links[0].removeprefix(BASE)}&wait=20", ticket=relay.ticket(sub="")).status_code == 200
 
 
-def test_a_stream_is_relayed_as_it_comes(relay: Relay) -> None:
+def test_a_stream_is_relayed_as_it_comes(relay: Relay, gate: Path) -> None:
     """Events arrive while the job runs."""
-    with relay.post("/generate/stream", asked(slow(1.0, color=3)), stream=True) as answer:
+    with relay.post("/generate/stream", asked(held(gate, color=3)), stream=True) as answer:
         assert answer.headers["Content-Type"].startswith("text/event-stream")
         lines = answer.iter_lines()
-        first = next(lines)
-        begun = time.monotonic()
+        assert next(lines)
+        gate.touch()
         text = "\n".join(line.decode() for line in lines)
-    assert first and time.monotonic() - begun > 0.5
     assert f"{BASE}/outputs/" in text and BASE in text
 
 
@@ -141,7 +140,7 @@ def test_nothing_is_read_from_who_shows_no_ticket(relay: Relay) -> None:
     """A large body is refused before it is sent."""
     place = urlsplit(relay.process.public)
     head = f"POST /relay/generate/sync HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: application/json\r\n"
-    with socket.create_connection((place.hostname, place.port), timeout=10) as connection:
+    with socket.create_connection((place.hostname, place.port), timeout=60) as connection:
         connection.sendall(f"{head}Content-Length: 100000000\r\n\r\n".encode())
         assert connection.recv(1024).startswith(b"HTTP/1.1 401 ")
 
@@ -235,7 +234,7 @@ def test_what_is_too_large_is_too_large_here_too(relay: Relay) -> None:
         f"POST /relay/prompt HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: application/json\r\n"
         f"{TICKET_HEADER}: {relay.ticket()}\r\nContent-Length: 9000000000\r\n\r\n"
     )
-    with socket.create_connection((place.hostname, place.port), timeout=10) as connection:
+    with socket.create_connection((place.hostname, place.port), timeout=60) as connection:
         connection.sendall(head.encode())
         answer = connection.recv(4096)
     assert answer.startswith(b"HTTP/1.1 413 ") and b"statusCode" in answer
@@ -258,7 +257,7 @@ def test_the_router_knows_its_own(relay: Relay, router: RouterProcess) -> None:
     assert route["url"] == relay.process.public and "ticket" in route
     envelope = {"auth_data": route, "session_id": None, "payload": asked(picture(30))}
     for status in (200, 200 if relay.signatures else 401):
-        done = requests.post(f"{route['url']}/generate/sync", json=envelope, timeout=30)
+        done = requests.post(f"{route['url']}/generate/sync", json=envelope, timeout=60)
         assert done.status_code == status, done.text
 
 
@@ -293,13 +292,14 @@ def sampled() -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_a_relayed_job_is_told_under_its_number(told: tuple[Relay, str]) -> None:
+def test_a_relayed_job_is_told_under_its_number(told: tuple[Relay, str], gate: Path) -> None:
     """In reports while it runs, and when it is over, with its model resident from then on."""
     relay, url = told
     number = 5_000_001
-    accepted = relay.post("/generate", asked(slow(1.5, color=32)), ticket=relay.ticket(request_idx=number))
+    accepted = relay.post("/generate", asked(held(gate, color=32)), ticket=relay.ticket(request_idx=number))
     assert accepted.status_code == 202
     relay.process.wait_for(lambda: number in reports(url)[-1]["working_request_idxs"], "in a report")
+    gate.touch()
     relay.process.wait_for(lambda: (number, "Success") in outcomes(url), "told")
     for sequel in (1, 2):  # the first one loads the model
         done = relay.post("/generate/sync", asked(sampled()), ticket=relay.ticket(request_idx=number + sequel))
@@ -317,20 +317,21 @@ def test_who_leaves_cancels_what_he_waited_for(told: tuple[Relay, str]) -> None:
     """The router's connection stands for its caller's."""
     relay, url = told
     number = 5_000_009
-    with pytest.raises(requests.Timeout):
-        relay.post("/generate/sync", asked(slow(20.0)), ticket=relay.ticket(request_idx=number), timeout=1)
+    headers = {TICKET_HEADER: relay.ticket(request_idx=number)}
+    with calling(f"{relay.process.public}/relay/generate/sync", asked(slow(60.0)), headers=headers):
+        relay.process.wait_for(lambda: number in reports(url)[-1]["working_request_idxs"], "in a report")
     relay.process.wait_for(lambda: (number, "Cancelled") in outcomes(url), "told")
 
 
 def outcomes(url: str) -> list[tuple[int, str]]:
     """Numbers that are free, and why."""
-    deletes = requests.get(f"{url}/recorded/", timeout=10).json()["deletes"]
+    deletes = requests.get(f"{url}/recorded/", timeout=60).json()["deletes"]
     return [(item["request_idx"], item["status"]) for body in deletes for item in body["requests"]]
 
 
-def test_a_relayed_job_can_be_cancelled(relay: Relay) -> None:
+def test_a_relayed_job_can_be_cancelled(relay: Relay, gate: Path) -> None:
     """By its tenant, while it runs."""
-    accepted = relay.post("/generate", asked(slow(5.0, color=31)), ticket=relay.ticket(request_idx=5_000_000))
+    accepted = relay.post("/generate", asked(held(gate, color=31)), ticket=relay.ticket(request_idx=5_000_000))
     assert accepted.status_code == 202
     ended = relay.post(f"/cancel/{accepted.json()['job_id']}", {})
     assert (ended.status_code, ended.json()["status"]) == (200, "cancelled"), ended.text

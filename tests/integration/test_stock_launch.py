@@ -69,14 +69,14 @@ class StockHost(WorkerProcess):
         """Tell every process of it to stop, as the end of a container does; return the script's status."""
         assert self.process is not None
         os.killpg(self.process.pid, signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(120)
 
     def end(self) -> None:
         """End what is left of it."""
         assert self.process is not None
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(60)
 
     def said(self) -> str:
         path = self.workspace / "pyworker.log"
@@ -130,7 +130,7 @@ def test_a_setting_that_is_wrong_is_reported(tmp_path: Path) -> None:
     """A status that is not 0, so that the script goes on to its next entry, and the autoscaler hears the cause."""
     with autoscaler() as router, launched(tmp_path, router, WORKER_HTTP_PORT="seventy") as host:
         assert host.process is not None
-        assert host.process.wait(60) != 0
+        assert host.process.wait(240) != 0
         assert "WORKER_HTTP_PORT" in host.said()
         assert "Traceback" not in host.said()
         assert any("WORKER_HTTP_PORT" in report["error_msg"] for report in reports(router))

@@ -33,9 +33,11 @@ class Posted:
 
 @dataclass
 class RunPodPlatform:
-    """One endpoint with one worker. ``refuse_over`` bytes a result is answered 400, as RunPod answers large ones."""
+    """One endpoint with one worker. ``refuse_over`` bytes a result is answered 400, as RunPod answers large ones; a
+    question for jobs is held for ``hold_s``."""
 
     refuse_over: int = 1 << 30
+    hold_s: float = HOLD_S
     jobs: asyncio.Queue[dict[str, Any]] = field(default_factory=asyncio.Queue)
     stops: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
     posted: list[Posted] = field(default_factory=list)
@@ -140,7 +142,7 @@ class RunPodPlatform:
         async with self._changed:
             self._changed.notify_all()
         try:
-            return await asyncio.wait_for(self.jobs.get(), HOLD_S)
+            return await asyncio.wait_for(self.jobs.get(), self.hold_s)
         except TimeoutError:
             return None
         finally:

@@ -29,7 +29,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 BUCKET = "outputs"
 HEADER = ("X-File-Key", "the-operators-header")
 SYSTEM = "/hook/system"
-PATIENCE_S = 60.0
+PATIENCE_S = 150.0
 """Until something counts as missing; machines that test are busy."""
 Answer = dict[str, Any]
 Graph = dict[str, Any]
@@ -163,7 +163,7 @@ class Salad:
         self.places = places
         self.files = places.files
 
-    def ask(self, method: str, path: str, *, timeout: float = 100, **options: Any) -> requests.Response:
+    def ask(self, method: str, path: str, *, timeout: float = 200, **options: Any) -> requests.Response:
         return requests.request(method, self.process.api + path, timeout=timeout, **options)
 
     def prompt(self, graph: Mapping[str, Any], *, status: int = 200, path: str = "/prompt", **top: Any) -> Answer:
@@ -232,6 +232,14 @@ def fresh(count: int = 1, *, prefix: str = "ComfyUI", width: int = 64, height: i
         "1": {"class_type": "EmptyImage", "inputs": size},
         "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": prefix}},
     }
+
+
+def held(gate: Path) -> Graph:
+    """A picture that is worked on until the file ``gate`` is there, and hears interrupts meanwhile."""
+    graph = fresh()
+    graph["3"] = {"class_type": "HWHold", "inputs": {"image": ["1", 0], "until": str(gate)}}
+    graph["2"]["inputs"]["images"] = ["3", 0]
+    return graph
 
 
 def long(seconds: float) -> Graph:

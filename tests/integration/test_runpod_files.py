@@ -16,7 +16,7 @@ from tests.comfyui_fixture import RealComfyUI
 from tests.fakes.http_hosts import Seen, WebHost, png
 from tests.integration.doors import foreign_host
 from tests.integration.harness import picture
-from tests.integration.runpod import Endpoint, busy, endpoint, failing, loading, request
+from tests.integration.runpod import Endpoint, busy, endpoint, failing, files_with, loading, request
 from tests.s3_fixture import S3Server
 
 pytestmark = pytest.mark.comfyui
@@ -301,7 +301,7 @@ def test_the_operators_bucket(bucket: Endpoint, nanio_server: S3Server) -> None:
     url = urlsplit(entry["data"])
     assert url.path == f"/outputs/made/here/{done['id']}/it_00001_.png"
     assert parse_qs(url.query)["X-Amz-Expires"] == [WEEK_S]
-    reply = requests.get(entry["data"], timeout=10)
+    reply = requests.get(entry["data"], timeout=60)
     assert (reply.content[:8], reply.headers["Content-Type"]) == (PNG, "image/png")
 
 
@@ -311,7 +311,7 @@ def test_outputs_of_one_name_in_the_bucket(bucket: Endpoint) -> None:
     graph["3"] = {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "b/same"}}
     images = bucket.output(graph)["images"]
     assert len({entry["data"].split("?")[0] for entry in images}) == 2
-    assert {requests.get(entry["data"], timeout=10).status_code for entry in images} == {200}
+    assert {requests.get(entry["data"], timeout=60).status_code for entry in images} == {200}
 
 
 def test_a_bucket_of_the_request(api: Endpoint, nanio_server: S3Server) -> None:
@@ -328,7 +328,7 @@ def test_a_bucket_of_the_request(api: Endpoint, nanio_server: S3Server) -> None:
     (entry,) = done["output"]["images"]
     assert entry["type"] == "s3_url"
     assert urlsplit(entry["data"]).path == f"/callers/my/path/{done['id']}/own_00001_.png"
-    assert requests.get(entry["data"], timeout=10).content.startswith(PNG)
+    assert requests.get(entry["data"], timeout=60).content.startswith(PNG)
     assert nanio_server.secret_access_key not in api.process.log.read_text() + json.dumps(done)
 
 
@@ -369,7 +369,7 @@ def test_an_s3_config_that_is_none(api: Endpoint, config: Any) -> None:
 # -- webhooks -----------------------------------------------------------------------------------------------------
 
 
-def told(api: Endpoint, host: WebHost, path: str, count: int = 1, timeout_s: float = 20) -> list[Seen]:
+def told(api: Endpoint, host: WebHost, path: str, count: int = 1, timeout_s: float = 100) -> list[Seen]:
     """What the host was sent at a path, once there are so many."""
 
     def seen() -> list[Seen]:
@@ -414,11 +414,10 @@ def test_a_webhook_of_a_job_that_did_not_succeed(api: Endpoint, host: WebHost, e
 def test_a_webhook_is_tried_again(api: Endpoint, host: WebHost) -> None:
     """Nothing but 200 counts; 10 s later it comes again, the same to the byte, and once it is taken no more."""
     host.statuses[:] = [204, 200]
-    api.run_sync(picture(100), webhook=host.url("/hook/again"))
-    told(api, host, "/hook/again")
     begun = time.monotonic()
-    first, second = told(api, host, "/hook/again", 2, timeout_s=30)
-    assert 8 < time.monotonic() - begun < 20
+    api.run_sync(picture(100), webhook=host.url("/hook/again"))
+    first, second = told(api, host, "/hook/again", 2)
+    assert 9 < time.monotonic() - begun < 60
     assert first.body == second.body
     assert host.statuses == []
 
@@ -456,5 +455,4 @@ def test_secrets_stay_secret(api: Endpoint, tmp_path: Path) -> None:
     done = api.post("/runsync", body)
     assert done["status"] == "COMPLETED"
     assert "0123456789-a-secret" not in json.dumps(done) + api.process.log.read_text()
-    for path in (api.process.workspace / "state").rglob("*"):
-        assert not path.is_file() or b"0123456789-a-secret" not in path.read_bytes()
+    assert files_with(api.process.workspace / "state", b"0123456789-a-secret") == []

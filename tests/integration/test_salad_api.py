@@ -5,13 +5,14 @@ import json
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
 from tests.comfyui_fixture import NODES, RealComfyUI, install_record
-from tests.integration.runpod import wait_idle
+from tests.integration.runpod import files_with, wait_idle
 from tests.integration.salad import (
     BUCKET,
     Salad,
@@ -19,6 +20,7 @@ from tests.integration.salad import (
     eventually,
     failing,
     fresh,
+    held,
     loading,
     long,
     noise,
@@ -269,8 +271,7 @@ def test_secrets_are_nowhere(api: Salad) -> None:
     accepted = api.prompt(fresh(), status=202, credentials=given, webhook_v2=api.hook("secrets"))
     assert accepted["credentials"] == done["credentials"]
     assert api.verified("secrets")["credentials"] == done["credentials"]
-    for path in api.process.workspace.rglob("*"):
-        assert not path.is_file() or b"a-very-secret-token" not in path.read_bytes(), path
+    assert files_with(api.process.workspace, b"a-very-secret-token") == []
 
 
 # -- 1.4: sync and async ------------------------------------------------------------------------------------------
@@ -403,15 +404,16 @@ def test_interrupt_what_runs(api: Salad, real_comfyui: RealComfyUI) -> None:
     assert api.answer("/interrupt", {"id": "runs"}, status=404) == {"id": "runs", "interrupted": "failed"}
 
 
-def test_interrupt_what_waits(api: Salad) -> None:
+def test_interrupt_what_waits(api: Salad, gate: Path) -> None:
     """Upstream says success and does nothing. Here it never runs, and the webhook hears why."""
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(api.prompt, long(2), id="first")
+        running = pool.submit(api.prompt, held(gate), id="first")
         api.until_running()
         api.prompt(fresh(), status=202, id="waits", webhook_v2=api.hook("waits"))
         assert api.answer("/interrupt", {"id": "waits"}) == {"id": "waits", "interrupted": "success"}
         told = api.verified("waits")
         assert (told["type"], "interrupted" in told["error"]) == ("prompt.failed", True)
+        gate.touch()
         assert running.result()["images"]
 
 
@@ -519,18 +521,19 @@ def narrow(real_comfyui: RealComfyUI, places: Storages, tmp_path_factory: pytest
         yield made
 
 
-def test_max_queue_depth(narrow: Salad) -> None:
+def test_max_queue_depth(narrow: Salad, gate: Path) -> None:
     """/ready is 503 while the queue is full, and so is what comes; /health does not mind."""
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(narrow.prompt, long(3))
+        running = pool.submit(narrow.prompt, held(gate))
         narrow.until_running()
         ready, health = narrow.ask("GET", "/ready"), narrow.ask("GET", "/health")
         assert (ready.status_code, ready.json()["status"]) == (503, "not ready")
         assert (health.status_code, health.json()["status"]) == (200, "healthy")
         refused = narrow.ask("POST", "/prompt", json={"prompt": fresh()})
         assert refused.status_code == 503 and "Retry-After" in refused.headers
+        gate.touch()
         assert running.result()["images"]
-    assert narrow.ask("GET", "/ready").status_code == 200
+    narrow.process.wait_for(lambda: narrow.ask("GET", "/ready").status_code == 200, "ready")
 
 
 def test_prepend_filenames_false(narrow: Salad) -> None:

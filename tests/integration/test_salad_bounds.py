@@ -66,7 +66,9 @@ def test_the_least_recently_used_model_makes_room(api: Salad, loras: Path) -> No
     (deleted,) = eventually(lambda: told(api, "storage.file_deleted"))
     assert deleted["url"] == api.files.url(f"/lru/{names[1]}") and deleted["size"] > MODEL_BYTES
     assert deleted["local_path"] == str(loras / names[1])
-    assert len(eventually(lambda: told(api, "storage.file_downloaded"))) == len(names)
+    brought = lambda: told(api, "storage.file_downloaded")  # noqa: E731
+    eventually(lambda: len(brought()) >= len(names))
+    assert len(brought()) == len(names)
 
 
 def test_a_webhook_that_nobody_takes_is_given_up_and_can_be_sent_again(api: Salad) -> None:

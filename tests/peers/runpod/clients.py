@@ -54,7 +54,7 @@ def _drive(
         env={**os.environ, "PEER_SETUP": json.dumps(setup)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

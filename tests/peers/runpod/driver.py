@@ -18,7 +18,7 @@ from runpod import http_client
 SETUP = json.loads(os.environ["PEER_SETUP"])
 FINAL = ("COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
 POLL_S = 0.1
-LIMIT_S = 60.0
+LIMIT_S = 150.0
 
 
 def tell(kind, **facts):

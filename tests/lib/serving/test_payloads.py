@@ -54,7 +54,7 @@ async def test_a_body_that_comes_too_slowly_is_408(serve: Serve) -> None:
     """It would hold its place for ever; one that keeps the pace may be as long as it is."""
 
     async def read(request: web.Request) -> web.Response:
-        pace = Pace(patience_s=0.05, least_bytes_s=1.0)
+        pace = Pace(patience_s=0.5, least_bytes_s=1.0)
         return json_response({"size": len(await read_body(request, limit=1000, pace=pace))})
 
     served = await serve(site_with(web.post("/", read)))

@@ -216,7 +216,7 @@ async def open_world(
             models=models,
             document=document,
             tasks=tasks,
-            server=ServerSettings(max_body_bytes=MOST_BYTES, long_poll_max_s=0.2),
+            server=ServerSettings(max_body_bytes=MOST_BYTES, long_poll_max_s=30.0),
             settings=salad,
             folder=None if workflows is None else WorkflowFolder(workflows, check_interval_s=0.0),
             options=options,

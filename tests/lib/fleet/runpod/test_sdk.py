@@ -31,7 +31,7 @@ class World:
 @pytest.fixture
 def world() -> Iterator[World]:
     ours, theirs = socket.socketpair()
-    ours.settimeout(10)
+    ours.settimeout(60)
     taken, updates = list[str](), list[Any]()
     worker, line = Line(ours), Line(theirs)
     relay = Relay(line, update=lambda job, news: updates.append((job["id"], news)), taken=lambda: taken)

@@ -227,7 +227,8 @@ class JobStore(Protocol):
         self, holder: str, *, limit: int, until: float, now: float, apart: Collection[str] = ()
     ) -> Sequence[RelayJob]:
         """Take waiting jobs, those of the tenants ``apart`` excepted, and leased ones whose lease is over, oldest and
-        high ones first; each gets a new ``fence``. They come without their bodies, which may be large."""
+        high ones first; each gets a new ``fence``. They come without their bodies, which may be large. What can't be
+        read is dead: nobody can do it."""
         ...
 
     async def held(self, holder: str) -> Mapping[str, int]:

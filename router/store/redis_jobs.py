@@ -51,8 +51,12 @@ class RedisJobs:
         if limit <= 0:
             return []
         given: tuple[Argument, ...] = (holder, limit, until, now, len(PRIORITIES), *PRIORITIES, *apart)
-        taken = await self._line.run(scripts.LEASE, *given)
-        return await self._lane.run(lambda: self._codec.jobs(_row(columns, content=False) for columns in taken))
+        taken = [_row(columns, content=False) for columns in await self._line.run(scripts.LEASE, *given)]
+        jobs = await self._lane.run(lambda: self._codec.jobs(taken))
+        lost = {row.job_id: row.fence for row in taken if row.job_id not in {job.job_id for job in jobs}}
+        for job_id, fence in lost.items():
+            await self._line.run(scripts.SAVE, job_id, fence, JobState.DEAD, JobState.DEAD, 0.0, now, 0.0, "holder", "")
+        return jobs
 
     async def held(self, holder: str) -> Mapping[str, int]:
         found = await self._line.run(scripts.HELD, holder, *LEASES)

@@ -28,6 +28,7 @@ SELECT place FROM (
 ) ORDER BY priority, place LIMIT ?
 """
 """``high`` comes before ``low`` in the alphabet, too."""
+BURY = "UPDATE jobs SET state = ?, finished_at = ?, lease_until = 0, holder = '' WHERE job_id = ?"
 PROOF = "INSERT INTO facts VALUES ('proof', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1"
 FORGOTTEN_AT_ONCE = 200
 OVER = tuple(state for state in JobState if state.over)
@@ -73,7 +74,11 @@ class SqliteJobs:
                     (JobState.LEASED, holder, until, *place),
                 )
             leased = f"SELECT {WITHOUT_CONTENT} FROM jobs WHERE place = ?"  # noqa: S608 - our own names
-            return self._codec.jobs(_row(connection.execute(leased, place).fetchone()) for place in rows)
+            taken = [_row(connection.execute(leased, place).fetchone()) for place in rows]
+            jobs = self._codec.jobs(taken)
+            lost = {row.job_id for row in taken} - {job.job_id for job in jobs}
+            connection.executemany(BURY, [(JobState.DEAD, now, job_id) for job_id in lost])
+            return jobs
 
         return await self._file.run(work)
 

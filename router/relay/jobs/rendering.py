@@ -8,12 +8,12 @@ from typing import Any
 from aiohttp import hdrs, web
 
 from lib import errors
-from lib.errors import InvalidRequest, JobConflict, JobNotFound, NotReady, ServiceError
+from lib.errors import InvalidRequest, JobConflict, JobNotFound, NotReady, ServiceError, StorageFailed
 from lib.protocol.runpod import Shown
 from lib.serving.errors import error_fields, error_headers, status_of
 from lib.serving.middleware import render_plain
 from lib.serving.payloads import json_response
-from router.ports import StoreDown
+from router.ports import Damaged, StoreDown
 from router.relay.answers import render_wrapper
 from router.relay.jobs import wrapper_view
 from router.relay.jobs.accepting import RETRY_S
@@ -34,8 +34,10 @@ UNKNOWN_ID = "Job ID not found"
 
 
 def render_error(error: ServiceError, request: web.Request) -> web.Response:
-    """A store that is down is a service that is not ready."""
-    if isinstance(error, StoreDown):
+    """A store that is down is a service that is not ready; a record that is damaged stays so."""
+    if isinstance(error, Damaged):
+        error = StorageFailed("The record of this job can't be read any more; send it again.")
+    elif isinstance(error, StoreDown):
         log.warning("a job can't be read", extra={"event": "relay.unread", "reason": error.message})
         error = NotReady("The router's store does not answer; ask again.", retry_after_s=RETRY_S)
     resource = request.match_info.route.resource

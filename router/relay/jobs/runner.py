@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from lib.clock import Clock
 from lib.lifecycle import Tasks
-from router.ports import JobState, JobStore, LeaseLost, RelayJob, StoreDown
+from router.ports import Damaged, JobState, JobStore, LeaseLost, RelayJob, StoreDown
 from router.relay.jobs.doing import Doing
 from router.relay.jobs.holding import Holding
 
@@ -117,7 +117,10 @@ class Runner:
         if not self._unsure or self._stopping:
             return
         for job_id, fence in (await self._jobs.held(self._holder)).items():
-            job = await self._jobs.get(job_id) if self._lacks(job_id, fence) else None
+            try:
+                job = await self._jobs.get(job_id) if self._lacks(job_id, fence) else None
+            except Damaged:  # the store ends it when its lease is over
+                continue
             ours = job is not None and job.state is JobState.LEASED and job.holder == self._holder
             if job is not None and ours and self._lacks(job_id, job.fence):
                 self._take(replace(job, body=b""))

@@ -14,10 +14,10 @@ from redis.asyncio import Redis
 from lib.lifecycle import Tasks
 from lib.settings import SettingsError
 from lib.storage.vault import Vault
-from router.ports import StoreDown
+from router.ports import JobState, JobStore, StoreDown
 from router.store import DATABASE, KEY, open_stores
 from router.store.codec import JobCodec
-from router.store.redis_line import RedisLine, connections
+from router.store.redis_line import PREFIX, RedisLine, connections
 from router.store.sqlite_file import SqliteFile
 from router.store.sqlite_jobs import SqliteJobs
 from tests.fakes.clock import FakeClock
@@ -181,6 +181,29 @@ async def test_a_damaged_job_does_not_keep_others(tmp_path: Path) -> None:
         assert [one.job_id for one in await stores.jobs.lease("a", limit=2, until=now, now=now)] == ["j2"]
         with pytest.raises(StoreDown, match="j1"):
             await stores.jobs.get("j1")
+        await ended(stores.jobs, now)
+
+
+async def test_nor_does_it_in_a_store_that_is_shared(redis_server: RedisServer, tmp_path: Path) -> None:
+    """The same on a server."""
+    async with redis_world(redis_server.url, tmp_path).replicas(1) as (stores,):
+        for name in ("j1", "j2"):
+            await stores.jobs.add(job(name))
+        async with Redis.from_url(redis_server.url) as server:
+            await server.hset(f"{PREFIX}job:j1", "head", b"x")
+        now = datetime.now(UTC).timestamp()
+        assert [one.job_id for one in await stores.jobs.lease("a", limit=2, until=now, now=now)] == ["j2"]
+        await ended(stores.jobs, now)
+
+
+async def ended(jobs: JobStore, now: float) -> None:
+    """The other one is leased; the damaged one is over, by the store's books too, and forgotten in time."""
+    counts = await jobs.counts(tenant="acme")
+    assert (counts[JobState.LEASED], counts[JobState.DEAD]) == (1, 1)
+    assert list(await jobs.held("a")) == ["j2"]
+    assert [one.job_id for one in await jobs.lease("b", limit=2, until=now + 1, now=now + 1)] == ["j2"]
+    assert await jobs.expire(older_than=now + 1) == 1
+    assert await jobs.get("j1") is None
 
 
 async def test_a_fault_of_ours_costs_one_flight(redis_server: RedisServer) -> None:

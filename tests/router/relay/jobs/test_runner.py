@@ -9,7 +9,7 @@ from pathlib import Path
 from lib.clock import SystemClock
 from lib.lifecycle import Tasks
 from lib.storage.vault import Vault
-from router.ports import JobState, RelayJob, StoreDown
+from router.ports import Damaged, JobState, RelayJob, StoreDown
 from router.relay.jobs.holding import Holding
 from router.relay.jobs.runner import ALL, EACH, Runner
 from router.store.codec import JobCodec
@@ -19,9 +19,15 @@ from tests.router.store.values import job
 
 
 class Deaf(SqliteJobs):
-    """Does not hear the first answer that has jobs in it."""
+    """Does not hear the first answer that has jobs in it; can't read the job ``damaged``."""
 
     lost: Sequence[RelayJob] = ()
+    damaged = ""
+
+    async def get(self, job_id: str) -> RelayJob | None:
+        if job_id == self.damaged:
+            raise Damaged("it can't be read")
+        return await super().get(job_id)
 
     async def lease(
         self, holder: str, *, limit: int, until: float, now: float, apart: Collection[str] = ()
@@ -93,6 +99,23 @@ async def test_a_lease_whose_answer_is_lost_is_found(tmp_path: Path) -> None:
         runner.wake()
         assert (await ended.get()).job_id == "mine"
         assert await jobs.get("other") == replace(other, body=job().body)
+
+
+async def test_what_is_damaged_keeps_nobody_out(tmp_path: Path) -> None:
+    """Nobody can do it; the others are found and done."""
+    ended = asyncio.Queue[RelayJob]()
+    async with runner_on(tmp_path, Done(), ended=ended.put_nowait) as (runner, jobs, tasks):
+        for name in ("bad", "mine"):
+            await jobs.add(job(name))
+        jobs.damaged = "bad"
+        tasks.spawn(runner.run(), name="runner")
+        while not jobs.lost:
+            await asyncio.sleep(0)
+        runner.wake()
+        assert (await ended.get()).job_id == "mine"
+        await jobs.add(job("later"))
+        runner.wake()
+        assert (await ended.get()).job_id == "later"
 
 
 async def test_many_with_much_keep_nobody_out(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from router.ports import JobStore, RelayJob, StoreDown
+from router.ports import JobState, JobStore, RelayJob, StoreDown
 from router.store import DATABASE
 from tests.fakes.job_worker import workflow
 from tests.fakes.router_world import ACCOUNT
@@ -121,6 +121,23 @@ async def test_a_database_that_cannot_be_written(start: Start, tmp_path: Path) -
     assert (await world.result(done))[0] == 200
     again = await world.submit("b")
     assert (await world.result(again))[0] == 200 and book.done == ["a", "b"]
+
+
+async def test_a_record_that_is_damaged_is_an_end(start: Start, tmp_path: Path) -> None:
+    """Its caller does not wait for what can't come back; others are served."""
+    world = await start()
+    lost = [await world.submit("a"), (await world.call("/v2/ep/run", {"input": {"workflow": workflow("b")}}))[1]]
+    with closing(sqlite3.connect(tmp_path / "state" / DATABASE)) as other, other:
+        other.execute("UPDATE jobs SET body = x'00'")
+    await world.join()
+    job = await world.submit("c")
+    assert (await world.result(job))[0] == 200
+    status, told = await world.result(lost[0])
+    assert (status, told["status"], told["error"]) == (502, "failed", "storage_failed")
+    kept = await world.ground.jobs.listed(tenant="ep/", states=(JobState.DEAD,), limit=9)
+    assert len(kept) == 2
+    status, told = await world.get(f"/v2/ep/status/{lost[1]['id']}")
+    assert (status, told["id"], told["status"]) == (502, lost[1]["id"], "FAILED")
 
 
 async def test_a_job_whose_record_is_not_confirmed_is_looked_up(start: Start) -> None:

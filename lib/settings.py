@@ -55,6 +55,13 @@ def _base_url(value: str) -> str:
     return url
 
 
+def _hook_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("not the URL of a webhook; expected one such as https://example.com/hook")
+    return value
+
+
 def _proxy_url(value: SecretStr) -> SecretStr:
     """Secret, as it may have a password in it."""
     try:
@@ -457,7 +464,9 @@ class DeliverySettings(EnvironmentSettings):
     s3_secret_access_key: SecretStr | None = _env(None, "S3_SECRET_ACCESS_KEY", help="Operator's secret key.")
     s3_session_token: SecretStr | None = _env(None, "S3_SESSION_TOKEN", help="Operator's session token.")
     s3_bucket_name: str | None = _env(None, "S3_BUCKET_NAME", help="Bucket for outputs.")
-    s3_endpoint_url: str | None = _env(None, "S3_ENDPOINT_URL", help="Endpoint of an S3-compatible server.")
+    s3_endpoint_url: Annotated[str, AfterValidator(_base_url)] | None = _env(
+        None, "S3_ENDPOINT_URL", help="Endpoint of an S3-compatible server."
+    )
     s3_region: str | None = _env(None, "S3_REGION", help="Region.")
     s3_addressing: Literal["auto", "path", "virtual"] = _env(
         "auto", "S3_ADDRESSING_STYLE", help="Bucket in the path or in the host name; auto = path for own endpoints."
@@ -492,7 +501,7 @@ class DeliverySettings(EnvironmentSettings):
         help="Most that one job inlines as base64 in all.",
         ge=0,
     )
-    webhook_url: str | None = _env(None, "WEBHOOK_URL", help="Default webhook.")
+    webhook_url: Annotated[str, AfterValidator(_hook_url)] | None = _env(None, "WEBHOOK_URL", help="Default webhook.")
     webhook_secret: SecretStr | None = _env(None, "WEBHOOK_SECRET", help="Signs the default webhook.")
     webhook_timeout_s: float = _env(30.0, "WEBHOOK_TIMEOUT", help="One webhook attempt, seconds.", gt=0)
     webhook_attempts: int = _env(
@@ -920,7 +929,9 @@ def _with_mapped_port(settings: Settings) -> Settings:
 
 def _explain(item: Any) -> str:
     name = _as_it_was_set(str(item["loc"][-1])) if item["loc"] else ""
-    secret = any(part in name.upper() for part in ("SECRET", "TOKEN", "KEY", "PROXY", "CONNECTION", "HEADER_VALUE"))
+    secret = any(
+        part in name.upper() for part in ("SECRET", "TOKEN", "KEY", "PROXY", "CONNECTION", "HEADER_VALUE", "HOOK_URL")
+    )
     value = "***" if secret else repr(item.get("input"))
     message = str(item["msg"]).removeprefix("Value error, ")
     return f"{name}={value}: {message}" if name else message

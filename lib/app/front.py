@@ -1,6 +1,7 @@
 """Builds what the world sees: dialects on their listeners, probes, docs, sessions, event streams."""
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -51,6 +52,8 @@ from lib.upkeep.worker import Upkeep
 
 if TYPE_CHECKING:
     from lib.workflow.endpoints.folder import WorkflowFolder
+
+log = logging.getLogger(__name__)
 
 API_PORT = 18288
 RUNPOD_PORT = 8000
@@ -243,6 +246,8 @@ def _workflows(settings: Settings) -> "WorkflowFolder | None":
         return None
     from lib.workflow.endpoints.folder import WorkflowFolder
 
+    if not path.exists():  # it may come later
+        log.warning("WORKFLOW_DIR=%s is not there", path, extra={"event": "workflow.folder"})
     return WorkflowFolder(path)
 
 

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from lib.delivery.places import Accounts
+from lib.delivery.plan import missing_for_s3
 from lib.delivery.storages import missing_packages
 from lib.jobs.model import StoreKind
 from lib.settings import Settings
@@ -53,6 +54,8 @@ async def open_storages(settings: Settings, stack: AsyncExitStack, *, guard: Add
     missing = await asyncio.to_thread(missing_packages, salad)
     for text in missing.values():
         log.warning("%s", text, extra={"event": "storage.missing"})
+    if names := " and ".join(missing_for_s3(settings.delivery)):
+        log.warning("%s not set: nothing is uploaded to your own bucket", names, extra={"event": "storage.keys"})
     keys = OperatorKeys(
         settings=salad, header=header, hub=hub_account, azure=azure, buckets=settings.delivery.s3_allow_buckets
     )

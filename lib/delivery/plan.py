@@ -58,6 +58,13 @@ def plan_s3(
     return _own_target(said, guard, fields) if keys else _operator_target(said, settings, fields)
 
 
+def missing_for_s3(settings: DeliverySettings) -> tuple[str, ...]:
+    """Name the variables without which the operator's bucket, or one key of two, is set to no effect."""
+    keys = {"S3_ACCESS_KEY_ID": settings.s3_access_key_id, "S3_SECRET_ACCESS_KEY": settings.s3_secret_access_key}
+    missing = tuple(name for name, key in keys.items() if key is None)
+    return missing if settings.s3_bucket_name is not None or len(missing) == 1 else ()
+
+
 def _own_target(said: Mapping[str, Any], guard: AddressGuard | None, fields: Fields) -> S3Target:
     """A block with keys of its own stands alone: region and endpoint come from nowhere else."""
     place = _own_place(said, guard, fields)

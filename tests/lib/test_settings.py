@@ -13,6 +13,9 @@ from lib.settings import SettingsError, load_settings
         ("COMFYUI_API_BASE", "ftp://host", "base URL"),
         ("COMFYUI_BACKENDS", "http://a:1,ftp://b", "base URL"),
         ("PRIMARY_DIALECT", "esperanto", "native"),
+        ("S3_ENDPOINT_URL", "s3://bucket", "base URL"),
+        ("WEBHOOK_URL", "example.com/hook", "URL of a webhook"),
+        ("WEBHOOK_URL", "https:///hook", "URL of a webhook"),
     ],
 )
 def test_a_bad_value_is_named_with_what_was_expected(name: str, value: str, expected: str) -> None:
@@ -25,6 +28,13 @@ def test_a_secret_value_is_not_shown() -> None:
     """Not even when it is the one that is wrong."""
     with pytest.raises(SettingsError) as caught:
         load_settings({"S3_URL_EXPIRES_S": "1", "CONTAINER_ID": "x", "MASTER_TOKEN": "s3cret"})
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_webhooks_url_is_not_shown() -> None:
+    """It may have a token in it."""
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"WEBHOOK_URL": "hooks.example.com/s3cret?token=s3cret"})
     assert "s3cret" not in str(caught.value)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lib.delivery.plan import plan_convert, plan_put, plan_s3, plan_thumbnail
+from lib.delivery.plan import missing_for_s3, plan_convert, plan_put, plan_s3, plan_thumbnail
 from lib.errors import InvalidRequest, UnsafeInput
 from lib.jobs.model import ConvertSpec, ThumbnailSpec
 from lib.settings import DeliverySettings
@@ -52,6 +52,15 @@ def test_half_an_operator_is_no_operator() -> None:
     """Keys without a bucket, or a bucket without keys, do not switch uploads on."""
     assert plan_s3(None, settings(s3_access_key_id="k", s3_secret_access_key="s")) is None
     assert plan_s3(None, settings(s3_bucket_name="b")) is None
+
+
+def test_what_half_an_operator_lacks() -> None:
+    """A bucket wants both keys, and one key the other; keys alone are for the buckets on S3_ALLOW_BUCKETS."""
+    keys = {"s3_access_key_id": "k", "s3_secret_access_key": "s"}
+    assert missing_for_s3(settings()) == missing_for_s3(settings(**keys)) == ()
+    assert missing_for_s3(settings(s3_bucket_name="b", **keys)) == ()
+    assert missing_for_s3(settings(s3_bucket_name="b")) == ("S3_ACCESS_KEY_ID", "S3_SECRET_ACCESS_KEY")
+    assert missing_for_s3(settings(s3_access_key_id="k")) == ("S3_SECRET_ACCESS_KEY",)
 
 
 def test_own_keys_stand_alone() -> None:

@@ -46,24 +46,28 @@ class TerseWorker:
     """What it has to do, by request_idx: the cost."""
     ended: threading.Event = field(default_factory=threading.Event)
     turn: threading.Lock = field(default_factory=threading.Lock)
+    telling: threading.Lock = field(default_factory=threading.Lock)
+    """Reports go out one after the other, so that the last one is the truth."""
 
     @property
     def done(self) -> float:
         """Units of all that it answered well."""
         return sum(call["auth_data"]["cost"] for call in self.calls if call.get("answered") == 200)
 
-    def report(self, **changes: Any) -> None:
-        fields = {
-            "id": self.number,
-            "version": "1.1.0",
-            "loadtime": 1.0,
-            "max_perf": self.perf,
-            "cur_load": sum(self.waiting.values()),
-            "num_requests_working": len(self.waiting),
-            "working_request_idxs": list(self.waiting),
-            "url": self.url,
-        }
-        self.router.tell(self.endpoint, "/worker_status/", **fields | changes)
+    def report(self) -> None:
+        with self.telling:
+            self.router.tell(
+                self.endpoint,
+                "/worker_status/",
+                id=self.number,
+                version="1.1.0",
+                loadtime=1.0,
+                max_perf=self.perf,
+                cur_load=sum(self.waiting.values()),
+                num_requests_working=len(self.waiting),
+                working_request_idxs=list(self.waiting),
+                url=self.url,
+            )
 
     def answer(self, body: dict[str, Any]) -> Say:
         """Do one request, and tell the router of it."""

@@ -16,12 +16,14 @@ PNG = b"\x89PNG\r\n\x1a\n"
 V2 = "/v2/ep"
 LONG_S = "150"
 """So long a worker may need for its start on a busy machine."""
+KEPT_BYTES = 65_536
 
 
 @pytest.fixture(scope="module")
 def router(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RouterProcess]:
     """Tests kill it, and start it again."""
-    process = RouterProcess(tmp_path_factory.mktemp("router"), "ep", ROUTER_LEASE_S="3", ROUTER_PATIENCE_S=LONG_S)
+    limits = {"ROUTER_LEASE_S": "3", "ROUTER_PATIENCE_S": LONG_S, "ROUTER_MAX_RESULT_BYTES": str(KEPT_BYTES)}
+    process = RouterProcess(tmp_path_factory.mktemp("router"), "ep", **limits)
     process.start()
     yield process
     assert process.stop() == 0
@@ -42,11 +44,11 @@ def _all_ready(router: RouterProcess, fleet: Fleet) -> None:
 
 
 def post(router: RouterProcess, path: str, body: Any = None, **headers: str) -> requests.Response:
-    return requests.post(router.url + path, json=body, headers=KEY | headers, timeout=60)
+    return requests.post(router.url + path, json=body, headers=KEY | headers, timeout=150)
 
 
 def get(router: RouterProcess, path: str) -> requests.Response:
-    return requests.get(router.url + path, headers=KEY, timeout=60)
+    return requests.get(router.url + path, headers=KEY, timeout=150)
 
 
 def submitted(router: RouterProcess, graph: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -90,6 +92,20 @@ def test_a_job_and_its_files(router: RouterProcess) -> None:
     (output,) = told["output"]
     assert output["url"].startswith(f"{router.url}/w/ep/")
     assert requests.get(output["url"], timeout=60).content.startswith(PNG)
+
+
+def test_a_result_that_is_too_large_comes_from_its_worker(router: RouterProcess) -> None:
+    """The job is done, and no dead letter; who asks for it gets all of it."""
+    graph = picture(41)
+    graph["1"]["inputs"]["batch_size"] = 200
+    asked = {"input": {"workflow_json": graph, "request_id": "large"}}
+    job = post(router, "/generate", asked, **{"X-Return-Outputs-As-Base64": "1"}).json()
+    answer = result(router, job)
+    told = answer.json()
+    assert (answer.status_code, told["id"], told["status"], len(told["output"])) == (200, "large", "completed", 200)
+    assert len(answer.content) > KEPT_BYTES and all(one["data"] for one in told["output"])
+    assert attempts(router, job)[0] == 1
+    assert get(router, "/relay/dead").json() == {"dead": []}
 
 
 def test_what_comfyui_refuses_is_passed_on(router: RouterProcess) -> None:

@@ -171,7 +171,7 @@ def test_a_dead_worker_costs_one_try(router: RouterProcess, real_worker: WorkerP
     (result,) = sdk(python, router, "request", payload=painted(708))
     assert (result["ok"], result["status"], result["url"]) == (True, 200, real_worker.public)
     assert router.given("ep", dead) == 1
-    assert router.status("ep", dead) == "error"
+    router.until(lambda: router.status("ep", dead) == "error", "in error")
 
 
 @pytest.mark.parametrize("said", [429, 500, Trouble.GARBAGE, Trouble.CLOSED], ids=str)
@@ -224,4 +224,4 @@ def test_a_worker_that_is_killed_costs_a_retry(router: RouterProcess, real_worke
 
     (result,) = asyncio.run(scene())
     assert (result["ok"], result["status"], result["response"]["status"]) == (True, 200, "completed")
-    assert router.status("ep", WORKER) == "idle"
+    router.until(lambda: router.status("ep", WORKER) == "idle", "idle")

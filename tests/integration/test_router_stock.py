@@ -195,7 +195,7 @@ def test_a_worker_that_is_killed_costs_a_retry(router: RouterProcess, stock: Sto
 
     (result,) = asyncio.run(scene())
     assert (result["ok"], result["response"]["worker"]) == (True, 8)
-    assert stock.status == "error"
+    router.until(lambda: stock.status == "error", "in error")
     router.tell("ep", "/worker_status/", id=8, error_msg="gone")
     stock.start()
     stock.wait_idle()

@@ -17,8 +17,6 @@ from tests.fakes.http_hosts import Names, WebHost, png
 from tests.fakes.put_store import S3Stub
 from tests.s3_fixture import S3Server, free_ports
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture
 def place(nanio_server: S3Server) -> S3Place:

@@ -15,7 +15,6 @@ from lib.storage.s3_client import MULTIPART_BYTES
 from tests.fakes.http_hosts import Names, png
 from tests.s3_fixture import S3Server
 
-pytestmark = pytest.mark.timeout(120)
 NAMES = {"s3_test": [["127.0.0.1"]], "outputs_s3_test": [["127.0.0.1"]]}
 
 

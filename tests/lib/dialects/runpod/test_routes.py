@@ -159,7 +159,7 @@ async def test_others_jobs_are_not_found(world: World) -> None:
 
 async def test_runsync_ends_its_wait_and_the_job_goes_on(slow: World) -> None:
     """The answer says where it is; ``status-sync`` waits for the rest."""
-    going = await slow.post("/runsync?wait=1", REQUEST)
+    going = await slow.post("/runsync?wait=500", REQUEST)
     assert going.keys() == {"id", "status"}
     assert going["status"] == "IN_PROGRESS"
     assert (await slow.service.find(going["id"], owner=None)).spec.on_disconnect is OnDisconnect.KEEP
@@ -217,10 +217,10 @@ async def test_a_job_whose_life_ends_while_it_is_waited_for(slow: World) -> None
     await slow.running()
     waiting = asyncio.ensure_future(slow.call("GET", f"{V2}/status-sync/{job['id']}"))
     await settle(50)
-    await slow.get(f"{V2}/status/{job['id']}?ttl=1")
+    await slow.get(f"{V2}/status/{job['id']}?ttl=1000")  # long after the waiting one came in
     status, body = await asyncio.wait_for(waiting, 60)
     assert (status, body["status"]) == (200, "CANCELLED")
-    await slow.clock.advance(1)
+    await slow.clock.advance(2)
     assert (await slow.call("GET", f"{V2}/status/{job['id']}"))[0] == 404
     await slow.idle()
 

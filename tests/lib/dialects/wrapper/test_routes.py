@@ -120,6 +120,9 @@ async def test_a_live_id_is_shared_or_in_conflict(world: World) -> None:
     second = asyncio.ensure_future(world.post(REQUEST))
     other = await world.post({"input": {"request_id": "abc", "modifier": "Text2Image"}})
     assert (other.status, (await other.json())["error"]) == (409, "job_conflict")
+    live = world.service._lookup.live((await world.service.find("abc", owner=None)).job_id)
+    while live is not None and live.waiter_count < 2:
+        await settle()
     world.engine.finish()
     assert [answer.status for answer in await asyncio.gather(first, second)] == [200, 200]
     assert world.engine.ran == ["abc"]

@@ -174,10 +174,9 @@ async def test_progress_is_the_workers(world: JobsWorld) -> None:
     book = await world.join()
     book.hold()
     job = await world.submit("a")
-    while not book.jobs or (await world.result(job, wait=0))[1]["status"] != "generating":
+    while (answer := await world.result(job, wait=0))[1]["status"] != "generating":
         await asyncio.sleep(0)
-    status, shown = await world.result(job, wait=0)
-    assert (status, shown["message"]) == (200, "it is generating")
+    assert (answer[0], answer[1]["message"]) == (200, "it is generating")
     book.let.set()
     assert (await world.result(job))[1]["status"] == "completed"
     _, lean = await world.result(job, X_Include_ComfyUI_Response="0")

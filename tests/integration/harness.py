@@ -18,6 +18,7 @@ import requests
 from tests.comfyui_fixture import REPOSITORY, free_port, install_record
 
 START_TIMEOUT_S = 180.0
+INHERITED = ("PATH", "HOME", "LANG", "OMP_WAIT_POLICY")
 BENCHMARK = {
     "BENCHMARK_TEST_WIDTH": "64",
     "BENCHMARK_TEST_HEIGHT": "64",
@@ -37,7 +38,7 @@ class WorkerProcess:
         self.plain = f"http://127.0.0.1:{free_port()}"
         self.log = workspace / "worker.log"
         self.env = {
-            **{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
+            **{name: os.environ[name] for name in INHERITED if name in os.environ},
             "PYTHONUNBUFFERED": "1",
             "PYWORKER_HOST_READY": "1",
             "WORKSPACE_DIR": str(workspace),

@@ -534,7 +534,9 @@ class FleetSettings(EnvironmentSettings):
     """The autoscaler: who we are, whom we report to, whom we believe."""
 
     container_id: int | None = _env(None, "CONTAINER_ID", help="Instance id in reports.")
-    report_addr: Listed = _env((), "REPORT_ADDR", help="Autoscaler addresses, comma list, tried in order.")
+    report_addr: Annotated[Listed, AfterValidator(_base_urls)] = _env(
+        (), "REPORT_ADDR", help="Autoscaler addresses, comma list, tried in order."
+    )
     master_token: SecretStr | None = _env(None, "MASTER_TOKEN", help="Goes into reports; opens /pyworker/update.")
     public_ipaddr: str | None = _env(None, "PUBLIC_IPADDR", help="Address that callers use.")
     external_port: int | None = _env(

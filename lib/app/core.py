@@ -56,14 +56,14 @@ from lib.jobs.service import JobService, ServiceLimits
 from lib.jobs.speed import SpeedGauge
 from lib.lifecycle import Tasks
 from lib.serving.signing import Signer
-from lib.settings import Settings
+from lib.settings import Settings, SettingsError
 from lib.storage.downloads import Downloads
 from lib.storage.guard import AddressGuard
 from lib.storage.http import GuardedHttp
 from lib.storage.local import ContentStore
 from lib.telemetry.metrics import WorkerMetrics
 from lib.telemetry.traces import Traces, open_traces
-from lib.workflow.template import load_templates
+from lib.workflow.template import Template, TemplateError, load_templates
 
 VAST = "vast"
 """Jobs of Vast's envelope tell their webhooks what the API wrapper's do."""
@@ -253,9 +253,16 @@ async def build_core(
     )
 
 
+def own_templates(own: Path | None) -> dict[str, Template]:
+    """Read the operator's templates after ours. Blocks. Raises: SettingsError."""
+    try:
+        return load_templates(*([own] if own else []))
+    except TemplateError as error:
+        raise SettingsError(f"MODIFIERS_PATH: {error}") from error
+
+
 async def _payload(settings: Settings, guard: AddressGuard) -> WrapperPayload:
-    own = settings.jobs.modifiers_path
-    templates = await asyncio.to_thread(load_templates, *([own] if own else []))
+    templates = await asyncio.to_thread(own_templates, settings.jobs.modifiers_path)
     delivery = settings.delivery
     default_webhook(delivery)  # a bad WEBHOOK_* is told now, not with the first job
     planner = Planner(

@@ -110,7 +110,9 @@ def parse_template(data: bytes, *, source: str) -> Template:
     try:
         file = _File.model_validate_json(data)
         parameters = declare(file.parameters, file.workflow)
-    except (ValidationError, ServiceError, ValueError) as error:
+    except ValidationError as error:
+        raise TemplateError(f"{source}: {_said(error)}") from None
+    except (ServiceError, ValueError) as error:
         raise TemplateError(f"{source}: {error}") from error
     return Template(
         name=file.name,
@@ -119,6 +121,11 @@ def parse_template(data: bytes, *, source: str) -> Template:
         parameters=parameters,
         workflow=file.workflow,
     )
+
+
+def _said(error: ValidationError) -> str:
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    return "; ".join(": ".join(filter(None, (".".join(map(str, item["loc"])), item["msg"]))) for item in found)
 
 
 def _as_list(value: Any) -> Any:

@@ -14,6 +14,7 @@ from lib.settings import SettingsError, load_settings
         ("COMFYUI_BACKENDS", "http://a:1,ftp://b", "base URL"),
         ("PRIMARY_DIALECT", "esperanto", "native"),
         ("S3_ENDPOINT_URL", "s3://bucket", "base URL"),
+        ("REPORT_ADDR", "https://a,file:///b", "base URL"),
         ("WEBHOOK_URL", "example.com/hook", "URL of a webhook"),
         ("WEBHOOK_URL", "https:///hook", "URL of a webhook"),
     ],

@@ -186,6 +186,14 @@ def test_a_bad_template_stops_the_start(changes: dict[str, Any], text: str) -> N
     assert "own.json" in str(caught.value)
 
 
+def test_a_file_that_is_no_template_is_told_in_one_line() -> None:
+    """In words for the operator; nothing of our library's."""
+    for data, text in ((b"{", "own.json: Invalid JSON"), (b"[]", "own.json: Input should be an object")):
+        with pytest.raises(TemplateError, match=text) as caught:
+            parse_template(data, source="own.json")
+        assert "\n" not in str(caught.value) and "pydantic" not in str(caught.value)
+
+
 def test_a_folder_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
     """A typo in MODIFIERS_PATH is told."""
     with pytest.raises(TemplateError, match="expected a folder"):

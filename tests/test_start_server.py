@@ -32,7 +32,7 @@ COPIED = (
     "lib",
     "benchmark",
 )
-SECOND_START_S = 150
+SECOND_START_S = 240
 LAUNCHER = REPOSITORY / "workers" / "comfyui-json" / "worker.py"
 STUB = """
 import json, os, signal, sys

@@ -88,14 +88,15 @@ def no_files_above(pid: int, size_bytes: int) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (before, most))
 
 
-def refused(worker: MortalWorker) -> requests.Response:
-    """The first answer that is no acceptance; what is left of the database's pages is used up on the way."""
+def refused(worker: MortalWorker) -> tuple[requests.Response, list[dict[str, Any]]]:
+    """The first answer that is no acceptance, and the jobs that used up what was left of the database's pages."""
+    accepted: list[dict[str, Any]] = []
     for _ in range(30):
         graph = counted("refused") | {"9": {"class_type": "Note", "inputs": {"text": "x" * 100_000}}}
         reply = worker.ask("POST", "/generate", json={"input": {"workflow_json": graph}})
         if reply.status_code != 202:
-            return reply
-        worker.ended(reply.json())
+            return reply, accepted
+        accepted.append(reply.json())
     raise AssertionError("there was always room")
 
 
@@ -116,21 +117,20 @@ def test_the_disk_of_the_job_store_is_full(world: World, gate: Path) -> None:
     caller = Sync(worker, counted("waited"), request_id="waited")
     worker.wait_for(lambda: worker.get("/jobs/waited").status_code == 200, "accepted")
     with world.full_disk():
-        first = refused(worker)
+        first, accepted = refused(worker)
         assert (first.status_code, first.json()["retryable"]) == (503, True)
         assert FULL in first.json()["message"]
         assert int(first.headers["Retry-After"]) > 0
-        ran = len(runs_of(world.comfyui, "refused"))
         assert FULL in worker.get("/ready").text
         second = worker.ask("POST", "/generate", json={"input": {"workflow_json": counted("refused")}})
         assert (second.status_code, second.json()["error"]) == (503, "not_ready")
         assert FULL in second.json()["message"]
         gate.touch()
-        assert worker.ended(job)["status"] == "completed"
+        assert {worker.ended(one)["status"] for one in (job, *accepted)} == {"completed"}
         assert caller.answer().json()["status"] == "completed"
         assert worker.get(f"/result/{job['job_id']}").json()["status"] == "completed"
     worker.wait_for(lambda: worker.get("/ready").status_code == 200, "ready again")
-    assert len(runs_of(world.comfyui, "refused")) == ran
+    assert len(runs_of(world.comfyui, "refused")) == len(accepted)
     wait_until(lambda: bool(world.host.asked("/told-late")), "told")
     wait_until(lambda: delivered(worker) == 1, "on record")
     assert worker.ended(worker.submit(counted("roomy")))["status"] == "completed"

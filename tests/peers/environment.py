@@ -73,7 +73,7 @@ def _make(folder: Path, python: Path, requirements: Path) -> None:
 
 
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=550)
     if done.returncode and _UNREACHABLE.search(done.stdout + done.stderr):
         pytest.skip("no package registry can be reached, so the peer could not be installed")
     assert done.returncode == 0, done.stderr

@@ -48,7 +48,7 @@ class ApiClient:
         try:
             status, answer = await self.post("/generate/sync", {"input": request})
         except aiohttp.ClientError as error:
-            raise EngineUnreachable(f"The service at {self._base} does not answer: {error}") from error
+            raise self._silent(error) from error
         if status != 200 or answer.get("status") != "completed":
             kind = InvalidWorkflow if 400 <= status < 499 else ExecutionFailed
             raise kind(f"The service answered {status}: {answer.get('message') or answer.get('detail') or answer}")
@@ -64,14 +64,20 @@ class ApiClient:
             return response.status, _decode(await response.read())
 
     async def get(self, path: str) -> tuple[int, Any]:
-        """GET something; JSON is decoded, other bodies come as text."""
-        async with self._http.get(self._base + path) as response:
-            return response.status, _decode(await response.read())
+        """GET something; JSON is decoded, other bodies come as text. Raises: EngineUnreachable (no service)."""
+        try:
+            async with self._http.get(self._base + path) as response:
+                return response.status, _decode(await response.read())
+        except aiohttp.ClientError as error:
+            raise self._silent(error) from error
 
     async def text(self, path: str) -> str:
         """GET some text."""
         async with self._http.get(self._base + path) as response:
             return await response.text()
+
+    def _silent(self, error: aiohttp.ClientError) -> EngineUnreachable:
+        return EngineUnreachable(f"The service at {self._base} does not answer: {error}")
 
 
 async def runpod(api: ApiClient, graph: Mapping[str, Any]) -> tuple[bytes, ...]:

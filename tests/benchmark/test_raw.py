@@ -122,6 +122,8 @@ async def test_no_service_is_said() -> None:
     async with ApiClient("http://127.0.0.1:9") as api:
         with pytest.raises(EngineUnreachable, match="does not answer"):
             await api.run({})
+        with pytest.raises(EngineUnreachable, match="does not answer"):  # what ``benchmark boot --api`` asks first
+            await ApiRunner(api).system_stats()
 
 
 def test_the_installed_comfyui_is_found_by_its_record(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 def send(running: WorkerProcess, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, EXAMPLES / "send.py", "--url", f"{running.api}/v2/local", "--out", out, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=540, check=False)
 
 
 @pytest.mark.comfyui

@@ -65,7 +65,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 
 
 async def soon(awaitable: Any) -> Any:
-    return await asyncio.wait_for(awaitable, 20)
+    return await asyncio.wait_for(awaitable, 120)
 
 
 async def test_a_result_is_posted_before_the_end(world: World) -> None:

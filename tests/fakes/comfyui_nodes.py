@@ -227,7 +227,7 @@ async def _ticks(context: Context, inputs: dict[str, Any]) -> Outcome:
 
 
 async def _hold(context: Context, inputs: dict[str, Any]) -> Outcome:
-    latest = asyncio.get_running_loop().time() + 120
+    latest = asyncio.get_running_loop().time() + 300
     while not Path(inputs["until"]).exists():
         if asyncio.get_running_loop().time() > latest:
             raise NodeError("TimeoutError", "nobody let it go on")

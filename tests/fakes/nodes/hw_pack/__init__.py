@@ -57,7 +57,7 @@ class HWTicks:
 
 
 class HWHold:
-    """Works until a file is there, for two minutes at most; every tick is a point of interruption."""
+    """Works until a file is there, for five minutes at most; every tick is a point of interruption."""
 
     @classmethod
     def INPUT_TYPES(cls):
@@ -67,7 +67,7 @@ class HWHold:
 
     def run(self, image, until):
         bar = sys.modules["comfy.utils"].ProgressBar(2)
-        latest = time.monotonic() + 120
+        latest = time.monotonic() + 300
         while not Path(until).exists():
             if time.monotonic() > latest:
                 raise TimeoutError("nobody let it go on")

@@ -197,6 +197,8 @@ def test_salads_routes_are_relayed(relay: Relay) -> None:
     done = relay.post("/prompt", {"prompt": picture(6)})
     assert done.status_code == 200, done.text
     assert done.json()["images"]
+    missing = relay.post("/workflow/nothing", {"input": {}})
+    assert (missing.status_code, missing.json()["message"]) == (404, "Route POST:/workflow/nothing not found")
 
 
 def test_files_are_uploaded_through_it(relay: Relay) -> None:

@@ -41,10 +41,10 @@ def refused(error: ServiceError, more: Mapping[str, Any] = NO_FIELDS) -> web.Res
     return json_response({**body, **more}, status=status, headers=error_headers(error, status))
 
 
-def no_route(request: web.Request) -> web.Response:
+def no_route(request: web.Request, *, path: str = "") -> web.Response:
     """Answer on a path that nobody has, or a workflow file that is not there, as Fastify does."""
     status = HTTPStatus.NOT_FOUND
-    text = f"Route {request.method}:{request.path} not found"
+    text = f"Route {request.method}:{path or request.path} not found"
     return json_response({"message": text, "error": status.phrase, "statusCode": status}, status=status)
 
 

@@ -136,7 +136,8 @@ class SaladDialect:
         name = request.match_info["path"]
         endpoint = None if self._folder is None else await self._folder.find(name)
         if endpoint is None:
-            return results.no_route(request)
+            path = request.path[request.path.index("/workflow") :]  # a router's requests have a prefix of their own
+            return results.no_route(request, path=path)
         options = self._models.shown(self._options, tenant=_told_as(request))
         return await self._answer(await self._submissions.workflow(request, endpoint, options=options))
 

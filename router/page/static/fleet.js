@@ -163,7 +163,8 @@ function showTiles() {
   const {outcomes, refusals} = fleet.totals;
   const refused = Object.values(refusals).reduce((total, count) => total + count, 0);
   tile("done", number(outcomes.success ?? 0), "since the start");
-  tile("failed", number((outcomes.error ?? 0) + refused), refused ? `${number(refused)} tried elsewhere` : "");
+  const elsewhere = refused - (refusals.failed ?? 0);  // what went wrong in a worker may be the request's own fault
+  tile("failed", number((outcomes.error ?? 0) + refused), elsewhere ? `${number(elsewhere)} tried elsewhere` : "");
   tiles.ready.classList.toggle("alert", all.length > 0 && sum((one) => one.ready) === 0);
 }
 

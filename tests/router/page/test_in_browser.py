@@ -179,6 +179,17 @@ async def test_a_store_that_is_down_is_said(house: House, tab: Tab) -> None:
     await tab.until("document.querySelector('#degraded').hidden")
 
 
+async def test_only_what_went_elsewhere_is_said_to_have(house: House, tab: Tab) -> None:
+    """A request that went wrong in its worker may be bad itself, and nobody else got it."""
+    for number in (1, 2, 3):
+        await house.report(number)
+    await house.failed("5", await house.give("5"))
+    await tab.open(house.url + "/")
+    await tab.until(f"{LIVE} && {text('#tile-failed')} === '1'")
+    await house.failed("6", await house.give("6"), Refusal.FULL)
+    await tab.until(f"{text('#tile-failed')} === '2\\n1 tried elsewhere'")
+
+
 async def test_what_workers_say_is_text(house: House, tab: Tab) -> None:
     """Names, models and troubles are strangers' words."""
     evil = "<img src=x onerror=document.title='owned'><script>document.title='owned'</script>"

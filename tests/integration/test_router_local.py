@@ -23,6 +23,8 @@ from tests.integration.harness import BENCHMARK, slow
 from tests.integration.router_process import ACCOUNT_KEY, ANSWER_S, RouterProcess, router_process
 
 FAST = {"ROUTER_SCALING_EVERY_S": "0.5", "ROUTER_SCALING_DOWN_DELAY_S": "12"}
+pytestmark = pytest.mark.timeout(900)
+"""Whole workers are started one after the other."""
 WORKER = str(REPOSITORY / "workers" / "comfyui-json" / "worker.py")
 
 

@@ -18,6 +18,8 @@ from tests.integration.stock_process import NUMBER, StockWorker, stock_worker
 from tests.integration.terse_worker import terse_worker
 from tests.peers.vast.sdk import drive, sdk_python
 
+pytestmark = pytest.mark.timeout(900)
+"""Vast's programs take seconds for their imports alone, a minute on a busy machine."""
 LONG_S = 26.0
 """Longer than the router holds a request, the SDK's pauses and the router's patience with a silent worker (25 s)."""
 HELD_S = 10.0

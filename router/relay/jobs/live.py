@@ -9,9 +9,9 @@ from lib.errors import NotReady, OutputNotFound
 from router.dispatch import Dispatcher
 from router.ports import RelayJob
 from router.relay.jobs.forms import Dialect, Seen, Standing, poll_path, read_answer
-from router.relay.jobs.naming import tenant_of
+from router.relay.jobs.remote import about
 from router.relay.passing import LEFT, CallerLeft, Passing
-from router.relay.ports import Call, Upstream, WorkerBusy, WorkerLost
+from router.relay.ports import Upstream, WorkerBusy, WorkerLost
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Live:
         worker = self._dispatcher.worker(job.worker)
         if worker is None or not job.remote_id or job.cancel_wanted or job.state.over:
             return None
-        call = Call(method="GET", path=path, tenant=tenant_of(job), headers=job.headers, answer_s=answer_s)
+        call = about(job, path, answer_s=answer_s)
         try:
             async with self._upstream.call(worker, call) as answer:
                 body = await answer.content.read(MOST_BYTES)
@@ -59,7 +59,7 @@ class Live:
         if worker is None or not job.remote_id:
             raise OutputNotFound(GONE)
         path = poll_path(Dialect(job.dialect), job.remote_id, wait_s=0.0)
-        call = Call(method="GET", path=path, tenant=tenant_of(job), headers=job.headers, answer_s=RESULT_S)
+        call = about(job, path, answer_s=RESULT_S)
         try:
             async with self._upstream.call(worker, call) as answer:
                 if answer.status == HTTPStatus.NOT_FOUND:

@@ -71,14 +71,15 @@ class Remote:
     async def poll(self, worker: Worker, job: RelayJob, *, wait_s: float) -> tuple[int, bytes]:
         """Hear of it at its end, or after so many seconds."""
         path = poll_path(Dialect(job.dialect), job.remote_id, wait_s=wait_s)
-        call = _call("GET", path, job, answer_s=POLL_S + LATE_S)
+        call = about(job, path, answer_s=POLL_S + LATE_S)
         return await self._called(worker, call, most_bytes=self._max_result_bytes)
 
     async def stop(self, worker: Worker | None, job: RelayJob) -> bool:
         """Have it stopped. False: no worker heard of that. Raises nothing."""
         if worker is None or not job.remote_id:
             return False
-        call = _call("POST", cancel_path(Dialect(job.dialect), job.remote_id), job, answer_s=CANCEL_S)
+        path = cancel_path(Dialect(job.dialect), job.remote_id)
+        call = about(job, path, method="POST", answer_s=CANCEL_S)
         try:
             status, _ = await self._called(worker, call, most_bytes=ECHO_BYTES)
         except (WorkerLost, WorkerBusy, TooLarge) as error:
@@ -101,7 +102,8 @@ class Remote:
             return answer.status, b"".join(chunks)
 
 
-def _call(method: str, path: str, job: RelayJob, *, answer_s: float) -> Call:
+def about(job: RelayJob, path: str, *, method: str = "GET", answer_s: float) -> Call:
+    """A request, without a body, about a job that a worker has."""
     return Call(method=method, path=path, tenant=tenant_of(job), headers=job.headers, answer_s=answer_s)
 
 
